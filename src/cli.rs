@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The command line.
+//!
+//! Everything that comes from outside is resolved here, at the edge, and passed
+//! inwards: arguments, the environment, the host's architecture, whether KVM
+//! works.
+
+mod build;
+mod check;
+mod command;
+mod report;
+mod vm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::architecture::Architecture;
+use crate::boundary::AllowedPrefix;
+use crate::definition::{self, Definition, Location};
+use crate::manifest::HypervisorName;
+use crate::problem::{Problem, Problems};
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything is fine.
+    Fine = 0,
+    /// The input has problems.
+    Input = 1,
+    /// The arguments make no sense (clap's own status for them).
+    Usage = 2,
+    /// The host failed us.
+    Host = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Run Spectrum OS virtual machine directories on any systemd distribution.
+#[derive(Debug, Parser)]
+#[command(name = "microvm-spectrum", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 fine, 1 the input has problems, 2 wrong usage, 3 the host failed us.\n\
+    `vm run` ends with 0 when the guest powered off, 4 its kernel panicked, 5 the virtual machine\n\
+    monitor failed, 6 it did not start, 7 a shared directory's server ended, 8 it had to be killed."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Say everything that is wrong with VM directories
+    Check(check::CheckArgs),
+    /// Build the runner package of a VM directory
+    Build(build::BuildArgs),
+    /// Print the virtual machine monitor's command line of a built package
+    Command(command::CommandArgs),
+    /// What the scripts of a runner package call
+    Vm(vm::VmArgs),
+}
+
+/// Where VM directories are, and where their links may lead.
+#[derive(Debug, Args)]
+struct LocationArgs {
+    /// What Spectrum mounts at /ext [default: P when DIR is P/svc/data/NAME, else DIR itself]
+    #[arg(long, value_name = "ROOT")]
+    user_partition: Option<PathBuf>,
+
+    /// Where else links may lead: targets that begin with PREFIX, which is HOSTDIR on this host
+    #[arg(long, value_name = "PREFIX[=HOSTDIR]")]
+    allow: Vec<AllowedPrefix>,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Verb::Check(args) => check::run(&args).into(),
+        Verb::Build(args) => build::run(&args).into(),
+        Verb::Command(args) => command::run(&args).into(),
+        Verb::Vm(args) => vm::run(&args),
+    }
+}
+
+/// The architecture that VMs have here, or the problem that there is none.
+fn host_architecture() -> Result<Architecture, Problem> {
+    Architecture::host().ok_or_else(|| {
+        Problem::error(
+            "/proc/cpuinfo",
+            format!("VMs cannot run on {}", std::env::consts::ARCH),
+            "use a machine with x86_64 or aarch64",
+        )
+    })
+}
+
+/// Reads one VM directory; the problems include those with the hypervisor.
+fn read_definition(
+    directory: &std::path::Path,
+    location: &LocationArgs,
+    hypervisor: HypervisorName,
+    architecture: Architecture,
+) -> (Option<Definition>, Problems) {
+    match Location::find(directory, location.user_partition.as_deref(), &location.allow) {
+        Ok(found) => {
+            let reading = definition::read(&found, architecture);
+            let mut problems = reading.problems;
+            if reading.wayland {
+                crate::plan::check_wayland(&found, hypervisor, &mut problems);
+            }
+            (reading.definition, problems)
+        }
+        Err(problem) => {
+            let mut problems = Problems::default();
+            problems.push(problem);
+            (None, problems)
+        }
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `microvm-spectrum build`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{Exit, LocationArgs, host_architecture, read_definition, report};
+use crate::architecture::Architecture;
+use crate::hypervisor::kvm_probe;
+use crate::manifest::{Accelerator, HypervisorName};
+use crate::package::{Package, WriteError};
+use crate::plan::{self, Choices};
+use crate::tool::{self, Tool, ToolError};
+
+#[derive(Debug, Args)]
+pub(super) struct BuildArgs {
+    /// The VM directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Where to put the runner package
+    #[arg(long, value_name = "OUT")]
+    output: PathBuf,
+
+    /// Replace an existing package, in one step
+    #[arg(long)]
+    force: bool,
+
+    /// The hypervisor that runs the VM
+    #[arg(long, value_enum, default_value_t = HypervisorName::CloudHypervisor)]
+    hypervisor: HypervisorName,
+
+    /// The guest's memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = plan::DEFAULT_MEMORY_MIB)]
+    memory: u32,
+
+    /// The number of virtual processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    vcpus: u16,
+
+    #[command(flatten)]
+    location: LocationArgs,
+
+    /// Where a program is, instead of looking for it in PATH
+    #[arg(long, value_name = "NAME=PATH", value_parser = parse_tool)]
+    tool: Vec<(Tool, PathBuf)>,
+
+    /// What executes the guest's instructions (QEMU only); auto takes kvm when a short probe shows that it works
+    #[arg(long, value_enum)]
+    accel: Option<AcceleratorChoice>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AcceleratorChoice {
+    Kvm,
+    Tcg,
+    Auto,
+}
+
+fn parse_tool(text: &str) -> Result<(Tool, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or_else(|| ToolError::Syntax.to_string())?;
+    let tool = name.parse().map_err(|e: ToolError| e.to_string())?;
+    let path = std::path::absolute(path).map_err(|_| ToolError::Syntax.to_string())?;
+    Ok((tool, path))
+}
+
+pub(super) fn run(args: &BuildArgs) -> Exit {
+    let architecture = match host_architecture() {
+        Ok(architecture) => architecture,
+        Err(problem) => {
+            report::to_stderr(&[problem]);
+            return Exit::Host;
+        }
+    };
+    if args.accel.is_some() && args.hypervisor != HypervisorName::Qemu {
+        report::line(&format!("--accel is for QEMU only; {} always uses KVM", args.hypervisor));
+        return Exit::Usage;
+    }
+    let (definition, mut problems) =
+        read_definition(&args.directory, &args.location, args.hypervisor, architecture);
+    let tools = find_tools(args);
+    let accelerator = choose_accelerator(args, &tools, architecture);
+    let choices = Choices {
+        hypervisor: args.hypervisor,
+        architecture,
+        memory_mib: args.memory,
+        vcpus: args.vcpus,
+        accelerator,
+        tools,
+    };
+    let plan = definition.and_then(|definition| match plan::make(&definition, &choices) {
+        Ok(plan) => Some(plan),
+        Err(more) => {
+            problems.extend(more.into_sorted());
+            None
+        }
+    });
+    let refused = problems.has_errors();
+    report::to_stderr(&problems.into_sorted());
+    let Some(plan) = plan.filter(|_| !refused) else {
+        report::line("nothing was built");
+        return Exit::Input;
+    };
+    match Package::of(&plan).write(&args.output, args.force) {
+        Ok(()) => Exit::Fine,
+        Err(error) => {
+            let (help, exit) = match &error {
+                WriteError::Exists(_) => ("; --force replaces it", Exit::Input),
+                WriteError::NotAPackage(_) => ("; move it away or choose another output", Exit::Input),
+                WriteError::NoName(_) => ("; name a directory that does not exist yet", Exit::Usage),
+                WriteError::Io { .. } => ("", Exit::Host),
+            };
+            report::line(&format!("{}{help}", crate::printable::printable(error.to_string())));
+            exit
+        }
+    }
+}
+
+fn find_tools(args: &BuildArgs) -> BTreeMap<Tool, PathBuf> {
+    let mut given: BTreeMap<_, _> = args.tool.iter().cloned().collect();
+    if let Ok(own) = std::env::current_exe() {
+        given.entry(Tool::MicrovmSpectrum).or_insert(own);
+    }
+    tool::find_all(&given, &std::env::var_os("PATH").unwrap_or_default())
+}
+
+fn choose_accelerator(
+    args: &BuildArgs,
+    tools: &BTreeMap<Tool, PathBuf>,
+    architecture: Architecture,
+) -> Accelerator {
+    match args.accel.unwrap_or(AcceleratorChoice::Auto) {
+        AcceleratorChoice::Kvm => return Accelerator::Kvm,
+        AcceleratorChoice::Tcg => return Accelerator::Tcg,
+        AcceleratorChoice::Auto => {}
+    }
+    if args.hypervisor != HypervisorName::Qemu {
+        return Accelerator::Kvm;
+    }
+    let qemu = args.hypervisor.implementation().tools(architecture).first().and_then(|tool| tools.get(tool));
+    match qemu.map(|qemu| kvm_probe::probe(qemu, architecture)) {
+        Some(Err(why)) => {
+            report::line(&format!(
+                "the guest's instructions are executed by TCG, which is slow: {}",
+                crate::printable::printable(why)
+            ));
+            Accelerator::Tcg
+        }
+        // A QEMU that is missing is reported with the rest.
+        Some(Ok(())) | None => Accelerator::Kvm,
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `microvm-spectrum vm`: what the scripts of a runner package call.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use rustix::fs::Mode;
+
+use super::{Exit, report};
+use crate::console::{self, DETACH_KEY, Detached};
+use crate::manifest::Plan;
+use crate::package;
+use crate::printable::printable;
+use crate::runtime::{Lock, SocketNames};
+use crate::supervisor::{self, DEFAULT_STOP_TIMEOUT, Outcome};
+
+/// How long one exchange with a VMM may take.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the power button is pressed again, since a guest that is still
+/// booting does not notice.
+const PRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// How often to look whether the VM has ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Args)]
+pub(super) struct VmArgs {
+    #[command(subcommand)]
+    verb: VmVerb,
+}
+
+#[derive(Debug, Args)]
+struct PackageArgs {
+    /// The runner package, or one of its scripts
+    #[arg(long, value_name = "OUT")]
+    package: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum VmVerb {
+    /// Run the VM in this directory until it ends (bin/microvm-run)
+    Run {
+        #[command(flatten)]
+        package: PackageArgs,
+        /// How long the guest gets to power off before it is killed, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_TIMEOUT.as_secs())]
+        stop_timeout: u64,
+    },
+    /// Press the power button and wait until the VM has ended (bin/microvm-shutdown)
+    Shutdown {
+        #[command(flatten)]
+        package: PackageArgs,
+        /// How long to wait, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
+    },
+    /// Attach to the VM's console, Ctrl-] detaches (bin/microvm-console)
+    Console {
+        #[command(flatten)]
+        package: PackageArgs,
+    },
+    /// Serve the VM's shared directories (bin/virtiofsd-run)
+    Virtiofsd {
+        #[command(flatten)]
+        package: PackageArgs,
+    },
+}
+
+pub(super) fn run(args: &VmArgs) -> ExitCode {
+    // Sockets and locks are for this user alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let (VmVerb::Run { package, .. }
+    | VmVerb::Shutdown { package, .. }
+    | VmVerb::Console { package }
+    | VmVerb::Virtiofsd { package }) = &args.verb;
+    let plan = match package::load(&package.package) {
+        Ok(plan) => plan,
+        Err(error) => {
+            report::line(&printable(error.to_string()));
+            return Exit::Input.into();
+        }
+    };
+    match &args.verb {
+        VmVerb::Run { stop_timeout, .. } => run_vm(&plan, Duration::from_secs(*stop_timeout)),
+        VmVerb::Shutdown { timeout, .. } => shutdown(&plan, Duration::from_secs(*timeout)).into(),
+        VmVerb::Console { .. } => attach_console(&plan).into(),
+        VmVerb::Virtiofsd { .. } => serve_shares(&plan),
+    }
+}
+
+fn run_vm(plan: &Plan, stop_timeout: Duration) -> ExitCode {
+    end_with(plan, &supervisor::run(plan, stop_timeout))
+}
+
+fn shutdown(plan: &Plan, timeout: Duration) -> Exit {
+    let sockets = SocketNames::new(&plan.name);
+    let lock = sockets.run_lock();
+    if !Lock::is_held(&lock) {
+        report::line(&format!("{} does not run in this directory", plan.name));
+        return Exit::Fine;
+    }
+    let deadline = Instant::now() + timeout;
+    let mut press_at = Instant::now();
+    let mut refused = None;
+    while Lock::is_held(&lock) {
+        let now = Instant::now();
+        if now >= deadline {
+            let why = refused.map(|e: io::Error| format!(": {e}")).unwrap_or_default();
+            let text = format!("{} still runs after {} s{why}", plan.name, timeout.as_secs());
+            report::line(&printable(text));
+            return Exit::Host;
+        }
+        if now >= press_at {
+            press_at = now + PRESS_INTERVAL;
+            let hypervisor = plan.hypervisor.implementation();
+            refused =
+                hypervisor.press_power_button(plan, &sockets, EXCHANGE_TIMEOUT.min(deadline - now)).err();
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+    Exit::Fine
+}
+
+fn attach_console(plan: &Plan) -> Exit {
+    let sockets = SocketNames::new(&plan.name);
+    if !Lock::is_held(&sockets.run_lock()) {
+        report::line(&format!("{} does not run in this directory", plan.name));
+        return Exit::Input;
+    }
+    let opened = plan.hypervisor.implementation().open_console(plan, &sockets, EXCHANGE_TIMEOUT);
+    if rustix::termios::isatty(rustix::stdio::stdin()) && opened.is_ok() {
+        debug_assert_eq!(DETACH_KEY, b']' - 0x40);
+        report::line(&format!("attached to the console of {}; Ctrl-] detaches", plan.name));
+    }
+    match opened.and_then(console::attach) {
+        Ok(Detached::ByKey) => {
+            let _ = writeln!(io::stderr());
+            report::line("detached");
+            Exit::Fine
+        }
+        Ok(Detached::ByGuest) => Exit::Fine,
+        Err(error) => {
+            report::line(&printable(format!("the console of {}: {error}", plan.name)));
+            Exit::Host
+        }
+    }
+}
+
+fn serve_shares(plan: &Plan) -> ExitCode {
+    match supervisor::serve_until_end(plan) {
+        Outcome::PoweredOff => Exit::Fine.into(),
+        outcome => end_with(plan, &outcome),
+    }
+}
+
+/// Says how a run ended, and passes its status on.
+fn end_with(plan: &Plan, outcome: &Outcome) -> ExitCode {
+    report::to_stderr(&outcome.problems());
+    report::line(&format!("{}: {outcome}", plan.name));
+    ExitCode::from(outcome.status())
+}

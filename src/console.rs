@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Attaching a terminal to a guest's virtio-console.
+//!
+//! Here, and only here, a guest's bytes reach the terminal as they are: that is
+//! what a console is for. The terminal is raw meanwhile and restored however
+//! the attachment ends.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::termios::{OptionalActions, Termios};
+
+use crate::hypervisor::Console;
+
+/// The key that detaches, Ctrl-] as in telnet, virsh and machinectl.
+pub const DETACH_KEY: u8 = 0x1d;
+
+/// How an attachment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detached {
+    /// The user pressed the detach key.
+    ByKey,
+    /// The guest or its VMM closed the console.
+    ByGuest,
+}
+
+/// A terminal in raw mode, which is restored when this value is dropped.
+struct RawTerminal<'a> {
+    terminal: BorrowedFd<'a>,
+    before: Termios,
+}
+
+impl<'a> RawTerminal<'a> {
+    /// Sets raw mode; `None` when `terminal` is no terminal.
+    fn enter(terminal: BorrowedFd<'a>) -> io::Result<Option<Self>> {
+        if !rustix::termios::isatty(terminal) {
+            return Ok(None);
+        }
+        let before = rustix::termios::tcgetattr(terminal)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(terminal, OptionalActions::Now, &raw)?;
+        Ok(Some(Self { terminal, before }))
+    }
+}
+
+impl Drop for RawTerminal<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::termios::tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+    }
+}
+
+/// Copies between the console and standard input and output, until the detach
+/// key is typed at a terminal or the guest closes the console.
+///
+/// When standard input ends, output goes on until the guest closes it.
+///
+/// # Errors
+/// The system's error.
+pub fn attach(console: Console) -> io::Result<Detached> {
+    let mut console = File::from(console.0);
+    let (mut stdin, mut stdout) = (io::stdin(), io::stdout());
+    let input = stdin.as_fd().try_clone_to_owned()?;
+    let raw = RawTerminal::enter(input.as_fd())?;
+    let mut buffer = [0; 4096];
+    let mut input_open = true;
+    loop {
+        let mut fds = vec![PollFd::new(&console, PollFlags::IN)];
+        if input_open {
+            fds.push(PollFd::new(&input, PollFlags::IN));
+        }
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready.first() == Some(&true) {
+            let length = match console.read(&mut buffer) {
+                // A pseudoterminal whose other side is closed.
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
+                result => result?,
+            };
+            if length == 0 {
+                return Ok(Detached::ByGuest);
+            }
+            stdout.write_all(buffer.get(..length).unwrap_or_default())?;
+            stdout.flush()?;
+        }
+        if ready.get(1) == Some(&true) {
+            let length = stdin.read(&mut buffer)?;
+            let typed = buffer.get(..length).unwrap_or_default();
+            input_open = length > 0;
+            let key = typed.iter().position(|b| *b == DETACH_KEY).filter(|_| raw.is_some());
+            console.write_all(typed.get(..key.unwrap_or(length)).unwrap_or_default())?;
+            if key.is_some() {
+                return Ok(Detached::ByKey);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `providers/net/<vm>`: the VMs that provide this one's networks.
+
+use super::{MAX_PROVIDERS, Reader};
+use crate::name::VmName;
+
+const DIRECTORY: &str = "providers";
+const NET: &str = "providers/net";
+
+impl Reader<'_> {
+    /// The names of the network providers, sorted. `own` is the VM's own name.
+    pub(super) fn providers(&mut self, own: Option<&VmName>) -> Vec<VmName> {
+        let Some(entries) = self.directory(DIRECTORY) else {
+            return Vec::new();
+        };
+        self.note_extras(DIRECTORY, &entries, |name| name == "net");
+        if !entries.iter().any(|name| name == "net") {
+            return Vec::new();
+        }
+        let Some(entries) = self.directory(NET) else {
+            return Vec::new();
+        };
+        if entries.len() > MAX_PROVIDERS {
+            self.problems.error(
+                self.shown(NET),
+                format!("names {} network providers, a VM can have {MAX_PROVIDERS}", entries.len()),
+                "remove some",
+            );
+            return Vec::new();
+        }
+        let mut providers = Vec::new();
+        for entry in entries {
+            let path = self.shown(NET).join(&entry);
+            match VmName::new(&entry) {
+                Err(error) => self.problems.error(
+                    path,
+                    format!("is not the name of a VM: {error}"),
+                    "name the file like the VM that provides the network",
+                ),
+                Ok(name) if Some(&name) == own => self.problems.error(
+                    path,
+                    "the VM would provide its own network",
+                    "remove it, or name another VM",
+                ),
+                Ok(name) => providers.push(name),
+            }
+        }
+        providers
+    }
+}

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Cloud Hypervisor, version 53.
+//!
+//! Its options are lists of `key=value`, separated by commas. A value may stand
+//! in double quotes, in which everything is literal but a quote, which is
+//! doubled (`option_parser/src/lib.rs`, `split_commas` and `dequote`); every
+//! value that could hold a name from a VM directory is written so. `--kernel`
+//! and `--cmdline` are taken literally. Each option below names the page of
+//! that project's documentation that it follows, relative to `docs/`.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
+use serde_json::Value;
+
+use super::{
+    Attached, Console, Control, EVENTS_FD, Events, FilePaths, Hypervisor, VmmEvent, program, timed_out,
+};
+use crate::architecture::Architecture;
+use crate::manifest::Plan;
+use crate::runtime::SocketNames;
+use crate::tool::Tool;
+
+/// How long one exchange with the VMM may take.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a call of the API is tried while the VMM starts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
+/// How soon after the guest's end the VMM's own end must follow for both to
+/// have one cause, see [`EventPipe`].
+const CRASH_WINDOW: Duration = Duration::from_millis(300);
+/// The longest event that is taken; real ones have some hundred bytes.
+const MAX_EVENT_BYTES: usize = 1 << 16;
+
+/// Cloud Hypervisor, see the module's documentation.
+pub(super) struct CloudHypervisor;
+
+/// A value in double quotes, so that it is taken literally.
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('"', "\"\""))
+}
+
+impl Hypervisor for CloudHypervisor {
+    fn tools(&self, _architecture: Architecture) -> &'static [Tool] {
+        &[Tool::CloudHypervisor, Tool::ChRemote]
+    }
+
+    fn wayland_needs(&self) -> Option<&'static str> {
+        Some(
+            "it will need Cloud Hypervisor with Spectrum's --gpu patch (it fits version 43), \
+             crosvm's vhost-user-gpu and a Wayland compositor on the host",
+        )
+    }
+
+    fn writes_events(&self) -> bool {
+        true
+    }
+
+    fn ends_with_guest(&self) -> bool {
+        false
+    }
+
+    fn command(&self, plan: &Plan, files: &FilePaths) -> Vec<OsString> {
+        let sockets = SocketNames::new(&plan.name);
+        let mut args: Vec<OsString> = vec![program(plan, Tool::CloudHypervisor).into()];
+        let mut option = |name: &str, values: Vec<String>| {
+            if !values.is_empty() {
+                args.push(name.into());
+                args.extend(values.into_iter().map(OsString::from));
+            }
+        };
+        // api.md, "REST API Location and availability".
+        option("--api-socket", vec![format!("path={}", sockets.control())]);
+        // `cloud-hypervisor --help`: "path=<path> or fd=<fd>"; the events are one JSON object each.
+        option("--event-monitor", vec![format!("fd={EVENTS_FD}")]);
+        // cpu.md, "boot".
+        option("--cpus", vec![format!("boot={}", plan.vcpus)]);
+        // memory.md, "size" and "shared"; fs.md: virtio-fs needs shared=on.
+        let shared = if plan.shared_memory { "on" } else { "off" };
+        option("--memory", vec![format!("size={}M,shared={shared}", plan.memory_mib)]);
+        // README.md, "Booting Linux": a kernel with a PVH entry point, and its command line.
+        option("--kernel", vec![files.kernel.clone()]);
+        option("--cmdline", vec![plan.kernel_command_line.clone()]);
+        // device_model.md, "virtio-block"; without image_type=raw the first sector
+        // of a raw image is write-protected and its type guessed (releases.md, v50).
+        let disk = |path: &String| format!("path={},readonly=on,image_type=raw", quoted(path));
+        option("--disk", files.images.iter().map(disk).collect());
+        // fs.md, "Cloud-hypervisor setup".
+        let fs = |(index, tag): (usize, &String)| {
+            format!("tag={},socket={}", quoted(tag), sockets.virtiofsd(index))
+        };
+        option("--fs", plan.shares.iter().map(|s| &s.tag).enumerate().map(fs).collect());
+        // device_model.md, "virtio-net"; a tap that exists is used as it is.
+        let net = |i: &crate::manifest::InterfacePlan| format!("tap={},mac={}", i.tap, i.mac);
+        option("--net", plan.interfaces.iter().map(net).collect());
+        // device_model.md, "Serial port"; a file takes output only.
+        option("--serial", vec!["file=/dev/stdout".to_owned()]);
+        // device_model.md, "virtio-console"; `socket=` is refused for it, the
+        // terminal's name is in the answer to vm.info (api.md).
+        option("--console", vec!["pty".to_owned()]);
+        // `cloud-hypervisor --help`: "Enable pvpanic device", "Do not exit the VMM
+        // when the guest shuts down": that is how its end differs from a crash.
+        args.extend(["--pvpanic".into(), "--no-shutdown".into()]);
+        args
+    }
+
+    fn attach(
+        &self,
+        plan: &Plan,
+        sockets: &SocketNames,
+        events: Option<File>,
+        deadline: Instant,
+    ) -> io::Result<Attached> {
+        let pipe = events.ok_or_else(|| io::Error::other("the pipe for events is missing"))?;
+        let mut events = EventPipe::new(pipe);
+        events.wait_for_boot(deadline)?;
+        let remote = Remote::new(plan, sockets);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).min(EXCHANGE_TIMEOUT);
+            match remote.call("ping", left) {
+                Ok(_) => return Ok(Attached { events: Box::new(events), control: Box::new(remote) }),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => std::thread::sleep(RETRY_INTERVAL),
+            }
+        }
+    }
+
+    fn press_power_button(&self, plan: &Plan, sockets: &SocketNames, timeout: Duration) -> io::Result<()> {
+        Remote::new(plan, sockets).call("power-button", timeout).map(drop)
+    }
+
+    fn open_console(&self, plan: &Plan, sockets: &SocketNames, timeout: Duration) -> io::Result<Console> {
+        let info = Remote::new(plan, sockets).call("info", timeout)?;
+        let info: Value = serde_json::from_slice(&info)?;
+        let path = info.pointer("/config/console/file").and_then(Value::as_str);
+        let path =
+            path.ok_or_else(|| io::Error::other("Cloud Hypervisor names no terminal for the console"))?;
+        let flags = OFlags::NOCTTY.bits().cast_signed();
+        Ok(Console(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?.into()))
+    }
+}
+
+/// Cloud Hypervisor's own client, which exits after one call of the API.
+struct Remote {
+    program: OsString,
+    socket: String,
+}
+
+impl Remote {
+    fn new(plan: &Plan, sockets: &SocketNames) -> Self {
+        Self { program: program(plan, Tool::ChRemote).into(), socket: sockets.control() }
+    }
+
+    /// Makes one call and returns what it printed.
+    fn call(&self, verb: &str, timeout: Duration) -> io::Result<Vec<u8>> {
+        let mut child = Command::new(&self.program)
+            .args(["--api-socket", &self.socket, verb])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let readers =
+            [child.stdout.take().map(read_in_background), child.stderr.take().map(read_in_background)];
+        let deadline = Instant::now() + timeout;
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break status,
+                None if Instant::now() >= deadline => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(timed_out("Cloud Hypervisor's control socket did not answer in time"));
+                }
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        let [output, errors] = readers.map(|r| r.and_then(|r| r.join().ok()).unwrap_or_default());
+        if status.success() {
+            return Ok(output);
+        }
+        let said = String::from_utf8_lossy(&errors);
+        let last = said.lines().last().unwrap_or("it gave no reason");
+        Err(io::Error::other(format!("ch-remote {verb} ended with {status}: {last}")))
+    }
+}
+
+fn read_in_background(mut pipe: impl io::Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+impl Control for Remote {
+    fn press_power_button(&mut self) -> io::Result<()> {
+        self.call("power-button", EXCHANGE_TIMEOUT).map(drop)
+    }
+}
+
+/// The events that Cloud Hypervisor writes, JSON objects with an empty line between.
+///
+/// A guest's own end stops the VM and leaves the VMM (`--no-shutdown`): one
+/// `vm`/`shutdown`. A crash of a virtual processor stops both: `vm`/`shutdown`
+/// and at once `vm`/`deleted`. Only what comes next tells them apart.
+struct EventPipe {
+    pipe: File,
+    received: Vec<u8>,
+}
+
+impl EventPipe {
+    fn new(pipe: File) -> Self {
+        Self { pipe, received: Vec::new() }
+    }
+
+    /// Waits for `vm`/`booted`.
+    fn wait_for_boot(&mut self, deadline: Instant) -> io::Result<()> {
+        loop {
+            match self.event(Some(deadline))? {
+                Some((source, name)) if source == "vm" && name == "booted" => return Ok(()),
+                Some(_) => {}
+                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "Cloud Hypervisor ended")),
+            }
+        }
+    }
+
+    /// Source and name of the next event; `None` at the end of the stream.
+    fn event(&mut self, deadline: Option<Instant>) -> io::Result<Option<(String, String)>> {
+        loop {
+            let mut documents = serde_json::Deserializer::from_slice(&self.received).into_iter::<Value>();
+            match documents.next() {
+                Some(Ok(value)) => {
+                    let end = documents.byte_offset();
+                    self.received.drain(..end);
+                    let text =
+                        |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                    return Ok(Some((text("source"), text("event"))));
+                }
+                Some(Err(error)) if !error.is_eof() => {
+                    return Err(io::Error::other(format!("Cloud Hypervisor's events are not JSON: {error}")));
+                }
+                _ if self.received.len() > MAX_EVENT_BYTES => {
+                    return Err(io::Error::other("Cloud Hypervisor sent an event without end"));
+                }
+                _ => {}
+            }
+            if let Some(deadline) = deadline
+                && !self.readable_until(deadline)?
+            {
+                return Err(timed_out("Cloud Hypervisor did not say in time that the VM runs"));
+            }
+            let mut buffer = [0; 4096];
+            match self.pipe.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(length) => self.received.extend(buffer.iter().take(length)),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn readable_until(&self, deadline: Instant) -> io::Result<bool> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut fds = [PollFd::from_borrowed_fd(self.pipe.as_fd(), PollFlags::IN)];
+        Ok(rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&left)))? > 0)
+    }
+}
+
+impl Events for EventPipe {
+    fn next(&mut self) -> io::Result<Option<VmmEvent>> {
+        while let Some((source, name)) = self.event(None)? {
+            match (source.as_str(), name.as_str()) {
+                ("vm", "rebooted") => return Ok(Some(VmmEvent::Reset)),
+                ("guest", "panic") => return Ok(Some(VmmEvent::Panicked)),
+                ("vm", "shutdown") => {
+                    let next = self.event(Some(Instant::now() + CRASH_WINDOW));
+                    return match next {
+                        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                            Ok(Some(VmmEvent::PoweredOff))
+                        }
+                        Err(error) => Err(error),
+                        Ok(_) => Ok(Some(VmmEvent::Terminated)),
+                    };
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn quotes_so_that_everything_is_literal() {
+        assert_eq!(quoted("a,b=c[d]"), "\"a,b=c[d]\"");
+        assert_eq!(quoted("say \"hi\""), "\"say \"\"hi\"\"\"");
+    }
+
+    fn pipe() -> (EventPipe, File) {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        (EventPipe::new(read.into()), write.into())
+    }
+
+    fn event(source: &str, name: &str) -> String {
+        format!(
+            "{{\"timestamp\":{{\"secs\":0,\"nanos\":1}},\"source\":\"{source}\",\"event\":\"{name}\",\"properties\":null}}\n\n"
+        )
+    }
+
+    #[test]
+    fn tells_the_guests_end_from_a_crash() {
+        let (mut events, mut vmm) = pipe();
+        write!(vmm, "{}{}", event("vmm", "starting"), event("vm", "booted")).unwrap();
+        events.wait_for_boot(Instant::now() + Duration::from_secs(1)).unwrap();
+        write!(vmm, "{}{}", event("vm", "rebooting"), event("vm", "rebooted")).unwrap();
+        assert_eq!(events.next().unwrap(), Some(VmmEvent::Reset));
+        write!(vmm, "{}", event("vm", "shutdown")).unwrap();
+        assert_eq!(events.next().unwrap(), Some(VmmEvent::PoweredOff));
+        write!(vmm, "{}{}", event("vm", "shutdown"), event("vm", "deleted")).unwrap();
+        assert_eq!(events.next().unwrap(), Some(VmmEvent::Terminated));
+        write!(vmm, "{}", event("guest", "panic")).unwrap();
+        assert_eq!(events.next().unwrap(), Some(VmmEvent::Panicked));
+        drop(vmm);
+        assert_eq!(events.next().unwrap(), None);
+    }
+
+    #[test]
+    fn an_event_may_come_in_pieces() {
+        let (mut events, mut vmm) = pipe();
+        let text = event("guest", "panic");
+        let (first, second) = text.split_at(20);
+        vmm.write_all(first.as_bytes()).unwrap();
+        let error = events.wait_for_boot(Instant::now() + Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        vmm.write_all(second.as_bytes()).unwrap();
+        assert_eq!(events.next().unwrap(), Some(VmmEvent::Panicked));
+    }
+}

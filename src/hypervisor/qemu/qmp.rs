@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A client of the QEMU Machine Protocol.
+//!
+//! QMP is one JSON document a line (`docs/interop/qmp-spec.txt`). This client
+//! passes over what it does not know, so that a newer QEMU with new events does
+//! not disturb it; the libraries that there are have every event as a type of
+//! its own and fail on others.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::hypervisor::timed_out;
+
+/// How often a socket that is not there yet is tried again.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
+/// The longest line that is taken; QEMU's own are far shorter.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// A connection with its greeting exchanged.
+#[derive(Debug)]
+pub(super) struct Client {
+    stream: UnixStream,
+    received: Vec<u8>,
+    events: VecDeque<Event>,
+}
+
+/// An event that QEMU sent.
+#[derive(Debug)]
+pub(super) struct Event {
+    /// Its name, such as `SHUTDOWN`.
+    pub name: String,
+    /// Its data, or null.
+    pub data: Value,
+}
+
+impl Client {
+    /// Connects, waiting for the socket to appear, and takes the greeting.
+    pub fn connect(path: &str, deadline: Instant) -> io::Result<Self> {
+        let stream = loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    if Instant::now() >= deadline {
+                        return Err(e);
+                    }
+                    std::thread::sleep(CONNECT_INTERVAL);
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let mut client = Self { stream, received: Vec::new(), events: VecDeque::new() };
+        loop {
+            let line = client.line(Some(deadline))?.ok_or_else(gone)?;
+            if line.get("QMP").is_some() {
+                break;
+            }
+        }
+        client.execute("qmp_capabilities", deadline)?;
+        Ok(client)
+    }
+
+    /// Executes a command without arguments and returns its result.
+    pub fn execute(&mut self, command: &str, deadline: Instant) -> io::Result<Value> {
+        send(&mut self.stream, command, deadline)?;
+        loop {
+            let mut line = self.line(Some(deadline))?.ok_or_else(gone)?;
+            if let Some(result) = line.get_mut("return") {
+                return Ok(result.take());
+            }
+            if let Some(error) = line.get("error") {
+                let text = error.get("desc").and_then(Value::as_str).unwrap_or("it gave no reason");
+                return Err(io::Error::other(format!("QEMU refused {command}: {text}")));
+            }
+            self.keep_event(line);
+        }
+    }
+
+    /// The next event; `None` when QEMU has closed the connection.
+    pub fn next_event(&mut self) -> io::Result<Option<Event>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            match self.line(None)? {
+                Some(line) => self.keep_event(line),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// A second handle for sending, see [`send`].
+    pub fn writer(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    fn keep_event(&mut self, mut line: Value) {
+        if let Some(name) = line.get("event").and_then(Value::as_str) {
+            let name = name.to_owned();
+            let data = line.get_mut("data").map(Value::take).unwrap_or_default();
+            self.events.push_back(Event { name, data });
+        }
+    }
+
+    /// The next line that is JSON; `None` at the end of the stream.
+    fn line(&mut self, deadline: Option<Instant>) -> io::Result<Option<Value>> {
+        loop {
+            if let Some(end) = self.received.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                if let Ok(value) = serde_json::from_slice(&line) {
+                    return Ok(Some(value));
+                }
+                continue;
+            }
+            if self.received.len() > MAX_LINE_BYTES {
+                return Err(io::Error::other("QEMU sent a line without end"));
+            }
+            self.stream.set_read_timeout(deadline.map(remaining))?;
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(length) => self.received.extend(buffer.iter().take(length)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(timed_out("QEMU's control socket did not answer in time"));
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Sends a command without arguments, and does not wait for its result.
+pub(super) fn send(stream: &mut UnixStream, command: &str, deadline: Instant) -> io::Result<()> {
+    stream.set_write_timeout(Some(remaining(deadline)))?;
+    stream.write_all(format!("{}\n", json!({ "execute": command })).as_bytes())
+}
+
+/// The time until `deadline`; a socket's time-out cannot be zero.
+fn remaining(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "QEMU closed its control socket")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufRead as _;
+    use std::os::unix::net::UnixListener;
+
+    /// A QEMU that answers each line it gets with the next of `answers`.
+    fn serve(
+        answers: &'static [&'static str],
+    ) -> (tempfile::TempDir, String, std::thread::JoinHandle<Vec<String>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp").to_str().unwrap().to_owned();
+        let listener = UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = io::BufReader::new(stream.try_clone().unwrap()).lines();
+            let mut got = Vec::new();
+            for (index, answer) in answers.iter().enumerate() {
+                if index > 0 {
+                    got.push(lines.next().unwrap().unwrap());
+                }
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            got
+        });
+        (dir, path, thread)
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(500)
+    }
+
+    #[test]
+    fn keeps_events_that_come_between() {
+        let (_dir, path, thread) = serve(&[
+            "{\"QMP\": {}}\r\n",
+            "{\"event\": \"RESUME\"}\n{\"return\": {}}\n",
+            "not json\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-panic\"}}\n{\"return\": 7}\n",
+        ]);
+        let mut client = Client::connect(&path, soon()).unwrap();
+        assert_eq!(client.execute("query", soon()).unwrap(), 7);
+        assert_eq!(client.next_event().unwrap().unwrap().name, "RESUME");
+        let event = client.next_event().unwrap().unwrap();
+        assert_eq!((event.name.as_str(), &event.data["reason"]), ("SHUTDOWN", &json!("guest-panic")));
+        assert!(client.next_event().unwrap().is_none());
+        assert_eq!(thread.join().unwrap(), [r#"{"execute":"qmp_capabilities"}"#, r#"{"execute":"query"}"#]);
+    }
+
+    #[test]
+    fn gives_up_at_the_deadline() {
+        let (_dir, path, _thread) = serve(&["{\"QMP\"", ""]);
+        let error = Client::connect(&path, soon()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(Client::connect("/nonexistent", soon()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn says_what_was_refused() {
+        let (_dir, path, _thread) =
+            serve(&["{\"QMP\": {}}\n", "{\"return\": {}}\n", "{\"error\": {\"desc\": \"no\"}}\n"]);
+        let error = Client::connect(&path, soon()).unwrap().execute("stop", soon()).unwrap_err();
+        assert_eq!(error.to_string(), "QEMU refused stop: no");
+    }
+}

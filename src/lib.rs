@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Runs Spectrum OS virtual machine directories as microvm.nix runner packages.
+//!
+//! Spectrum describes a virtual machine by a plain directory; microvm.nix runs
+//! one from a *runner package* with a fixed layout. This crate turns the first
+//! into the second. The modules are the stages of the data's way, each of which
+//! imports only from those before it:
+//!
+//! | stage | module |
+//! |---|---|
+//! | words that all stages use | [`name`], [`architecture`], [`problem`], [`printable`], [`tool`], [`runtime`] |
+//! | where links may lead | [`boundary`] |
+//! | a VM directory, read and validated | [`definition`] |
+//! | links between VMs | [`link`] |
+//! | the form of a VM plan | [`manifest`] |
+//! | the VMM's command line and its control | [`hypervisor`] |
+//! | everything that running takes, decided | [`plan`] |
+//! | the runner package | [`package`] |
+//! | running it | [`process`], [`virtiofsd`], [`console`], [`supervisor`] |
+//! | the command line | [`cli`] |
+
+pub mod architecture;
+pub mod boundary;
+pub mod cli;
+pub mod console;
+pub mod definition;
+pub mod hypervisor;
+pub mod link;
+pub mod manifest;
+pub mod name;
+pub mod package;
+pub mod plan;
+pub mod printable;
+pub mod problem;
+pub mod process;
+pub mod runtime;
+pub mod supervisor;
+pub mod tool;
+pub mod virtiofsd;

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Putting a package on disk: complete, or not at all.
+//!
+//! Everything is written under a temporary name beside the output, with one
+//! `syncfs(2)`, then renamed, then the directory that holds it is synced. A
+//! crash at any moment leaves the old package or the new one, and at most a
+//! temporary directory whose name begins with a dot.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::{Entry, MANIFEST, Package};
+
+/// Why a package was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The output exists already.
+    #[error("{} exists", .0.display())]
+    Exists(PathBuf),
+    /// The output exists and is something else than a package.
+    #[error("{} exists and is not a runner package", .0.display())]
+    NotAPackage(PathBuf),
+    /// The output has no name, for example `/`.
+    #[error("{} cannot be written to: it has no name", .0.display())]
+    NoName(PathBuf),
+    /// The system refused.
+    #[error("{} cannot be written: {error}", .path.display())]
+    Io {
+        /// What was to be written.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+}
+
+/// A directory that is removed unless it was renamed.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<(), WriteError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error| WriteError::Io { path, error }
+    };
+    let Some(name) = output.file_name() else {
+        return Err(WriteError::NoName(output.to_owned()));
+    };
+    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Ok(found) = output.symlink_metadata() {
+        if !force {
+            return Err(WriteError::Exists(output.to_owned()));
+        }
+        if !found.is_dir() || !output.join(MANIFEST).is_file() {
+            return Err(WriteError::NotAPackage(output.to_owned()));
+        }
+    }
+    let parent_fd = open_directory(parent).map_err(at(parent))?;
+    let temporary = create_temporary(parent, name).map_err(at(parent))?;
+    for (path, entry) in &package.0 {
+        let path = temporary.0.join(path);
+        write_entry(&temporary.0, &path, entry).map_err(at(&path))?;
+    }
+    rustix::fs::syncfs(open_directory(&temporary.0).map_err(at(&temporary.0))?)
+        .map_err(|e| at(&temporary.0)(e.into()))?;
+    let rename = |flags| rustix::fs::renameat_with(CWD, &temporary.0, CWD, output, flags);
+    let renamed = match rename(RenameFlags::NOREPLACE) {
+        // What stood there comes under the temporary name and goes with it.
+        Err(Errno::EXIST) if force => rename(RenameFlags::EXCHANGE),
+        Err(Errno::EXIST) => return Err(WriteError::Exists(output.to_owned())),
+        result => result,
+    };
+    renamed.map_err(|e| at(output)(e.into()))?;
+    rustix::fs::fsync(&parent_fd).map_err(|e| at(parent)(e.into()))
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn create_temporary(parent: &Path, name: &std::ffi::OsStr) -> io::Result<Temporary> {
+    for attempt in 0..u32::MAX {
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}-{attempt}.tmp", std::process::id()));
+        let path = parent.join(temporary);
+        match create_directory(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|()| Temporary(path)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Creates a directory with mode 0755, whatever the umask.
+fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+fn write_entry(root: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
+    let parents: Vec<_> = path.ancestors().skip(1).take_while(|p| *p != root).collect();
+    for parent in parents.into_iter().rev() {
+        if !parent.is_dir() {
+            create_directory(parent)?;
+        }
+    }
+    let file = |text: &str, mode: u32| -> io::Result<()> {
+        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(Permissions::from_mode(mode))
+    };
+    match entry {
+        Entry::File(text) => file(text, 0o644),
+        Entry::Executable(text) => file(text, 0o755),
+        Entry::Link(target) => symlink(target, path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn package(text: &str) -> Package {
+        Package(BTreeMap::from([
+            (MANIFEST.into(), Entry::File(text.to_owned())),
+            ("bin/run".into(), Entry::Executable("#!".to_owned())),
+            ("share/link".into(), Entry::Link("../x".into())),
+        ]))
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_a_package_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        publish(&package("one"), &out, false).unwrap();
+        assert!(matches!(publish(&package("two"), &out, false), Err(WriteError::Exists(_))));
+        publish(&package("two"), &out, true).unwrap();
+        assert_eq!(std::fs::read_to_string(out.join(MANIFEST)).unwrap(), "two");
+        assert_eq!(std::fs::read_link(out.join("share/link")).unwrap(), Path::new("../x"));
+        let mode = |p: &str| out.join(p).metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!([mode(""), mode("bin"), mode("bin/run"), mode(MANIFEST)], [0o755, 0o755, 0o755, 0o644]);
+        assert_eq!(names(dir.path()), ["out"], "nothing temporary is left");
+
+        let other = dir.path().join("precious");
+        std::fs::create_dir(&other).unwrap();
+        assert!(matches!(publish(&package("x"), &other, true), Err(WriteError::NotAPackage(_))));
+        let link = dir.path().join("link");
+        symlink(&out, &link).unwrap();
+        assert!(matches!(publish(&package("x"), &link, true), Err(WriteError::NotAPackage(_))));
+        assert!(matches!(publish(&package("x"), Path::new("/"), true), Err(WriteError::NoName(_))));
+        let nowhere = dir.path().join("no/out");
+        assert!(matches!(publish(&package("x"), &nowhere, false), Err(WriteError::Io { .. })));
+    }
+}

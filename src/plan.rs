@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Planning: everything that running one VM takes, decided.
+//!
+//! The plan is a pure function of a [`Definition`] and the [`Choices`] of
+//! whoever builds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::architecture::Architecture;
+use crate::definition::{Definition, Location};
+use crate::link::LinkId;
+use crate::manifest::{
+    Accelerator, DefinitionPlace, FilePlan, HypervisorName, InterfacePlan, MANIFEST_VERSION, Plan, SharePlan,
+};
+use crate::problem::{Problem, Problems};
+use crate::runtime::SocketNames;
+use crate::tool::Tool;
+
+/// The memory of a VM when nobody chooses, in MiB (Spectrum's own 1 GiB).
+pub const DEFAULT_MEMORY_MIB: u32 = 1024;
+/// The smallest memory that can be chosen, in MiB.
+pub const MIN_MEMORY_MIB: u32 = 32;
+/// The largest memory that can be chosen, in MiB (4 TiB).
+pub const MAX_MEMORY_MIB: u32 = 4 * 1024 * 1024;
+/// The most virtual processors: what both hypervisors take everywhere.
+pub const MAX_VCPUS: u16 = 254;
+
+/// What whoever builds decides about one VM.
+#[derive(Debug, Clone)]
+pub struct Choices {
+    /// The hypervisor that runs it.
+    pub hypervisor: HypervisorName,
+    /// The architecture of host and guest.
+    pub architecture: Architecture,
+    /// The guest's memory, in MiB.
+    pub memory_mib: u32,
+    /// The number of virtual processors.
+    pub vcpus: u16,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// Where the programs are that running the VM takes.
+    pub tools: BTreeMap<Tool, PathBuf>,
+}
+
+/// Checks everything that can be said before a plan is made.
+///
+/// These are the problems of a definition *with* the choices, for example a
+/// device that the chosen hypervisor does not have.
+pub fn check(definition: &Definition, choices: &Choices) -> Problems {
+    let mut problems = Problems::default();
+    let directory = definition.location.directory();
+    if definition.wayland {
+        check_wayland(&definition.location, choices.hypervisor, &mut problems);
+    }
+    if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&choices.memory_mib) {
+        problems.error(
+            &directory,
+            format!("cannot have {} MiB of memory", choices.memory_mib),
+            format!("choose between {MIN_MEMORY_MIB} and {MAX_MEMORY_MIB} MiB"),
+        );
+    }
+    if !(1..=MAX_VCPUS).contains(&choices.vcpus) {
+        problems.error(
+            &directory,
+            format!("cannot have {} virtual processors", choices.vcpus),
+            format!("choose between 1 and {MAX_VCPUS}"),
+        );
+    }
+    for tool in choices.hypervisor.implementation().tools(choices.architecture) {
+        require(*tool, choices, &directory, &mut problems);
+    }
+    if !definition.shares.is_empty() {
+        require(Tool::Virtiofsd, choices, &directory, &mut problems);
+    }
+    problems
+}
+
+/// Checks whether `hypervisor` can show the windows of a VM with `wayland`.
+pub fn check_wayland(location: &Location, hypervisor: HypervisorName, problems: &mut Problems) {
+    if let Some(needed) = hypervisor.implementation().wayland_needs() {
+        problems.error(
+            location.directory().join("wayland"),
+            format!("{hypervisor} cannot give a VM a virtio-gpu device with the cross-domain context yet"),
+            format!("remove it to run the VM without windows; {needed}"),
+        );
+    }
+}
+
+fn require(tool: Tool, choices: &Choices, directory: &Path, problems: &mut Problems) {
+    if !choices.tools.contains_key(&tool) {
+        problems.push(Problem::error(
+            directory,
+            format!("needs the program {tool}, which is not in PATH"),
+            format!("install it ({}), or name it with --tool {tool}=PATH", tool.origin()),
+        ));
+    }
+}
+
+/// Makes the plan of a VM.
+///
+/// # Errors
+/// All problems of [`check`], and names in the paths of the definition or of
+/// tools that JSON cannot carry.
+pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems> {
+    let mut problems = check(definition, choices);
+    let tools: BTreeMap<_, _> = choices
+        .tools
+        .iter()
+        .filter(|(tool, _)| {
+            choices.hypervisor.implementation().tools(choices.architecture).contains(tool)
+                || **tool == Tool::MicrovmSpectrum
+                || (**tool == Tool::Virtiofsd && !definition.shares.is_empty())
+        })
+        .map(|(tool, path)| (*tool, path.clone()))
+        .collect();
+    let boundary = &definition.location.boundary;
+    let paths = tools
+        .values()
+        .chain([&boundary.user_partition, &definition.location.relative])
+        .chain(boundary.allowed.iter().flat_map(|a| [&a.prefix, &a.directory]));
+    for path in paths {
+        if path.to_str().is_none() {
+            problems.error(path, "this path is not UTF-8", "use a path of UTF-8 text");
+        }
+    }
+    let interfaces = interfaces(definition, &mut problems);
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    let sockets = SocketNames::new(&definition.name);
+    Ok(Plan {
+        version: MANIFEST_VERSION,
+        name: definition.name.clone(),
+        architecture: choices.architecture,
+        hypervisor: choices.hypervisor,
+        accelerator: choices.accelerator,
+        memory_mib: choices.memory_mib,
+        shared_memory: !definition.shares.is_empty(),
+        vcpus: choices.vcpus,
+        definition: DefinitionPlace {
+            directory: definition.location.relative.clone(),
+            boundary: boundary.clone(),
+        },
+        kernel: FilePlan { entry: "vmlinux".to_owned(), path: definition.kernel.clone() },
+        kernel_command_line: choices.architecture.kernel_command_line().to_owned(),
+        images: definition
+            .images
+            .iter()
+            .map(|image| FilePlan { entry: image.entry.clone(), path: image.path.clone() })
+            .collect(),
+        shares: definition
+            .shares
+            .iter()
+            .enumerate()
+            .map(|(index, share)| SharePlan {
+                tag: share.tag.clone(),
+                entry: share.entry.clone(),
+                source: share.source.clone(),
+                socket: sockets.virtiofsd(index),
+            })
+            .collect(),
+        interfaces,
+        tools,
+    })
+}
+
+fn interfaces(definition: &Definition, problems: &mut Problems) -> Vec<InterfacePlan> {
+    let mut taken = BTreeSet::new();
+    let mut interfaces = Vec::new();
+    for provider in &definition.network_providers {
+        match LinkId::derive(&definition.name, provider, &taken) {
+            Ok(id) => {
+                taken.insert(id);
+                interfaces.push(InterfacePlan {
+                    provider: provider.clone(),
+                    link: id.to_string(),
+                    tap: id.client_tap(),
+                    mac: id.client_mac().to_string(),
+                    ipv4: id.client_ipv4(),
+                });
+            }
+            Err(error) => problems.error(
+                definition.location.directory().join("providers/net").join(provider.as_str()),
+                error.to_string(),
+                "remove links that are no longer needed",
+            ),
+        }
+    }
+    interfaces
+}

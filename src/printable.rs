@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Untrusted text made safe to print.
+//!
+//! File names, link targets and whatever a guest prints may hold terminal
+//! escapes, line breaks, or characters that reorder the line they stand in.
+//! Nothing of that kind reaches a terminal, a log or a JSON report raw.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+
+/// `text` with everything that is not plainly printable written as an escape.
+///
+/// Bytes that are not UTF-8 become `\xNN`, control and invisible characters
+/// `\n`, `\u{1b}` and so on, a backslash `\\`; the result is unambiguous.
+pub fn printable(text: impl AsRef<OsStr>) -> String {
+    let mut out = String::new();
+    for chunk in text.as_ref().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            push_char(&mut out, c);
+        }
+        push_bytes(&mut out, chunk.invalid());
+    }
+    out
+}
+
+fn push_char(out: &mut String, c: char) {
+    match c {
+        '\'' | '"' => out.push(c),
+        c => out.extend(c.escape_debug()),
+    }
+}
+
+fn push_bytes(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\\x{byte:02x}");
+    }
+}
+
+/// Makes a stream of a guest's output printable, piece by piece.
+///
+/// Line feeds and tabs stay, carriage returns before a line feed go, and
+/// everything else that is not printable is escaped as by [`printable`] (but
+/// a backslash stays one: a log is for reading). A character cut in two by the
+/// end of a piece waits for its rest, three bytes at most.
+#[derive(Debug, Default)]
+pub struct StreamFilter {
+    pending: Vec<u8>,
+}
+
+impl StreamFilter {
+    /// The printable form of the next piece of the stream.
+    pub fn push(&mut self, piece: &[u8]) -> String {
+        self.pending.extend_from_slice(piece);
+        let bytes = std::mem::take(&mut self.pending);
+        let mut out = String::with_capacity(bytes.len());
+        let mut chunks = bytes.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            let last = chunks.peek().is_none();
+            let mut valid = chunk.valid();
+            if last && chunk.invalid().is_empty() && valid.ends_with('\r') {
+                // Whether a line feed follows shows in the next piece.
+                valid = valid.strip_suffix('\r').unwrap_or(valid);
+                self.pending.push(b'\r');
+            }
+            push_lines(&mut out, valid);
+            if last && is_cut_short(chunk.invalid()) {
+                self.pending.extend_from_slice(chunk.invalid());
+            } else {
+                push_bytes(&mut out, chunk.invalid());
+            }
+        }
+        out
+    }
+
+    /// What was still waiting when the stream ended.
+    pub fn finish(&mut self) -> String {
+        let mut out = String::new();
+        match std::mem::take(&mut self.pending).as_slice() {
+            b"\r" => {}
+            rest => push_bytes(&mut out, rest),
+        }
+        out
+    }
+}
+
+fn push_lines(out: &mut String, text: &str) {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\n' | '\t' | '\\' => out.push(c),
+            '\r' if chars.peek() == Some(&'\n') => {}
+            c => push_char(out, c),
+        }
+    }
+}
+
+/// Whether `bytes` could be the beginning of a character.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn escapes_what_a_terminal_or_reader_could_mistake() {
+        assert_eq!(printable("plain ü 漢 name"), "plain ü 漢 name");
+        assert_eq!(printable("a\x1b[31mb"), "a\\u{1b}[31mb");
+        assert_eq!(printable("a\nb\\n"), "a\\nb\\\\n");
+        assert_eq!(printable("\u{202e}txt"), "\\u{202e}txt");
+        assert_eq!(printable("\u{9b}31m"), "\\u{9b}31m");
+        assert_eq!(printable(OsStr::from_bytes(b"\xff\xfe")), "\\xff\\xfe");
+        assert_eq!(printable("it's \"x\""), "it's \"x\"");
+    }
+
+    #[test]
+    fn stream_keeps_lines_and_joins_cut_characters() {
+        let mut filter = StreamFilter::default();
+        assert_eq!(filter.push(b"one\r"), "one");
+        assert_eq!(filter.push(b"\ntwo\xc3"), "\ntwo");
+        assert_eq!(filter.push(b"\xbc\x1b[2J\xff\r!"), "ü\\u{1b}[2J\\xff\\r!");
+        assert_eq!(filter.push(b"\xe2\x82"), "");
+        assert_eq!(filter.finish(), "\\xe2\\x82");
+        assert_eq!(filter.push(b"<0>\\"), "<0>\\");
+    }
+
+    proptest! {
+        #[test]
+        fn stream_is_safe_however_it_is_cut(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            cuts in proptest::collection::vec(0usize..200, 0..6),
+        ) {
+            let mut whole = StreamFilter::default();
+            let mut expected = whole.push(&bytes);
+            expected.push_str(&whole.finish());
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(bytes.len())).collect();
+            cuts.push(0);
+            cuts.push(bytes.len());
+            cuts.sort_unstable();
+            let mut parts = StreamFilter::default();
+            let mut got = String::new();
+            for pair in cuts.windows(2) {
+                got.push_str(&parts.push(&bytes[pair[0]..pair[1]]));
+            }
+            got.push_str(&parts.finish());
+            prop_assert_eq!(&got, &expected);
+            prop_assert!(got.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()));
+            let printed = printable(OsStr::from_bytes(&bytes));
+            prop_assert!(!printed.chars().any(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! How a VM's run ended.
+
+use std::fmt;
+
+use crate::printable::printable;
+use crate::problem::{Problem, Problems};
+
+/// How a VM's run ended, with a status for whoever started it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest powered off (status 0).
+    PoweredOff,
+    /// The definition is not what it was, or leads elsewhere (status 1).
+    InputRefused(Problems),
+    /// The host failed, for the reason given (status 3).
+    HostFailed(String),
+    /// The host lacks what the VM needs (status 3).
+    HostIncomplete(Problems),
+    /// The guest's kernel panicked (status 4).
+    Panicked,
+    /// The VMM ended without its guest (status 5).
+    VmmFailed(String),
+    /// The VMM ended, or did not answer, before the VM ran (status 6).
+    NotStarted(String),
+    /// The server of a shared directory ended (status 7).
+    ShareFailed {
+        /// The share's tag.
+        tag: String,
+        /// How virtiofsd ended.
+        status: String,
+    },
+    /// The VMM was killed since the guest did not power off (status 8).
+    Killed(String),
+}
+
+impl Outcome {
+    /// The exit status of `microvm-run`.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::PoweredOff => 0,
+            Self::InputRefused(_) => 1,
+            Self::HostFailed(_) | Self::HostIncomplete(_) => 3,
+            Self::Panicked => 4,
+            Self::VmmFailed(_) => 5,
+            Self::NotStarted(_) => 6,
+            Self::ShareFailed { .. } => 7,
+            Self::Killed(_) => 8,
+        }
+    }
+
+    /// The problems behind it, if there are any.
+    pub fn problems(&self) -> Vec<Problem> {
+        match self {
+            Self::InputRefused(problems) | Self::HostIncomplete(problems) => problems.clone().into_sorted(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// One line that explains it.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PoweredOff => f.write_str("the guest powered off"),
+            Self::InputRefused(_) => f.write_str("not started: the VM directory has errors"),
+            Self::HostFailed(why) => write!(f, "not started: {}", printable(why)),
+            Self::HostIncomplete(_) => f.write_str("not started: the host lacks what the VM needs"),
+            Self::Panicked => f.write_str("the guest's kernel panicked"),
+            Self::VmmFailed(why) => write!(f, "the virtual machine monitor failed: {}", printable(why)),
+            Self::NotStarted(why) => {
+                write!(f, "the virtual machine monitor did not start: {}", printable(why))
+            }
+            Self::ShareFailed { tag, status } => {
+                write!(
+                    f,
+                    "the server of the shared directory '{}' ended: {}",
+                    printable(tag),
+                    printable(status)
+                )
+            }
+            Self::Killed(why) => write!(f, "the virtual machine monitor was killed: {}", printable(why)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_is_one_line() {
+        let text = "a\nb\x1b".to_owned();
+        for outcome in [
+            Outcome::VmmFailed(text.clone()),
+            Outcome::NotStarted(text.clone()),
+            Outcome::HostFailed(text.clone()),
+            Outcome::ShareFailed { tag: text.clone(), status: text.clone() },
+            Outcome::Killed(text),
+        ] {
+            assert!(!outcome.to_string().contains(['\n', '\x1b']), "{outcome}");
+            assert!(outcome.status() > 2);
+        }
+    }
+}

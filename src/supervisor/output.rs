@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What the guest and the helpers print, passed on in printable form.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::name::VmName;
+use crate::printable::{StreamFilter, printable};
+
+/// The longest line of a helper that is passed on at once, in bytes.
+const MAX_LINE_BYTES: u64 = 4096;
+
+/// Says something about the VM, on standard error.
+pub(super) fn say(name: &VmName, text: &str) {
+    // There is nobody left to tell if this fails.
+    let _ = writeln!(io::stderr(), "microvm-spectrum: {name}: {}", printable(text));
+}
+
+/// The last line that a helper printed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastLine(Arc<Mutex<Option<String>>>);
+
+impl LastLine {
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, line: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+}
+
+/// Passes the guest's serial output to standard output, until it ends.
+///
+/// Keeps reading when nobody takes it any more: a guest must not hang because
+/// its log has no reader.
+pub(super) fn pass_serial(mut pipe: File, ended: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut filter = StreamFilter::default();
+        let mut buffer = [0; 8192];
+        loop {
+            let length = match pipe.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            print(&filter.push(buffer.get(..length).unwrap_or_default()));
+        }
+        print(&filter.finish());
+        ended();
+    });
+}
+
+fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Passes a helper's messages to standard error, a line at a time, with `who` before.
+pub(super) fn pass_lines(pipe: File, who: String, last: LastLine, ended: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).is_ok_and(|length| length > 0)
+        {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if !text.is_empty() {
+                let text = printable(&text);
+                let _ = writeln!(io::stderr(), "{who}: {text}");
+                last.set(text);
+            }
+            line.clear();
+        }
+        ended();
+    });
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Starting the servers of a VM's shared directories, and `bin/virtiofsd-run`.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::mpsc::channel;
+
+use sd_notify::NotifyState;
+
+use super::output::{self, LastLine};
+use super::{Outcome, notify, on_signal};
+use crate::manifest::Plan;
+use crate::virtiofsd::{self, Server};
+
+/// Starts a server for every share that nobody serves in this directory yet.
+///
+/// Calls `ended` from another thread, with the share's tag, when one has ended.
+pub(super) fn start(
+    plan: &Plan,
+    ended: impl Fn(String, io::Result<ExitStatus>) + Clone + Send + 'static,
+) -> Result<Vec<Server>, Outcome> {
+    let shares = virtiofsd::open_unserved(plan).map_err(Outcome::InputRefused)?;
+    let mut servers = Vec::new();
+    for share in shares {
+        let mut server = share.serve(plan).map_err(|error| Outcome::HostFailed(error.to_string()))?;
+        if let Some(pipe) = server.process.take_stderr() {
+            output::pass_lines(pipe, format!("{}: virtiofsd", plan.name), LastLine::default(), || {});
+        }
+        let (ended, tag) = (ended.clone(), server.tag.clone());
+        server.process.on_end(move |status| ended(tag, status));
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+/// What one thread reports.
+enum Wake {
+    Signal,
+    Ended(String, io::Result<ExitStatus>),
+}
+
+/// Serves all shared directories of a VM until the VM has ended, or a signal comes.
+///
+/// Tells systemd, when there is one, as soon as all sockets listen. Must be
+/// called by the main thread, see [`Process::spawn`](crate::process::Process::spawn).
+pub fn serve_until_end(plan: &Plan) -> Outcome {
+    match serve(plan) {
+        Ok(outcome) | Err(outcome) => outcome,
+    }
+}
+
+fn serve(plan: &Plan) -> Result<Outcome, Outcome> {
+    let (sender, wakes) = channel();
+    let signals = sender.clone();
+    on_signal(move || signals.send(Wake::Signal).is_ok())?;
+    let servers = start(plan, move |tag, status| drop(sender.send(Wake::Ended(tag, status))))?;
+    notify(&[NotifyState::Ready]);
+    for _ in 0..servers.len() {
+        match wakes.recv() {
+            // A server ends in good order when its VM does.
+            Ok(Wake::Ended(_, Ok(status))) if status.success() => {}
+            Ok(Wake::Ended(tag, status)) => {
+                let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+                return Ok(Outcome::ShareFailed { tag, status });
+            }
+            Ok(Wake::Signal) | Err(_) => break,
+        }
+    }
+    Ok(Outcome::PoweredOff)
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The programs that running a VM takes, and where they are.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::Access;
+use serde::{Deserialize, Serialize};
+
+/// A program that running a VM may take.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum Tool {
+    /// Cloud Hypervisor's own client of its API.
+    #[serde(rename = "ch-remote")]
+    ChRemote,
+    /// Cloud Hypervisor.
+    #[serde(rename = "cloud-hypervisor")]
+    CloudHypervisor,
+    /// This program, which the package's scripts call.
+    #[serde(rename = "microvm-spectrum")]
+    MicrovmSpectrum,
+    /// QEMU for 64-bit Arm.
+    #[serde(rename = "qemu-system-aarch64")]
+    QemuAarch64,
+    /// QEMU for 64-bit x86.
+    #[serde(rename = "qemu-system-x86_64")]
+    QemuX86,
+    /// The virtio-fs server, the one written in Rust.
+    #[serde(rename = "virtiofsd")]
+    Virtiofsd,
+}
+
+impl Tool {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::ChRemote,
+        Self::CloudHypervisor,
+        Self::MicrovmSpectrum,
+        Self::QemuAarch64,
+        Self::QemuX86,
+        Self::Virtiofsd,
+    ];
+
+    /// The program's file name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ChRemote => "ch-remote",
+            Self::CloudHypervisor => "cloud-hypervisor",
+            Self::MicrovmSpectrum => "microvm-spectrum",
+            Self::QemuAarch64 => "qemu-system-aarch64",
+            Self::QemuX86 => "qemu-system-x86_64",
+            Self::Virtiofsd => "virtiofsd",
+        }
+    }
+
+    /// Where users get it.
+    pub fn origin(self) -> &'static str {
+        match self {
+            Self::ChRemote | Self::CloudHypervisor => "package cloud-hypervisor of Nixpkgs, or its releases",
+            Self::MicrovmSpectrum => "this program",
+            Self::QemuAarch64 => "package qemu-system-arm of Debian, qemu of Nixpkgs",
+            Self::QemuX86 => "package qemu-system-x86 of Debian, qemu of Nixpkgs",
+            Self::Virtiofsd => "package virtiofsd of Debian 13 or Nixpkgs, or cargo install virtiofsd",
+        }
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a text is no `NAME=PATH` of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ToolError {
+    /// There is no `=`.
+    #[error("expected NAME=PATH, such as virtiofsd=/usr/libexec/virtiofsd")]
+    Syntax,
+    /// Nobody uses a program of that name.
+    #[error("no tool has the name '{0}'; there are {all}", all = Tool::ALL.map(Tool::as_str).join(", "))]
+    Unknown(String),
+}
+
+impl FromStr for Tool {
+    type Err = ToolError;
+
+    fn from_str(text: &str) -> Result<Self, ToolError> {
+        Self::ALL
+            .into_iter()
+            .find(|tool| tool.as_str() == text)
+            .ok_or_else(|| ToolError::Unknown(text.to_owned()))
+    }
+}
+
+/// Directories where distributions keep virtiofsd, which is not meant for PATH.
+const VIRTIOFSD_DIRECTORIES: [&str; 2] = ["/usr/libexec", "/usr/lib/virtiofsd"];
+
+/// Looks for every tool that `given` does not name in the directories of `path`.
+///
+/// `path` has the form of the environment variable PATH; directories that are
+/// not absolute are passed over. Tools that are nowhere are left out.
+pub fn find_all(given: &BTreeMap<Tool, PathBuf>, path: &OsStr) -> BTreeMap<Tool, PathBuf> {
+    let mut found = given.clone();
+    for tool in Tool::ALL {
+        let extra = VIRTIOFSD_DIRECTORIES.iter().filter(|_| tool == Tool::Virtiofsd).map(PathBuf::from);
+        let mut directories = std::env::split_paths(path).filter(|d| d.is_absolute()).chain(extra);
+        if let std::collections::btree_map::Entry::Vacant(entry) = found.entry(tool)
+            && let Some(path) = directories.find_map(|d| executable(&d.join(tool.as_str())))
+        {
+            entry.insert(path);
+        }
+    }
+    found
+}
+
+fn executable(path: &Path) -> Option<PathBuf> {
+    let is_file = path.metadata().is_ok_and(|m| m.is_file());
+    (is_file && rustix::fs::access(path, Access::EXEC_OK).is_ok()).then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn finds_only_executable_files_and_keeps_what_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, mode) in [("ch-remote", 0o755), ("qemu-system-x86_64", 0o644)] {
+            let file = dir.path().join(name);
+            fs::write(&file, "").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::create_dir(dir.path().join("cloud-hypervisor")).unwrap();
+        let given = BTreeMap::from([(Tool::Virtiofsd, PathBuf::from("/given"))]);
+        let path = std::env::join_paths([Path::new("relative"), dir.path()]).unwrap();
+        let found = find_all(&given, &path);
+        assert_eq!(
+            found,
+            BTreeMap::from([
+                (Tool::ChRemote, dir.path().join("ch-remote")),
+                (Tool::Virtiofsd, PathBuf::from("/given")),
+            ])
+        );
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for tool in Tool::ALL {
+            assert_eq!(tool.as_str().parse(), Ok(tool));
+            assert_eq!(serde_json::to_value(tool).unwrap(), tool.as_str());
+        }
+        assert!("qemu".parse::<Tool>().is_err());
+    }
+}
