@@ -21,6 +21,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::problem::Problem;
+
 /// Where Spectrum mounts the user partition; links are written for that place.
 const SPECTRUM_PARTITION: &str = "/ext";
 /// Where links may always lead.
@@ -30,6 +32,7 @@ const MAX_LINKS: usize = 40;
 
 /// A place outside of the user partition where links may lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AllowedPrefix {
     /// What targets of links begin with, an absolute path without `.` and `..`.
     pub prefix: PathBuf,
@@ -61,6 +64,7 @@ impl std::str::FromStr for AllowedPrefix {
 
 /// Where the links of one source's VM directories may lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Boundary {
     /// The user partition's root on this host, an absolute path.
     pub user_partition: PathBuf,
@@ -111,19 +115,29 @@ pub enum ResolveError {
 }
 
 impl ResolveError {
-    /// What a user can do about it.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::Missing(_) => "create it, or correct the link that leads there".to_owned(),
-            Self::NotADirectory(_) => "correct the path or the link that leads through it".to_owned(),
-            Self::Outside { .. } => {
-                "put the target on the user partition, or let the administrator allow its \
-                                     directory with --allow PREFIX[=HOSTDIR]"
-                    .to_owned()
+    /// The problem of the entry `shown`, from which the walk began.
+    pub fn problem(&self, shown: &Path) -> Problem {
+        // What the path says already is not said again.
+        let cause = match self {
+            Self::Missing(path) if path == shown => "does not exist".to_owned(),
+            Self::NotADirectory(path) if path == shown => "is not a directory".to_owned(),
+            Self::Outside { link, target } if link == shown => {
+                format!("leads to '{}', outside of the places where links may lead", target.display())
             }
-            Self::Loop(_) => "make the link lead to a file or directory".to_owned(),
-            Self::Io { .. } => "check the permissions and the state of the file system".to_owned(),
-        }
+            Self::Io { path, error } if path == shown => format!("cannot be looked at: {error}"),
+            other => other.to_string(),
+        };
+        let remedy = match self {
+            Self::Missing(_) => "create it, or correct the link that leads there",
+            Self::NotADirectory(_) => "correct the path or the link that leads through it",
+            Self::Outside { .. } => {
+                "put the target on the user partition, or let the administrator allow its directory \
+                 with --allow PREFIX[=HOSTDIR]"
+            }
+            Self::Loop(_) => "make the link lead to a file or directory",
+            Self::Io { .. } => "check the permissions and the state of the file system",
+        };
+        Problem::error(shown, cause, remedy)
     }
 }
 

@@ -82,12 +82,25 @@ struct LocationArgs {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    match parse().command {
         Verb::Check(args) => check::run(&args).into(),
         Verb::Build(args) => build::run(&args).into(),
         Verb::Command(args) => command::run(&args).into(),
         Verb::Vm(args) => vm::run(&args),
     }
+}
+
+/// Reads the arguments; clap ends the program when they make no sense.
+///
+/// Its messages repeat arguments, and a shell's `*` makes arguments of names that
+/// are not the user's own: they are told in printable form.
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        match Cli::try_parse_from(std::env::args_os().map(crate::printable::printable)) {
+            Err(printable) => printable.exit(),
+            Ok(_) => error.exit(),
+        }
+    })
 }
 
 /// The architecture that VMs have here, or the problem that there is none.

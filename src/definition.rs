@@ -165,7 +165,7 @@ impl Reader<'_> {
     }
 
     fn unresolved(&mut self, entry: impl AsRef<Path>, error: &ResolveError) {
-        self.problems.error(self.shown(entry), error.to_string(), error.remedy());
+        self.problems.push(error.problem(&self.shown(entry)));
     }
 
     fn unreadable(&mut self, entry: impl AsRef<Path>, error: &io::Error) {

@@ -21,6 +21,18 @@
 //! | running it | [`process`], [`virtiofsd`], [`console`], [`supervisor`] |
 //! | the command line | [`cli`] |
 
+// Whatever the input, the program does not panic.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::print_stderr
+    )
+)]
+
 pub mod architecture;
 pub mod boundary;
 pub mod cli;

@@ -118,7 +118,6 @@ pub struct DefinitionPlace {
     /// The directory's path beneath the user partition, or empty.
     pub directory: PathBuf,
     /// The user partition, and where links may lead besides.
-    #[serde(flatten)]
     pub boundary: Boundary,
 }
 

@@ -6,8 +6,6 @@
 use std::ffi::OsStr;
 use std::fmt;
 
-use crate::printable::printable;
-
 /// A VM's name: `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
 ///
 /// Such a name needs no escaping in a unit name, a Nix store name, a path, or
@@ -30,9 +28,12 @@ pub enum NameError {
     /// A character that is allowed later cannot stand first.
     #[error("a VM name cannot begin with '{0}'")]
     First(char),
-    /// A character that is allowed nowhere, in printable form.
+    /// A character that is allowed nowhere.
     #[error("a VM name cannot contain the character '{0}'")]
-    Character(String),
+    Character(char),
+    /// Not UTF-8, and no other character that is not allowed.
+    #[error("a VM name cannot contain bytes that are not UTF-8")]
+    NotUtf8,
 }
 
 impl VmName {
@@ -45,14 +46,13 @@ impl VmName {
         let Some(name) = raw.to_str() else {
             let lossy = raw.to_string_lossy();
             let bad = lossy.chars().find(|c| !is_later(*c));
-            let shown = match bad {
-                None | Some(char::REPLACEMENT_CHARACTER) => "a byte that is not UTF-8".to_owned(),
-                Some(c) => printable(c.to_string()),
-            };
-            return Err(NameError::Character(shown));
+            return Err(match bad {
+                None | Some(char::REPLACEMENT_CHARACTER) => NameError::NotUtf8,
+                Some(c) => NameError::Character(c),
+            });
         };
         if let Some(bad) = name.chars().find(|c| !is_later(*c)) {
-            return Err(NameError::Character(printable(bad.to_string())));
+            return Err(NameError::Character(bad));
         }
         match name.chars().next() {
             None => return Err(NameError::Empty),
@@ -127,12 +127,12 @@ mod tests {
         assert_eq!(VmName::new(".hidden"), Err(NameError::First('.')));
         assert_eq!(VmName::new("-rf"), Err(NameError::First('-')));
         assert_eq!(VmName::new("a".repeat(65)), Err(NameError::TooLong(65)));
-        for (bad, shown) in
-            [("a b", " "), ("a/b", "/"), ("a,b", ","), ("a\n", "\\n"), ("a%i", "%"), ("vm:1", ":")]
+        for (bad, character) in
+            [("a b", ' '), ("a/b", '/'), ("a,b", ','), ("a\n", '\n'), ("a%i", '%'), ("vm:1", ':')]
         {
-            assert_eq!(VmName::new(bad), Err(NameError::Character(shown.to_owned())));
+            assert_eq!(VmName::new(bad), Err(NameError::Character(character)));
         }
-        assert!(matches!(VmName::new(OsStr::from_bytes(b"a\xff")), Err(NameError::Character(_))));
+        assert_eq!(VmName::new(OsStr::from_bytes(b"a\xff")), Err(NameError::NotUtf8));
     }
 
     proptest! {

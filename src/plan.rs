@@ -50,30 +50,36 @@ pub struct Choices {
 /// These are the problems of a definition *with* the choices, for example a
 /// device that the chosen hypervisor does not have.
 pub fn check(definition: &Definition, choices: &Choices) -> Problems {
-    let mut problems = Problems::default();
     let directory = definition.location.directory();
+    let mut problems = check_choices(choices, &directory);
     if definition.wayland {
         check_wayland(&definition.location, choices.hypervisor, &mut problems);
     }
+    if !definition.shares.is_empty() {
+        require(Tool::Virtiofsd, choices, &directory, &mut problems);
+    }
+    problems
+}
+
+/// Checks the choices that were made for `directory`, whatever is in it.
+pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
+    let mut problems = Problems::default();
     if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&choices.memory_mib) {
         problems.error(
-            &directory,
+            directory,
             format!("cannot have {} MiB of memory", choices.memory_mib),
             format!("choose between {MIN_MEMORY_MIB} and {MAX_MEMORY_MIB} MiB"),
         );
     }
     if !(1..=MAX_VCPUS).contains(&choices.vcpus) {
         problems.error(
-            &directory,
+            directory,
             format!("cannot have {} virtual processors", choices.vcpus),
             format!("choose between 1 and {MAX_VCPUS}"),
         );
     }
     for tool in choices.hypervisor.implementation().tools(choices.architecture) {
-        require(*tool, choices, &directory, &mut problems);
-    }
-    if !definition.shares.is_empty() {
-        require(Tool::Virtiofsd, choices, &directory, &mut problems);
+        require(*tool, choices, directory, &mut problems);
     }
     problems
 }

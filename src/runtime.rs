@@ -77,6 +77,7 @@ impl SocketNames {
 pub struct Lock {
     file: File,
     path: String,
+    left_behind: bool,
 }
 
 impl Lock {
@@ -86,18 +87,20 @@ impl Lock {
     /// `WouldBlock` when somebody else has it, else the system's error.
     pub fn try_take(path: &str) -> io::Result<Self> {
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-                .open(path)?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).mode(0o600);
+            options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+            let (file, left_behind) = match options.clone().create_new(true).open(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match options.open(path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    result => (result?, true),
+                },
+                result => (result?, false),
+            };
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             // Its last holder may have removed the file between our two steps.
             if names_file(path, &file) {
-                return Ok(Self { file, path: path.to_owned() });
+                return Ok(Self { file, path: path.to_owned(), left_behind });
             }
         }
     }
@@ -115,6 +118,11 @@ impl Lock {
                 result => return result,
             }
         }
+    }
+
+    /// Whether the file was there already: its last holder was killed.
+    pub fn was_left_behind(&self) -> bool {
+        self.left_behind
     }
 
     /// Whether somebody holds the lock; leaves nothing behind.
@@ -190,9 +198,12 @@ mod tests {
         assert_eq!(Lock::try_take(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let soon = Instant::now() + Duration::from_millis(50);
         assert_eq!(Lock::take(&path, soon).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(!lock.was_left_behind());
         drop(lock);
         assert!(!Path::new(&path).exists() && !Lock::is_held(&path));
         drop(Lock::try_take(&path).unwrap());
+        std::fs::write(&path, "").unwrap();
+        assert!(Lock::try_take(&path).unwrap().was_left_behind());
     }
 
     #[test]

@@ -47,11 +47,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// virtiofsd ends in good order when its VMM has ended; how soon that shows.
 const SHARE_WINDOW: Duration = Duration::from_secs(1);
+/// How close together the resets of one reboot are.
+const RESET_WINDOW: Duration = Duration::from_millis(500);
 /// How often the power button is pressed again: a guest that is still booting
 /// does not notice the first time.
 const PRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// How long to wait for the rest of a dead VMM's events and output.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long what a killed supervisor has left may take to end.
+const CRASH_PATIENCE: Duration = Duration::from_secs(2);
 /// How long another holder of the run lock may take to leave it.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -77,7 +81,7 @@ pub fn run(plan: &Plan, stop_timeout: Duration) -> Outcome {
 /// Files in the working directory that go when the VM does.
 struct RuntimeFiles {
     sockets: SocketNames,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl RuntimeFiles {
@@ -93,7 +97,7 @@ impl RuntimeFiles {
                 ))
             }
         })?;
-        let files = Self { sockets, _lock: lock };
+        let files = Self { sockets, lock };
         files.remove();
         Ok(files)
     }
@@ -121,7 +125,10 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
     check_taps(plan)?;
     let files = OpenFiles::open(plan).map_err(Outcome::InputRefused)?;
     let ended = sender.clone();
-    let servers = shares::start(plan, move |tag, status| drop(ended.send(Wake::ServerEnded(tag, status))))?;
+    // Servers of a supervisor that was killed may not all be gone yet.
+    let patience = if runtime.lock.was_left_behind() { CRASH_PATIENCE } else { Duration::ZERO };
+    let servers =
+        shares::start(plan, patience, move |tag, status| drop(ended.send(Wake::ServerEnded(tag, status))))?;
     let hypervisor = plan.hypervisor.implementation();
     let last_words = LastLine::default();
     let vmm = start_vmm(plan, hypervisor, files, &runtime.sockets, &sender, &last_words)?;
@@ -138,6 +145,7 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
         press_at: None,
         outputs: 2,
         share_alarm: None,
+        reset_at: None,
         events_ended: false,
     };
     let outcome = watch.until_end(&wakes);
@@ -246,6 +254,7 @@ struct Watch<'a> {
     outputs: u8,
     /// A server that ended in good order, and when that is a failure.
     share_alarm: Option<(Instant, String, String)>,
+    reset_at: Option<Instant>,
     events_ended: bool,
 }
 
@@ -367,7 +376,11 @@ impl Watch<'_> {
     fn happened(&mut self, event: VmmEvent) {
         let outcome = match event {
             VmmEvent::Reset => {
-                say(&self.plan.name, "the guest was reset");
+                // One reboot resets the machine several times.
+                let now = Instant::now();
+                if self.reset_at.replace(now).is_none_or(|last| now - last > RESET_WINDOW) {
+                    say(&self.plan.name, "the guest was reset");
+                }
                 return;
             }
             VmmEvent::PoweredOff => Outcome::PoweredOff,

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
@@ -29,6 +30,10 @@ const SOCKET_FD: i32 = 3;
 /// Whom root serves the directories of root as, so that a guest's root is
 /// never the host's: the kernel's "nobody" (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65534;
+/// How often to look whether a server is still there.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// virtiofsd's own limit of open files.
+const MAX_OPEN_FILES: u64 = 1_000_000;
 /// All user ids there are, as a count.
 const ALL_IDS: u32 = u32::MAX;
 
@@ -59,12 +64,22 @@ impl Drop for Server {
 
 /// Follows the links of those shares that nobody serves here yet.
 ///
+/// A server counts only if it is still there after `patience`: one that was
+/// just killed keeps its socket for a moment.
+///
 /// # Errors
 /// Every share whose link does not lead to a directory that may be shared.
-pub fn open_unserved(plan: &Plan) -> Result<Vec<OpenShare<'_>>, Problems> {
+pub fn open_unserved(plan: &Plan, patience: Duration) -> Result<Vec<OpenShare<'_>>, Problems> {
     let mut problems = Problems::default();
     let mut open = Vec::new();
-    for share in plan.shares.iter().filter(|share| !is_bound(&share.socket)) {
+    let deadline = Instant::now() + patience;
+    let is_served = |share: &SharePlan| loop {
+        match is_bound(&share.socket) {
+            true if Instant::now() < deadline => std::thread::sleep(LOOK_INTERVAL),
+            served => break served,
+        }
+    };
+    for share in plan.shares.iter().filter(|share| !is_served(share)) {
         match open_share(plan, share) {
             Ok(directory) => open.push(OpenShare { share, directory }),
             Err(problem) => problems.push(problem),
@@ -77,7 +92,7 @@ fn open_share(plan: &Plan, share: &SharePlan) -> Result<Resolved, Problem> {
     let boundary = &plan.definition.boundary;
     let relative = plan.relative(&share.entry);
     let shown = boundary.user_partition.join(&relative);
-    let found = boundary.resolve(&relative).map_err(|e| Problem::error(&shown, e.to_string(), e.remedy()))?;
+    let found = boundary.resolve(&relative).map_err(|e| e.problem(&shown))?;
     if found.file_type() != FileType::Directory {
         return Err(Problem::error(
             &shown,
@@ -135,13 +150,25 @@ impl OpenShare<'_> {
     }
 }
 
+/// How many files a server may hold open: what virtiofsd asks for by itself,
+/// or less where this process cannot give it, of which it would warn.
+fn open_files() -> u64 {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    hard.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES)
+}
+
 /// virtiofsd's arguments, for a server that runs as `user` and `group`.
 ///
 /// Whoever the guest says it is, files are used and made as one user of the
 /// host: the one who runs the VM, or the directory's owner if root does.
 fn arguments(user: u32, group: u32, directory: &Resolved) -> Vec<String> {
-    let mut arguments =
-        vec![format!("--fd={SOCKET_FD}"), "--shared-dir=.".to_owned(), "--sandbox=namespace".to_owned()];
+    let mut arguments = vec![
+        format!("--fd={SOCKET_FD}"),
+        "--shared-dir=.".to_owned(),
+        "--sandbox=namespace".to_owned(),
+        "--log-level=warn".to_owned(),
+        format!("--rlimit-nofile={}", open_files()),
+    ];
     let mut both = |option: &str, uid: String, gid: String| {
         arguments.push(format!("--{}={uid}", option.replace('*', "uid")));
         arguments.push(format!("--{}={gid}", option.replace('*', "gid")));

@@ -92,13 +92,11 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         accelerator,
         tools,
     };
-    let plan = definition.and_then(|definition| match plan::make(&definition, &choices) {
-        Ok(plan) => Some(plan),
-        Err(more) => {
-            problems.extend(more.into_sorted());
-            None
-        }
-    });
+    let plan = match definition {
+        Some(definition) => plan::make(&definition, &choices),
+        None => Err(plan::check_choices(&choices, &args.directory)),
+    };
+    let plan = plan.map_err(|more| problems.extend(more.into_sorted())).ok();
     let refused = problems.has_errors();
     report::to_stderr(&problems.into_sorted());
     let Some(plan) = plan.filter(|_| !refused) else {

@@ -40,7 +40,10 @@ pub(super) fn run(args: &CommandArgs) -> Exit {
         text.push_str(&word);
     }
     match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::Host,
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            report::line(&format!("the command line cannot be written: {error}"));
+            Exit::Host
+        }
         _ => Exit::Fine,
     }
 }

@@ -62,6 +62,14 @@ impl Reader<'_> {
                 );
                 return None;
             }
+            Ok(tag) if tag.contains('\n') => {
+                self.problems.error(
+                    self.shown(&parent),
+                    "the tag contains a line feed, which Linux refuses",
+                    "rename it",
+                );
+                return None;
+            }
             Ok(tag) => tag,
             Err(why) => {
                 self.problems.error(self.shown(&parent), format!("the tag {why}"), text::REMEDY);

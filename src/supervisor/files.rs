@@ -38,7 +38,7 @@ fn open(plan: &Plan, file: &FilePlan) -> Result<File, Problem> {
     let relative = plan.relative(&file.entry);
     let boundary = &plan.definition.boundary;
     let shown = boundary.user_partition.join(&relative);
-    let found = boundary.resolve(&relative).map_err(|e| Problem::error(&shown, e.to_string(), e.remedy()))?;
+    let found = boundary.resolve(&relative).map_err(|e| e.problem(&shown))?;
     found.open_file().map_err(|error| {
         Problem::error(
             &shown,

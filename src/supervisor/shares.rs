@@ -6,6 +6,7 @@
 use std::io;
 use std::process::ExitStatus;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
@@ -17,11 +18,13 @@ use crate::virtiofsd::{self, Server};
 /// Starts a server for every share that nobody serves in this directory yet.
 ///
 /// Calls `ended` from another thread, with the share's tag, when one has ended.
+/// For `patience` see [`virtiofsd::open_unserved`].
 pub(super) fn start(
     plan: &Plan,
+    patience: Duration,
     ended: impl Fn(String, io::Result<ExitStatus>) + Clone + Send + 'static,
 ) -> Result<Vec<Server>, Outcome> {
-    let shares = virtiofsd::open_unserved(plan).map_err(Outcome::InputRefused)?;
+    let shares = virtiofsd::open_unserved(plan, patience).map_err(Outcome::InputRefused)?;
     let mut servers = Vec::new();
     for share in shares {
         let mut server = share.serve(plan).map_err(|error| Outcome::HostFailed(error.to_string()))?;
@@ -55,7 +58,8 @@ fn serve(plan: &Plan) -> Result<Outcome, Outcome> {
     let (sender, wakes) = channel();
     let signals = sender.clone();
     on_signal(move || signals.send(Wake::Signal).is_ok())?;
-    let servers = start(plan, move |tag, status| drop(sender.send(Wake::Ended(tag, status))))?;
+    let servers =
+        start(plan, Duration::ZERO, move |tag, status| drop(sender.send(Wake::Ended(tag, status))))?;
     notify(&[NotifyState::Ready]);
     for _ in 0..servers.len() {
         match wakes.recv() {

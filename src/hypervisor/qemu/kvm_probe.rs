@@ -85,7 +85,7 @@ fn run(qemu: &Path) -> Result<(), String> {
     let mut said = String::new();
     let _ = child.stderr.take().map(|pipe| pipe.take(4096).read_to_string(&mut said));
     let last = said.lines().last().unwrap_or("it gave no reason");
-    Err(format!("QEMU ended with {status}: {last}"))
+    Err(format!("KVM does not work here (a small guest ended QEMU with {status}: {last})"))
 }
 
 /// A firmware whose reset vector counts down from 2^24 and ends QEMU.
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_program_that_is_no_qemu_is_refused_in_words() {
         if let Err(why) = run(Path::new("/bin/false")) {
-            assert!(why.contains("QEMU ended with"), "{why}");
+            assert!(why.contains("ended QEMU with"), "{why}");
         } else {
             panic!("/bin/false cannot run guests");
         }

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# rustup's cargo also where the login shell has not put it into PATH.
+export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+# In the order written, the cheap first; cargo and the kernel's make do their own.
+.NOTPARALLEL:
+
+bash_scripts := .ci/run checks/demo checks/install-dependencies checks/install-virtiofsd \
+	checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
+	checks/guest/build-kernel checks/lib/*.bash
+guest_scripts := checks/guest/init
+
+.PHONY: build check check-format check-lints check-scripts check-tests clean demo help test-guest
+
+help:
+	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
+	@echo 'make check       formatting, lints, scripts and every test'
+	@echo 'make build       target/release/microvm-spectrum'
+	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
+	@echo 'make clean       remove what cargo built (the cache stays)'
+
+check: check-scripts check-format check-lints check-tests
+	@echo '== check: everything passed'
+
+check-scripts:
+	@echo '== scripts: syntax'
+	@for script in $(bash_scripts); do bash -n "$$script" || exit 1; done
+	@for script in $(guest_scripts); do sh -n "$$script" || exit 1; done
+
+check-format:
+	@echo '== cargo fmt --check'
+	@cargo fmt --check
+
+check-lints:
+	@echo '== cargo clippy'
+	@cargo clippy --all-targets --locked -- -D warnings
+
+check-tests:
+	@echo '== cargo test, with the test guest'
+	@checks/with-test-guest cargo test --locked
+
+test-guest:
+	@echo '== test guest'
+	@checks/with-test-guest
+
+build:
+	@echo '== cargo build --release'
+	@cargo build --release --locked
+
+demo:
+	@checks/demo
+
+clean:
+	@echo '== cargo clean'
+	@cargo clean

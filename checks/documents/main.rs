@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The documentation says what the program does: what is generated from it is
+//! up to date, and links lead somewhere. `UPDATE_DOCUMENTS=1` writes anew what
+//! is generated.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory as _;
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Asserts that `path` holds `text`, or writes it there.
+fn assert_generated(path: &Path, text: &str) {
+    if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
+        fs::write(path, text).unwrap();
+    }
+    let found = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        found == text,
+        "{} is out of date: UPDATE_DOCUMENTS=1 cargo test --test documents",
+        path.display()
+    );
+}
+
+#[test]
+fn schema_of_the_manifest() {
+    let schema = schemars::schema_for!(microvm_spectrum::manifest::Plan);
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    assert_generated(&project("docs/manifest.schema.json"), &text);
+}
+
+#[test]
+fn man_pages() {
+    let temporary = tempfile::tempdir().unwrap();
+    clap_mangen::generate_to(microvm_spectrum::cli::Cli::command(), temporary.path()).unwrap();
+    let pages = |directory: &Path| -> BTreeMap<_, _> {
+        fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap()))
+            .collect()
+    };
+    let expected = pages(temporary.path());
+    assert!(expected.len() > 5, "{:?}", expected.keys());
+    let directory = project("docs/man");
+    for (name, text) in &expected {
+        assert_generated(&directory.join(name), text);
+    }
+    assert_eq!(pages(&directory).keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn links_between_documents() {
+    let documents = fs::read_dir(project("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let documents: Vec<_> = documents
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+        .chain([project("README.md")])
+        .collect();
+    let mut links = 0;
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            links += 1;
+            let target = document.parent().unwrap().join(path);
+            assert!(target.exists(), "{} links to {link}", document.display());
+        }
+    }
+    assert!(links > 5);
+}
+
+#[test]
+fn the_test_command_is_the_readmes() {
+    let readme = fs::read_to_string(project("README.md")).unwrap();
+    assert!(readme.contains("make check"));
+    let ci = fs::read_to_string(project(".ci/run")).unwrap();
+    let commands: Vec<_> =
+        ci.lines().filter(|l| l.contains("make ") && !l.trim_start().starts_with('#')).collect();
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    assert!(commands[0].contains("make check"));
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What the guest sees: Spectrum's devices, and nothing else.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+
+use crate::machine::{GUEST_USER, Place, Running, is_root};
+
+#[test]
+fn guest_has_spectrums_devices() {
+    let place = Place::new();
+    let shared = place.shared("home");
+    let mut data = b"second image".to_vec();
+    data.resize(1 << 20, 0);
+    // Made first, so that the file system may list it first.
+    let vm = place.partition.vm("devices").image("z-data.img", &data);
+    fs::remove_dir_all(&vm.path).unwrap();
+    let vm = place.vm("devices").image("z-data.img", &data).share("home", "/ext/home");
+    let package = place.build(&vm, &[]);
+    let run = place.run_directory("run");
+    let mut running = Running::start(&package, &run);
+    running.type_into("typed at the supervisor\n");
+    running.wait_until_up();
+    running.messages.wait_for("devices: running in qemu (tcg)");
+
+    // Images: in sorted order, read-only, root by PARTLABEL.
+    let root_bytes = vm.path.join("blk/root.img").metadata().unwrap().len();
+    let serial = running.serial.text();
+    for fact in [
+        "guest: cmdline console=ttyS0 root=PARTLABEL=root\n".to_owned(),
+        format!("guest: vda ro=1 bytes={root_bytes}\n"),
+        "guest: vdb ro=1 bytes=1048576\n".to_owned(),
+        "guest: root vda1\n".to_owned(),
+    ] {
+        assert!(serial.contains(&fact), "{fact:?} is not in\n{serial}");
+    }
+    assert!(!serial.contains("vdc"), "{serial}");
+
+    let mut shell = running.console();
+    assert_eq!(shell.run("echo back"), "back");
+    assert_eq!(shell.run("head -c 12 /dev/vdb"), "second image");
+    assert!(shell.run("echo x >/dev/vda; echo status $?").ends_with("status 1"), "vda can be written");
+
+    // The share: by its tag, both ways, always as one user of the host.
+    assert_eq!(shell.run("mount-share home /mnt; cat /mnt/from-host"), "hello from the host");
+    assert_eq!(shell.run("echo from the guest >/mnt/from-guest; cat /mnt/from-guest"), "from the guest");
+    assert_eq!(fs::read_to_string(shared.join("from-guest")).unwrap(), "from the guest\n");
+    let owner = fs::metadata(shared.join("from-guest")).unwrap().uid();
+    let expected = if is_root() { GUEST_USER } else { rustix::process::geteuid().as_raw() };
+    assert_eq!(owner, expected, "files of the guest's root belong to the share's owner");
+    symlink("/etc/passwd", shared.join("out")).unwrap();
+    assert!(!shell.run("cat /mnt/out /mnt/../etc/shadow 2>&1").contains("root:"), "the share leads out");
+    assert_ne!(shell.run("mount-share other /mnt2 2>/dev/null; echo $?"), "0", "there is a share too many");
+
+    // Nothing else: no network, no disk controller with something on it.
+    assert_eq!(shell.run("ls /sys/class/net | grep -v -e lo -e sit; ls /sys/class/block | grep -v vd"), "");
+
+    // The serial console takes no input, from wherever it comes.
+    running.type_into("typed again\n");
+    shell.send("typed at hvc0\n");
+    shell.run("sleep 1");
+    drop(shell);
+
+    assert!(running.shutdown().success());
+    let ended = running.end();
+    ended.assert(0, "the guest powered off");
+    assert!(ended.serial.contains("guest: power button"), "{}", ended.serial);
+    assert!(!ended.serial.contains("ttyS0 got"), "{}", ended.serial);
+    assert!(!ended.serial.contains("typed"), "{}", ended.serial);
+}
+
+#[test]
+fn hostile_names_boot_unchanged() {
+    let place = Place::new();
+    let odd = "a b,c=d[e]'f\"g%h\\i\nj ü🦀";
+    let tag = "t,x=\"y\" %ü";
+    let vm = place.vm("odd-names");
+    fs::rename(vm.path.join("blk/root.img"), place.partition.root.join(odd)).unwrap();
+    let vm = vm.image_link(format!("{odd}.img"), format!("/ext/{odd}"));
+    place.shared(",readonly=off");
+    let vm = vm.share(tag, "/ext/,readonly=off");
+    let package = place.build(&vm, &[]);
+    let mut running = Running::start(&package, &place.run_directory("run here, too"));
+    running.wait_until_up();
+    let mut shell = running.console();
+    let quoted = tag.replace('"', "\\\"");
+    assert_eq!(
+        shell.run(&format!("mount-share \"{quoted}\" /mnt; cat /mnt/from-host")),
+        "hello from the host"
+    );
+    drop(shell);
+    assert!(running.shutdown().success());
+    running.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn what_the_guest_prints_is_escaped() {
+    let place = Place::new();
+    let package = place.build(&place.vm("printer"), &[]);
+    let mut running = Running::start(&package, &place.run_directory("run"));
+    running.wait_until_up();
+    let mut shell = running.console();
+    shell.run(r"printf '<0>bell \007 clear \033[2J cut \303\n' >/dev/console");
+    running.serial.wait_for("<0>bell \\u{7} clear \\u{1b}[2J cut \\xc3\n");
+    drop(shell);
+    assert!(running.shutdown().success());
+    let ended = running.end();
+    ended.assert(0, "the guest powered off");
+    assert!(ended.serial.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
+}
+
+#[test]
+fn a_link_gives_the_client_its_interface() {
+    if !is_root() {
+        println!("SKIPPED a_link_gives_the_client_its_interface: needs root for a network namespace");
+        return;
+    }
+    let place = Place::new();
+    let vm = place.vm("client").provider("netvm");
+    let package = place.build(&vm, &[]);
+    let tap = fs::read_to_string(package.join("share/microvm/tap-interfaces")).unwrap().trim().to_owned();
+    // What microvm-run says without the tap makes it.
+    let run = place.run_directory("run");
+    let refused = Running::start(&package, &run).end();
+    refused.assert(3, "the host lacks what the VM needs");
+    let advice = refused.messages.split("as root: ").nth(1).unwrap().lines().next().unwrap();
+    assert!(advice.contains(&tap), "{advice}");
+    let script = format!("mount -t sysfs sysfs /sys && {advice} && exec \"$0\"");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--net", "--mount", "--", "sh", "-c", &script]).arg(package.join("bin/microvm-run"));
+    command.current_dir(&run);
+    let mut running = Running::spawn(&package, &run, command);
+    running.wait_until_up();
+    let id = tap.strip_prefix("vmc-").unwrap();
+    let mac = format!("guest: eth0 mac=0a:b3:ec:00:{}:{}\n", &id[..2], &id[2..]);
+    assert!(running.serial.text().contains(&mac), "{mac:?} is not in\n{}", running.serial.text());
+    assert!(running.shutdown().success());
+    running.end().assert(0, "the guest powered off");
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! How a VM's run ends, when the guest or its user ends it.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::machine::{Place, Running};
+
+#[test]
+fn the_guest_powers_off() {
+    let place = Place::new();
+    let package = place.build(&place.vm("power-off"), &[]);
+    let mut running = Running::start(&package, &place.run_directory("run"));
+    running.wait_until_up();
+    let mut shell = running.console();
+    shell.send("poweroff -f\n");
+    running.end().assert(0, "power-off: the guest powered off");
+}
+
+#[test]
+fn the_guest_reboots_in_place() {
+    let place = Place::new();
+    place.shared("home");
+    let package = place.build(&place.vm("reboot").share("home", "/ext/home"), &[]);
+    let mut running = Running::start(&package, &place.run_directory("run"));
+    running.wait_until_up();
+    let vmm = running.process("qemu-system");
+    let mut shell = running.console();
+    shell.send("reboot -f\n");
+    running.messages.wait_for("reboot: the guest was reset");
+    drop(shell);
+    running.serial.wait_for_times("guest: ready", 2);
+    assert_eq!(running.process("qemu-system"), vmm, "a reboot is a reset in place");
+    let mut shell = running.console();
+    assert_eq!(shell.run("mount-share home /mnt; cat /mnt/from-host"), "hello from the host");
+    drop(shell);
+    running.signal("TERM");
+    let ended = running.end();
+    ended.assert(0, "the guest powered off");
+    assert_eq!(ended.messages.matches("the guest was reset").count(), 1, "{}", ended.messages);
+}
+
+#[test]
+fn the_guest_panics() {
+    let place = Place::new();
+    let package = place.build(&place.vm("panic"), &[]);
+    let mut running = Running::start(&package, &place.run_directory("run"));
+    running.wait_until_up();
+    let mut shell = running.console();
+    shell.send("kill -USR1 1\n");
+    let ended = running.end();
+    ended.assert(4, "panic: the guest's kernel panicked");
+    assert!(ended.serial.contains("Kernel panic"), "{}", ended.serial);
+}
+
+#[test]
+fn every_signal_to_stop_presses_the_power_button() {
+    let place = Place::new();
+    let package = place.build(&place.vm("signals"), &[]);
+    for signal in ["TERM", "INT", "HUP"] {
+        let mut running = Running::start(&package, &place.run_directory(signal));
+        running.wait_until_up();
+        running.signal(signal);
+        let ended = running.end();
+        ended.assert(0, "the guest powered off");
+        assert!(ended.serial.contains("guest: power button"), "{}", ended.serial);
+    }
+}
+
+#[test]
+fn a_stop_during_boot_waits_for_the_guest() {
+    let place = Place::new();
+    let package = place.build(&place.vm("early"), &[]);
+    let mut running = Running::start(&package, &place.run_directory("run"));
+    running.serial.wait_for("Linux version");
+    running.look();
+    running.signal("TERM");
+    running.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn a_guest_that_does_not_react_is_killed() {
+    let place = Place::new();
+    let package = place.build(&place.vm("deaf"), &[]);
+    for twice in [false, true] {
+        let run = place.run_directory(if twice { "twice" } else { "once" });
+        let timeout = if twice { "600" } else { "2" };
+        let mut running = Running::script(&package, "microvm-run", &run, &["--stop-timeout", timeout]);
+        running.wait_until_up();
+        let mut shell = running.console();
+        // Whoever waits for the power button.
+        shell.run("killall -STOP head");
+        drop(shell);
+        let begun = Instant::now();
+        running.signal("TERM");
+        if twice {
+            running.messages.wait_for("stopping");
+            running.signal("TERM");
+        }
+        let ended = running.end();
+        ended.assert(8, if twice { "a second signal" } else { "the guest did not power off within 2 s" });
+        assert!(twice || begun.elapsed() >= Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn shutdown_gives_up_in_words_and_is_harmless_without_a_vm() {
+    let place = Place::new();
+    let package = place.build(&place.vm("stubborn"), &[]);
+    let run = place.run_directory("run");
+    let shutdown = |arguments: &[&str]| {
+        let script = package.join("bin/microvm-shutdown");
+        let output = Command::new(script).args(arguments).current_dir(&run).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, said) = shutdown(&[]);
+    assert_eq!(status, Some(0));
+    assert!(said.contains("stubborn does not run in this directory"), "{said}");
+    let mut running = Running::start(&package, &run);
+    running.wait_until_up();
+    let mut shell = running.console();
+    // Whoever waits for the power button.
+    shell.run("killall -STOP head");
+    drop(shell);
+    let (status, said) = shutdown(&["--timeout", "1"]);
+    assert_eq!(status, Some(3));
+    assert!(said.contains("stubborn still runs after 1 s"), "{said}");
+    running.signal("TERM");
+    running.signal("TERM");
+    running.end().assert(8, "killed");
+}
+
+#[test]
+fn systemd_is_told_when_the_vm_runs() {
+    let place = Place::new();
+    let package = place.build(&place.vm("notifier"), &[]);
+    let run = place.run_directory("run");
+    let path = place.dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut command = Command::new(package.join("bin/microvm-run"));
+    command.env("NOTIFY_SOCKET", &path).current_dir(&run);
+    let mut running = Running::spawn(&package, &run, command);
+    let receive = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let told = receive();
+    assert!(told.contains("READY=1"), "{told}");
+    // READY means that the control socket answers.
+    assert!(run.join("notifier.control.sock").exists());
+    running.wait_until_up();
+    running.signal("TERM");
+    assert!(receive().contains("STOPPING=1"));
+    running.end().assert(0, "the guest powered off");
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! End to end: real packages with the real QEMU (TCG), a real guest kernel and
+//! the real virtiofsd. `make check` makes the parts and names them in the
+//! environment, see `checks/with-test-guest`.
+
+#[path = "../fixture/mod.rs"]
+mod fixture;
+
+mod devices;
+mod ends;
+mod failures;
+mod machine;
+mod sharing_a_host;

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Several VMs, several users, and virtiofsd run by somebody else.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::process::Command;
+
+use crate::machine::{GUEST_USER, Place, Running, is_root, names, part, program, wait_for};
+
+#[test]
+fn two_vms_in_one_directory_do_not_disturb_each_other() {
+    let place = Place::new();
+    let run = place.run_directory("run");
+    place.shared("home");
+    let packages =
+        ["twin-a", "twin-b"].map(|name| place.build(&place.vm(name).share("home", "/ext/home"), &[]));
+    for _ in 0..2 {
+        let [mut a, mut b] = packages.each_ref().map(|package| Running::start(package, &run));
+        a.wait_until_up();
+        b.wait_until_up();
+        let (mut shell_a, mut shell_b) = (a.console(), b.console());
+        shell_a.run("mount-share home /mnt; echo a >/mnt/from-a");
+        assert_eq!(shell_b.run("mount-share home /mnt; cat /mnt/from-a"), "a");
+        drop((shell_a, shell_b));
+        // The same VM a second time is refused, and harms nothing.
+        let second = Running::start(&packages[0], &run);
+        let messages = second.messages.clone();
+        wait_for("the refusal", || messages.text().contains("runs in this directory already").then_some(()));
+        drop(second);
+        assert!(a.shutdown().success());
+        let mut shell = b.console();
+        assert_eq!(shell.run("echo still here"), "still here");
+        drop(shell);
+        let before = b.messages.text();
+        assert!(!before.contains("powered off"));
+        b.signal("TERM");
+        for (vm, name) in [(a, "twin-a"), (b, "twin-b")] {
+            let mut ended = vm.end();
+            // The other one may still be there.
+            ended.files.retain(|file| file.starts_with(name));
+            ended.assert(0, "the guest powered off");
+        }
+        assert_eq!(names(&run), [""; 0]);
+    }
+}
+
+#[test]
+fn virtiofsd_may_be_run_by_somebody_else() {
+    let place = Place::new();
+    place.shared("home");
+    place.shared("more");
+    let vm = place.vm("served").share("home", "/ext/home").share("more", "/ext/more");
+    let package = place.build(&vm, &[]);
+    let run = place.run_directory("run");
+    let mut servers = Running::script(&package, "virtiofsd-run", &run, &[]);
+    for index in 0..2 {
+        wait_for("the sockets", || run.join(format!("served.virtiofs-{index}.sock")).exists().then_some(()));
+    }
+    wait_for("both servers", || (servers.count("--shared-dir") >= 2).then_some(()));
+    let mut running = Running::start(&package, &run);
+    running.wait_until_up();
+    assert_eq!(running.count("virtiofsd"), 0, "there are servers already");
+    let mut shell = running.console();
+    assert_eq!(shell.run("mount-share more /mnt; cat /mnt/from-host"), "hello from the host");
+    drop(shell);
+    running.signal("TERM");
+    let mut ended = running.end();
+    ended.files.retain(|file| !file.contains("virtiofs"));
+    ended.assert(0, "the guest powered off");
+    // The servers end with their VM, in good order.
+    let ended = servers.end();
+    assert_eq!((ended.messages.as_str(), ended.files.len()), ("", 0));
+
+    // And by a signal, without one.
+    let mut servers = Running::script(&package, "virtiofsd-run", &run, &[]);
+    wait_for("both servers", || (servers.count("--shared-dir") >= 2).then_some(()));
+    servers.signal("TERM");
+    assert_eq!(servers.end().files, [""; 0]);
+}
+
+#[test]
+fn an_ordinary_user_needs_no_set_up() {
+    if !is_root() {
+        println!("SKIPPED an_ordinary_user_needs_no_set_up: all tests run as an ordinary user here");
+        return;
+    }
+    let place = Place::new();
+    // Where that user can execute them.
+    for (from, to) in [(program(), "microvm-spectrum"), (&part("VIRTIOFSD"), "virtiofsd")] {
+        fs::copy(from, place.dir.path().join(to)).unwrap();
+        fs::set_permissions(place.dir.path().join(to), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let shared = place.shared("home");
+    let vm = place.vm("user").share("home", "/ext/home");
+    let tool = |name: &str| format!("{name}={}", place.dir.path().join(name).display());
+    let package = place.build(&vm, &["--tool", &tool("microvm-spectrum"), "--tool", &tool("virtiofsd")]);
+    let run = place.run_directory("run");
+    chown(&run, Some(GUEST_USER), Some(GUEST_USER)).unwrap();
+    let id = GUEST_USER.to_string();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"])
+        .arg(package.join("bin/microvm-run"));
+    command.current_dir(&run);
+    let mut running = Running::spawn(&package, &run, command);
+    running.wait_until_up();
+    // Its sockets are for this user alone.
+    for socket in ["user.control.sock", "user.console.sock", "user.virtiofs-0.sock"] {
+        let found = fs::metadata(run.join(socket)).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o077), (GUEST_USER, 0), "{socket}");
+    }
+    let mut shell = running.console();
+    assert_eq!(
+        shell.run("mount-share home /mnt; cat /mnt/from-host; echo new >/mnt/new; ls -ln /mnt/new | awk '{ print $3, $4 }'"),
+        "hello from the host\n0 0"
+    );
+    drop(shell);
+    assert_eq!(fs::metadata(shared.join("new")).unwrap().uid(), GUEST_USER);
+    running.signal("TERM");
+    running.end().assert(0, "the guest powered off");
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The VM directories whose packages are compared.
+
+use std::fs;
+use std::path::Path;
+
+use crate::fixture::{Partition, VmDirectory, elf_header, workplace};
+use crate::golden::{self, Case};
+
+/// Every case has its folder in `packages/`, and every folder its case.
+pub const NAMES: [&str; 6] =
+    ["appvm-lynx", "builtin", "hostile-names", "newer-version", "newer-version-wayland", "older-version"];
+
+fn partition(root: &Path) -> Partition {
+    Partition::at(&root.join("partition"))
+}
+
+/// The example of Spectrum's "Creating Custom VMs".
+#[test]
+fn appvm_lynx() {
+    let (_guard, root) = workplace();
+    let vm = partition(&root).vm("appvm-lynx").image("root.img", b"root").provider("netvm");
+    golden::packages_match(&Case { name: "appvm-lynx", root: &root, vm: &vm, options: &[] });
+}
+
+/// The version of the VM directory without `shared-dirs` and `wayland`.
+#[test]
+fn older_version() {
+    let (_guard, root) = workplace();
+    let vm = partition(&root).vm("older").image("root.img", b"root").image("data.img", b"data");
+    golden::packages_match(&Case { name: "older-version", root: &root, vm: &vm, options: &[] });
+}
+
+fn newer_version(root: &Path) -> VmDirectory {
+    let partition = partition(root);
+    fs::create_dir_all(partition.root.join("shares/documents")).unwrap();
+    fs::create_dir_all(partition.root.join("shares/Größe, \"50 %\" = [x]")).unwrap();
+    partition
+        .vm("newer")
+        .image("root.img", b"root")
+        .provider("netvm")
+        .provider("sys.vpn-2")
+        .share("documents", "/ext/shares/documents")
+        .share("a b,c=\"d\" 50% ü", "../../../../../shares/Größe, \"50 %\" = [x]")
+}
+
+/// The version with `shared-dirs`.
+#[test]
+fn newer_version_with_shares() {
+    let (_guard, root) = workplace();
+    let vm = newer_version(&root);
+    golden::packages_match(&Case { name: "newer-version", root: &root, vm: &vm, options: &[] });
+}
+
+/// The version with `wayland`, which no hypervisor can do yet.
+#[test]
+fn newer_version_with_wayland() {
+    let (_guard, root) = workplace();
+    let vm = newer_version(&root).file("wayland", b"");
+    golden::errors_match(&Case { name: "newer-version-wayland", root: &root, vm: &vm, options: &[] });
+}
+
+/// Spectrum's own VMs share what lies below `/usr/img`.
+#[test]
+fn builtin() {
+    let (_guard, root) = workplace();
+    let images = root.join("host/img/appvm");
+    fs::create_dir_all(images.join("blk")).unwrap();
+    fs::write(images.join("vmlinux"), elf_header()).unwrap();
+    fs::write(images.join("blk/root.img"), "root").unwrap();
+    let vm = VmDirectory::at(&root.join("host/vm/appvm-firefox"))
+        .link("vmlinux", "/usr/img/appvm/vmlinux")
+        .link("blk/root.img", "/usr/img/appvm/blk/root.img")
+        .provider("netvm");
+    let allow = format!("--allow=/usr/img={}", root.join("host/img").display());
+    golden::packages_match(&Case { name: "builtin", root: &root, vm: &vm, options: &[&allow] });
+}
+
+/// Names that mean something to a shell or to an option parser.
+#[test]
+fn hostile_names() {
+    let (_guard, root) = workplace();
+    let partition = partition(&root);
+    let kernel = "vm linux, \"6.1\"=x\n'y'";
+    fs::write(partition.root.join(kernel), elf_header()).unwrap();
+    let vm = partition
+        .vm("hostile")
+        .link("vmlinux", Path::new("/ext").join(kernel))
+        .image("a b.img", b"")
+        .image("c,readonly=off,d=\"e\".img", b"")
+        .image("'q' \\ $(x) `y` %n [1].img", b"")
+        .image("line\nfeed.img", b"")
+        .image("-drive.img", b"")
+        .image("ü\u{1b}[2J.img", b"");
+    golden::packages_match(&Case { name: "hostile-names", root: &root, vm: &vm, options: &[] });
+}

@@ -1,0 +1,13 @@
+/usr/bin/cloud-hypervisor \
+  --api-socket 'path=appvm-lynx.control.sock' \
+  --event-monitor 'fd=3' \
+  --cpus 'boot=1' \
+  --memory 'size=1024M,shared=off' \
+  --kernel @ROOT@/partition/svc/data/appvm-lynx/vmlinux \
+  --cmdline 'console=ttyS0 root=PARTLABEL=root' \
+  --disk 'path="@ROOT@/partition/svc/data/appvm-lynx/blk/root.img",readonly=on,image_type=raw' \
+  --net 'tap=vmc-3f92,mac=0A:B3:EC:00:3F:92' \
+  --serial 'file=/dev/stdout' \
+  --console pty \
+  --pvpanic \
+  --no-shutdown

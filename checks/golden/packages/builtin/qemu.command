@@ -1,0 +1,27 @@
+/usr/bin/qemu-system-x86_64 \
+  -name 'guest=appvm-firefox,process=appvm-firefox' \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny' \
+  -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
+  -machine q35 \
+  -accel tcg \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -kernel @ROOT@/host/img/appvm/vmlinux \
+  -append 'console=ttyS0 root=PARTLABEL=root' \
+  -chardev 'file,id=serial,path=/dev/stdout' \
+  -serial chardev:serial \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/host/img/appvm/blk/root.img","read-only":true},"node-name":"disk0","read-only":true}' \
+  -device '{"drive":"disk0","driver":"virtio-blk-pci"}' \
+  -chardev 'socket,id=console,path=appvm-firefox.console.sock,server=on,wait=off' \
+  -device '{"driver":"virtio-serial-pci","id":"serial-bus"}' \
+  -device '{"chardev":"console","driver":"virtconsole","id":"hvc0"}' \
+  -netdev '{"downscript":"no","id":"net0","ifname":"vmc-ca17","script":"no","type":"tap"}' \
+  -device '{"driver":"virtio-net-pci","mac":"0A:B3:EC:00:CA:17","netdev":"net0","romfile":""}' \
+  -device '{"driver":"pvpanic-pci"}' \
+  -device '{"driver":"virtio-rng-pci"}' \
+  -qmp 'unix:appvm-firefox.supervisor.sock,server=on,wait=off' \
+  -qmp 'unix:appvm-firefox.control.sock,server=on,wait=off'

@@ -1,0 +1,12 @@
+/usr/bin/cloud-hypervisor \
+  --api-socket 'path=older.control.sock' \
+  --event-monitor 'fd=3' \
+  --cpus 'boot=1' \
+  --memory 'size=1024M,shared=off' \
+  --kernel @ROOT@/partition/svc/data/older/vmlinux \
+  --cmdline 'console=ttyS0 root=PARTLABEL=root' \
+  --disk 'path="@ROOT@/partition/svc/data/older/blk/data.img",readonly=on,image_type=raw' 'path="@ROOT@/partition/svc/data/older/blk/root.img",readonly=on,image_type=raw' \
+  --serial 'file=/dev/stdout' \
+  --console pty \
+  --pvpanic \
+  --no-shutdown

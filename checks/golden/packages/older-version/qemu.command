@@ -1,0 +1,27 @@
+/usr/bin/qemu-system-x86_64 \
+  -name 'guest=older,process=older' \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny' \
+  -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
+  -machine q35 \
+  -accel tcg \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -kernel @ROOT@/partition/svc/data/older/vmlinux \
+  -append 'console=ttyS0 root=PARTLABEL=root' \
+  -chardev 'file,id=serial,path=/dev/stdout' \
+  -serial chardev:serial \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/older/blk/data.img","read-only":true},"node-name":"disk0","read-only":true}' \
+  -device '{"drive":"disk0","driver":"virtio-blk-pci"}' \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/older/blk/root.img","read-only":true},"node-name":"disk1","read-only":true}' \
+  -device '{"drive":"disk1","driver":"virtio-blk-pci"}' \
+  -chardev 'socket,id=console,path=older.console.sock,server=on,wait=off' \
+  -device '{"driver":"virtio-serial-pci","id":"serial-bus"}' \
+  -device '{"chardev":"console","driver":"virtconsole","id":"hvc0"}' \
+  -device '{"driver":"pvpanic-pci"}' \
+  -device '{"driver":"virtio-rng-pci"}' \
+  -qmp 'unix:older.supervisor.sock,server=on,wait=off' \
+  -qmp 'unix:older.control.sock,server=on,wait=off'
