@@ -125,6 +125,10 @@ pub trait Hypervisor: Sync {
     /// Whether the VMM ends by itself when the guest does.
     fn ends_with_guest(&self) -> bool;
 
+    /// Whether the VMM leaves its virtio-fs servers when the guest is reset and
+    /// connects again: virtiofsd ends then.
+    fn reset_drops_shares(&self) -> bool;
+
     /// The VMM's program and arguments.
     ///
     /// Its standard output must be the guest's serial console, a pipe or a

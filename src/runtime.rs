@@ -46,6 +46,11 @@ impl SocketNames {
         format!("{}.control.sock", self.name)
     }
 
+    /// Cloud Hypervisor's own lock of that socket, which it leaves behind.
+    pub fn control_lock_of_vmm(&self) -> String {
+        format!("{}.lock", self.control())
+    }
+
     /// The virtio-console.
     pub fn console(&self) -> String {
         format!("{}.console.sock", self.name)

@@ -34,6 +34,7 @@ use crate::printable::printable;
 use crate::problem::{Problem, Problems};
 use crate::process::{Inherited, Process};
 use crate::runtime::{Lock, SocketNames, remove_socket};
+use crate::virtiofsd::Server;
 use files::OpenFiles;
 use output::{LastLine, say};
 
@@ -112,6 +113,7 @@ impl RuntimeFiles {
 impl Drop for RuntimeFiles {
     fn drop(&mut self) {
         self.remove();
+        let _ = std::fs::remove_file(self.sockets.control_lock_of_vmm());
         // Left by a client that was killed while it held it.
         drop(Lock::try_take(&self.sockets.control_lock()));
     }
@@ -127,8 +129,12 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
     let ended = sender.clone();
     // Servers of a supervisor that was killed may not all be gone yet.
     let patience = if runtime.lock.was_left_behind() { CRASH_PATIENCE } else { Duration::ZERO };
-    let servers =
-        shares::start(plan, patience, move |tag, status| drop(ended.send(Wake::ServerEnded(tag, status))))?;
+    let servers = shares::start(
+        plan,
+        |_| true,
+        patience,
+        move |tag, status| drop(ended.send(Wake::ServerEnded(tag, status))),
+    )?;
     let hypervisor = plan.hypervisor.implementation();
     let last_words = LastLine::default();
     let vmm = start_vmm(plan, hypervisor, files, &runtime.sockets, &sender, &last_words)?;
@@ -136,6 +142,8 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
         plan,
         hypervisor,
         vmm,
+        servers,
+        sender,
         stop_timeout,
         last_words,
         control: None,
@@ -151,7 +159,6 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
     let outcome = watch.until_end(&wakes);
     // The VMM first, then its servers, then their sockets.
     drop(watch);
-    drop(servers);
     drop(runtime);
     Ok(outcome)
 }
@@ -177,7 +184,7 @@ fn check_taps(plan: &Plan) -> Result<(), Outcome> {
                     interface.tap, interface.provider
                 ),
                 format!(
-                    "make it, as root: ip tuntap add dev {} mode tap vnet_hdr user {user}",
+                    "make it, as root: ip tuntap add dev {0} mode tap vnet_hdr user {user} && ip link set dev {0} up",
                     interface.tap
                 ),
             ));
@@ -243,6 +250,9 @@ struct Watch<'a> {
     plan: &'a Plan,
     hypervisor: &'static dyn Hypervisor,
     vmm: Process,
+    // Dropped after the VMM.
+    servers: Vec<Server>,
+    sender: Sender<Wake>,
     stop_timeout: Duration,
     last_words: LastLine,
     control: Option<Box<dyn Control>>,
@@ -284,7 +294,26 @@ impl Watch<'_> {
     /// A guest whose shared directory is gone hangs at the next access, so the
     /// VM ends with it.
     fn share_failed(&mut self, tag: String, status: String) {
-        self.found.get_or_insert(Outcome::ShareFailed { tag, status });
+        self.fail(Outcome::ShareFailed { tag, status });
+    }
+
+    /// Starts the server of a share anew, for a VMM that connects to it again.
+    fn serve_again(&mut self, tag: &str) -> Result<(), Outcome> {
+        self.servers.retain(|server| server.tag != tag);
+        let sender = self.sender.clone();
+        self.servers.extend(shares::start(
+            self.plan,
+            |t| t == tag,
+            Duration::ZERO,
+            move |tag, status| {
+                drop(sender.send(Wake::ServerEnded(tag, status)));
+            },
+        )?);
+        Ok(())
+    }
+
+    fn fail(&mut self, outcome: Outcome) {
+        self.found.get_or_insert(outcome);
         self.vmm.terminate();
         self.kill_at.get_or_insert(Instant::now() + END_TIMEOUT);
     }
@@ -346,7 +375,14 @@ impl Watch<'_> {
             Wake::ServerEnded(tag, status) => {
                 let orderly = status.as_ref().is_ok_and(ExitStatus::success);
                 let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-                if orderly {
+                if orderly && self.hypervisor.reset_drops_shares() {
+                    // The VMM left it, for its own end or to come again.
+                    if self.found.is_none()
+                        && let Err(outcome) = self.serve_again(&tag)
+                    {
+                        self.fail(outcome);
+                    }
+                } else if orderly {
                     self.share_alarm = Some((Instant::now() + SHARE_WINDOW, tag, status));
                 } else {
                     self.share_failed(tag, status);

@@ -62,14 +62,19 @@ impl Drop for Server {
     }
 }
 
-/// Follows the links of those shares that nobody serves here yet.
+/// Follows the links of those shares that are `wanted`, by their tags, and that
+/// nobody serves here yet.
 ///
 /// A server counts only if it is still there after `patience`: one that was
 /// just killed keeps its socket for a moment.
 ///
 /// # Errors
 /// Every share whose link does not lead to a directory that may be shared.
-pub fn open_unserved(plan: &Plan, patience: Duration) -> Result<Vec<OpenShare<'_>>, Problems> {
+pub fn open_unserved<'a>(
+    plan: &'a Plan,
+    wanted: impl Fn(&str) -> bool,
+    patience: Duration,
+) -> Result<Vec<OpenShare<'a>>, Problems> {
     let mut problems = Problems::default();
     let mut open = Vec::new();
     let deadline = Instant::now() + patience;
@@ -79,7 +84,7 @@ pub fn open_unserved(plan: &Plan, patience: Duration) -> Result<Vec<OpenShare<'_
             served => break served,
         }
     };
-    for share in plan.shares.iter().filter(|share| !is_served(share)) {
+    for share in plan.shares.iter().filter(|share| wanted(&share.tag) && !is_served(share)) {
         match open_share(plan, share) {
             Ok(directory) => open.push(OpenShare { share, directory }),
             Err(problem) => problems.push(problem),

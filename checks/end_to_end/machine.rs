@@ -252,6 +252,11 @@ impl Running {
         Shell { child, output, asked: 0 }
     }
 
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        wait_for("the end of the supervisor", || self.child.try_wait().unwrap());
+    }
+
     /// Waits for its end, and asserts that it has left nothing behind.
     pub fn end(mut self) -> Ended {
         self.look();

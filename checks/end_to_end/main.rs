@@ -8,6 +8,7 @@
 #[path = "../fixture/mod.rs"]
 mod fixture;
 
+mod cloud_hypervisor;
 mod devices;
 mod ends;
 mod failures;

@@ -34,9 +34,6 @@ use crate::tool::Tool;
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a call of the API is tried while the VMM starts.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
-/// How soon after the guest's end the VMM's own end must follow for both to
-/// have one cause, see [`EventPipe`].
-const CRASH_WINDOW: Duration = Duration::from_millis(300);
 /// The longest event that is taken; real ones have some hundred bytes.
 const MAX_EVENT_BYTES: usize = 1 << 16;
 
@@ -68,6 +65,10 @@ impl Hypervisor for CloudHypervisor {
         false
     }
 
+    fn reset_drops_shares(&self) -> bool {
+        true
+    }
+
     fn command(&self, plan: &Plan, files: &FilePaths) -> Vec<OsString> {
         let sockets = SocketNames::new(&plan.name);
         let mut args: Vec<OsString> = vec![program(plan, Tool::CloudHypervisor).into()];
@@ -91,7 +92,7 @@ impl Hypervisor for CloudHypervisor {
         option("--cmdline", vec![plan.kernel_command_line.clone()]);
         // device_model.md, "virtio-block"; without image_type=raw the first sector
         // of a raw image is write-protected and its type guessed (releases.md, v50).
-        let disk = |path: &String| format!("path={},readonly=on,image_type=raw", quoted(path));
+        let disk = |path: &String| format!("path={},readonly=on,image_type=raw,sparse=off", quoted(path));
         option("--disk", files.images.iter().map(disk).collect());
         // fs.md, "Cloud-hypervisor setup".
         let fs = |(index, tag): (usize, &String)| {
@@ -120,9 +121,10 @@ impl Hypervisor for CloudHypervisor {
         deadline: Instant,
     ) -> io::Result<Attached> {
         let pipe = events.ok_or_else(|| io::Error::other("the pipe for events is missing"))?;
-        let mut events = EventPipe::new(pipe);
-        events.wait_for_boot(deadline)?;
         let remote = Remote::new(plan, sockets);
+        let asked = Remote::new(plan, sockets);
+        let mut events = EventPipe::new(pipe, move || asked.call("ping", EXCHANGE_TIMEOUT).is_ok());
+        events.wait_for_boot(deadline)?;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(EXCHANGE_TIMEOUT);
             match remote.call("ping", left) {
@@ -144,7 +146,11 @@ impl Hypervisor for CloudHypervisor {
         let path =
             path.ok_or_else(|| io::Error::other("Cloud Hypervisor names no terminal for the console"))?;
         let flags = OFlags::NOCTTY.bits().cast_signed();
-        Ok(Console(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?.into()))
+        let terminal = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        // Two readers would share the guest's output between them.
+        rustix::fs::flock(&terminal, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "somebody else is attached"))?;
+        Ok(Console(terminal.into()))
     }
 }
 
@@ -208,16 +214,21 @@ impl Control for Remote {
 /// The events that Cloud Hypervisor writes, JSON objects with an empty line between.
 ///
 /// A guest's own end stops the VM and leaves the VMM (`--no-shutdown`): one
-/// `vm`/`shutdown`. A crash of a virtual processor stops both: `vm`/`shutdown`
-/// and at once `vm`/`deleted`. Only what comes next tells them apart.
+/// `vm`/`shutdown`. A crash of a virtual processor, and a signal, stop both:
+/// `vm`/`shutdown`, and `vm`/`deleted` when the guest's memory is freed, which
+/// takes seconds if there is much. The thread that does it also serves the API
+/// (`vmm/src/lib.rs`, `control_loop`), and no more after this: so a VMM that
+/// still answers after `vm`/`shutdown` is one whose guest powered off.
 struct EventPipe {
     pipe: File,
     received: Vec<u8>,
+    answers: Box<dyn Fn() -> bool + Send>,
 }
 
 impl EventPipe {
-    fn new(pipe: File) -> Self {
-        Self { pipe, received: Vec::new() }
+    /// `answers` asks the VMM's control socket, and may take its time.
+    fn new(pipe: File, answers: impl Fn() -> bool + Send + 'static) -> Self {
+        Self { pipe, received: Vec::new(), answers: Box::new(answers) }
     }
 
     /// Waits for `vm`/`booted`.
@@ -281,14 +292,17 @@ impl Events for EventPipe {
                 ("vm", "rebooted") => return Ok(Some(VmmEvent::Reset)),
                 ("guest", "panic") => return Ok(Some(VmmEvent::Panicked)),
                 ("vm", "shutdown") => {
-                    let next = self.event(Some(Instant::now() + CRASH_WINDOW));
-                    return match next {
-                        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                            Ok(Some(VmmEvent::PoweredOff))
+                    // The first that comes: an answer, or an event or the end.
+                    loop {
+                        if (self.answers)() {
+                            return Ok(Some(VmmEvent::PoweredOff));
                         }
-                        Err(error) => Err(error),
-                        Ok(_) => Ok(Some(VmmEvent::Terminated)),
-                    };
+                        match self.event(Some(Instant::now() + RETRY_INTERVAL)) {
+                            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                            Err(error) => return Err(error),
+                            Ok(_) => return Ok(Some(VmmEvent::Terminated)),
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -310,7 +324,7 @@ mod tests {
 
     fn pipe() -> (EventPipe, File) {
         let (read, write) = rustix::pipe::pipe().unwrap();
-        (EventPipe::new(read.into()), write.into())
+        (EventPipe::new(read.into(), || false), write.into())
     }
 
     fn event(source: &str, name: &str) -> String {
@@ -327,7 +341,9 @@ mod tests {
         write!(vmm, "{}{}", event("vm", "rebooting"), event("vm", "rebooted")).unwrap();
         assert_eq!(events.next().unwrap(), Some(VmmEvent::Reset));
         write!(vmm, "{}", event("vm", "shutdown")).unwrap();
+        events.answers = Box::new(|| true);
         assert_eq!(events.next().unwrap(), Some(VmmEvent::PoweredOff));
+        events.answers = Box::new(|| false);
         write!(vmm, "{}{}", event("vm", "shutdown"), event("vm", "deleted")).unwrap();
         assert_eq!(events.next().unwrap(), Some(VmmEvent::Terminated));
         write!(vmm, "{}", event("guest", "panic")).unwrap();

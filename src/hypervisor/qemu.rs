@@ -76,6 +76,10 @@ impl Hypervisor for Qemu {
         false
     }
 
+    fn reset_drops_shares(&self) -> bool {
+        false
+    }
+
     fn ends_with_guest(&self) -> bool {
         true
     }

@@ -60,6 +60,14 @@ fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
+/// Whether a VMM prints this line in good health, or after what it has to say:
+/// Cloud Hypervisor's log below errors, and the end of clap's messages.
+fn is_no_last_word(line: &str) -> bool {
+    line.starts_with("For more information, try")
+        || line.starts_with("Usage: ")
+        || [" WARN:", " INFO:", " DEBUG:", " TRACE:"].iter().any(|level| line.contains(level))
+}
+
 /// Passes a helper's messages to standard error, a line at a time, with `who` before.
 pub(super) fn pass_lines(pipe: File, who: String, last: LastLine, ended: impl FnOnce() + Send + 'static) {
     std::thread::spawn(move || {
@@ -71,7 +79,9 @@ pub(super) fn pass_lines(pipe: File, who: String, last: LastLine, ended: impl Fn
             if !text.is_empty() {
                 let text = printable(&text);
                 let _ = writeln!(io::stderr(), "{who}: {text}");
-                last.set(text);
+                if !is_no_last_word(&text) {
+                    last.set(text);
+                }
             }
             line.clear();
         }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::process::ExitStatus;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -13,18 +13,23 @@ use sd_notify::NotifyState;
 use super::output::{self, LastLine};
 use super::{Outcome, notify, on_signal};
 use crate::manifest::Plan;
+use crate::runtime::{Lock, SocketNames};
 use crate::virtiofsd::{self, Server};
+
+/// How often to look whether a VM that left its servers still runs.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Starts a server for every share that nobody serves in this directory yet.
 ///
 /// Calls `ended` from another thread, with the share's tag, when one has ended.
-/// For `patience` see [`virtiofsd::open_unserved`].
+/// For `wanted` and `patience` see [`virtiofsd::open_unserved`].
 pub(super) fn start(
     plan: &Plan,
+    wanted: impl Fn(&str) -> bool,
     patience: Duration,
     ended: impl Fn(String, io::Result<ExitStatus>) + Clone + Send + 'static,
 ) -> Result<Vec<Server>, Outcome> {
-    let shares = virtiofsd::open_unserved(plan, patience).map_err(Outcome::InputRefused)?;
+    let shares = virtiofsd::open_unserved(plan, wanted, patience).map_err(Outcome::InputRefused)?;
     let mut servers = Vec::new();
     for share in shares {
         let mut server = share.serve(plan).map_err(|error| Outcome::HostFailed(error.to_string()))?;
@@ -58,17 +63,31 @@ fn serve(plan: &Plan) -> Result<Outcome, Outcome> {
     let (sender, wakes) = channel();
     let signals = sender.clone();
     on_signal(move || signals.send(Wake::Signal).is_ok())?;
-    let servers =
-        start(plan, Duration::ZERO, move |tag, status| drop(sender.send(Wake::Ended(tag, status))))?;
+    let ended = move |tag, status| drop(sender.send(Wake::Ended(tag, status)));
+    let mut servers = start(plan, |_| true, Duration::ZERO, ended.clone())?;
     notify(&[NotifyState::Ready]);
-    for _ in 0..servers.len() {
-        match wakes.recv() {
-            // A server ends in good order when its VM does.
-            Ok(Wake::Ended(_, Ok(status))) if status.success() => {}
+    let again = plan.hypervisor.implementation().reset_drops_shares();
+    let run_lock = SocketNames::new(&plan.name).run_lock();
+    let mut look = None;
+    while !servers.is_empty() {
+        let wake = match look {
+            None => wakes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(interval) => wakes.recv_timeout(interval),
+        };
+        match wake {
+            // A server ends in good order when its VM does, or resets.
+            Ok(Wake::Ended(tag, Ok(status))) if status.success() => {
+                servers.retain(|server| server.tag != tag);
+                if again && Lock::is_held(&run_lock) {
+                    servers.extend(start(plan, |t| t == tag, Duration::ZERO, ended.clone())?);
+                    look = Some(LOOK_INTERVAL);
+                }
+            }
             Ok(Wake::Ended(tag, status)) => {
                 let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Ok(Outcome::ShareFailed { tag, status });
             }
+            Err(RecvTimeoutError::Timeout) if Lock::is_held(&run_lock) => {}
             Ok(Wake::Signal) | Err(_) => break,
         }
     }

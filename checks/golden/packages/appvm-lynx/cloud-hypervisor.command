@@ -5,7 +5,7 @@
   --memory 'size=1024M,shared=off' \
   --kernel @ROOT@/partition/svc/data/appvm-lynx/vmlinux \
   --cmdline 'console=ttyS0 root=PARTLABEL=root' \
-  --disk 'path="@ROOT@/partition/svc/data/appvm-lynx/blk/root.img",readonly=on,image_type=raw' \
+  --disk 'path="@ROOT@/partition/svc/data/appvm-lynx/blk/root.img",readonly=on,image_type=raw,sparse=off' \
   --net 'tap=vmc-3f92,mac=0A:B3:EC:00:3F:92' \
   --serial 'file=/dev/stdout' \
   --console pty \

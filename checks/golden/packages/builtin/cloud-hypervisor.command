@@ -5,7 +5,7 @@
   --memory 'size=1024M,shared=off' \
   --kernel @ROOT@/host/img/appvm/vmlinux \
   --cmdline 'console=ttyS0 root=PARTLABEL=root' \
-  --disk 'path="@ROOT@/host/img/appvm/blk/root.img",readonly=on,image_type=raw' \
+  --disk 'path="@ROOT@/host/img/appvm/blk/root.img",readonly=on,image_type=raw,sparse=off' \
   --net 'tap=vmc-ca17,mac=0A:B3:EC:00:CA:17' \
   --serial 'file=/dev/stdout' \
   --console pty \

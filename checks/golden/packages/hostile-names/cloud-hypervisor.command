@@ -5,7 +5,7 @@
   --memory 'size=1024M,shared=off' \
   --kernel $'@ROOT@/partition/vm linux, "6.1"=x\U0000000a\'y\'' \
   --cmdline 'console=ttyS0 root=PARTLABEL=root' \
-  --disk "path=\"@ROOT@/partition/svc/data/hostile/blk/'q' \\ "'$(x) `y` %n [1].img",readonly=on,image_type=raw' 'path="@ROOT@/partition/svc/data/hostile/blk/-drive.img",readonly=on,image_type=raw' 'path="@ROOT@/partition/svc/data/hostile/blk/a b.img",readonly=on,image_type=raw' 'path="@ROOT@/partition/svc/data/hostile/blk/c,readonly=off,d=""e"".img",readonly=on,image_type=raw' $'path="@ROOT@/partition/svc/data/hostile/blk/line\U0000000afeed.img",readonly=on,image_type=raw' $'path="@ROOT@/partition/svc/data/hostile/blk/ü\U0000001b[2J.img",readonly=on,image_type=raw' \
+  --disk "path=\"@ROOT@/partition/svc/data/hostile/blk/'q' \\ "'$(x) `y` %n [1].img",readonly=on,image_type=raw,sparse=off' 'path="@ROOT@/partition/svc/data/hostile/blk/-drive.img",readonly=on,image_type=raw,sparse=off' 'path="@ROOT@/partition/svc/data/hostile/blk/a b.img",readonly=on,image_type=raw,sparse=off' 'path="@ROOT@/partition/svc/data/hostile/blk/c,readonly=off,d=""e"".img",readonly=on,image_type=raw,sparse=off' $'path="@ROOT@/partition/svc/data/hostile/blk/line\U0000000afeed.img",readonly=on,image_type=raw,sparse=off' $'path="@ROOT@/partition/svc/data/hostile/blk/ü\U0000001b[2J.img",readonly=on,image_type=raw,sparse=off' \
   --serial 'file=/dev/stdout' \
   --console pty \
   --pvpanic \

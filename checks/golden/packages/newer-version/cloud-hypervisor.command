@@ -5,7 +5,7 @@
   --memory 'size=1024M,shared=on' \
   --kernel @ROOT@/partition/svc/data/newer/vmlinux \
   --cmdline 'console=ttyS0 root=PARTLABEL=root' \
-  --disk 'path="@ROOT@/partition/svc/data/newer/blk/root.img",readonly=on,image_type=raw' \
+  --disk 'path="@ROOT@/partition/svc/data/newer/blk/root.img",readonly=on,image_type=raw,sparse=off' \
   --fs 'tag="a b,c=""d"" 50% ü",socket=newer.virtiofs-0.sock' 'tag="documents",socket=newer.virtiofs-1.sock' \
   --net 'tap=vmc-0b55,mac=0A:B3:EC:00:0B:55' 'tap=vmc-ac07,mac=0A:B3:EC:00:AC:07' \
   --serial 'file=/dev/stdout' \

@@ -5,7 +5,7 @@
   --memory 'size=1024M,shared=off' \
   --kernel @ROOT@/partition/svc/data/older/vmlinux \
   --cmdline 'console=ttyS0 root=PARTLABEL=root' \
-  --disk 'path="@ROOT@/partition/svc/data/older/blk/data.img",readonly=on,image_type=raw' 'path="@ROOT@/partition/svc/data/older/blk/root.img",readonly=on,image_type=raw' \
+  --disk 'path="@ROOT@/partition/svc/data/older/blk/data.img",readonly=on,image_type=raw,sparse=off' 'path="@ROOT@/partition/svc/data/older/blk/root.img",readonly=on,image_type=raw,sparse=off' \
   --serial 'file=/dev/stdout' \
   --console pty \
   --pvpanic \

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The supervisor with Cloud Hypervisor's habits.
+//!
+//! Cloud Hypervisor needs KVM and is in no registry, so CI cannot execute it.
+//! Stand-ins for it and for `ch-remote` do what version 53 was seen to do, to
+//! keep the supervisor's side of it from breaking unseen. They are no proof that
+//! Cloud Hypervisor does so: that was tried by hand, see the README's table.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::machine::{Place, Running, kill, part, program};
+
+/// Events as Cloud Hypervisor writes them, one JSON object each, to descriptor 3.
+const EVENTS: &str = r#"
+event() { printf '{"timestamp":{"secs":0,"nanos":1},"source":"%s","event":"%s","properties":null}\n\n' "$1" "$2" >&3; }
+event vmm starting; event vm booting
+"#;
+
+/// Answers as long as the VM's API would.
+const CH_REMOTE: &str = r#"#!/bin/sh
+case $3 in
+ping) test -e answers ;;
+power-button) touch pressed ;;
+esac
+"#;
+
+struct StandIns {
+    place: Place,
+    run: PathBuf,
+}
+
+impl StandIns {
+    fn new() -> Self {
+        let place = Place::new();
+        let run = place.run_directory("run");
+        Self { place, run }
+    }
+
+    fn script(&self, name: &str, text: &str) -> String {
+        let path = self.place.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        format!("{name}={}", path.display())
+    }
+
+    /// Builds a package whose Cloud Hypervisor does what `behaviour` says.
+    fn build(&self, behaviour: &str, share: bool) -> PathBuf {
+        let mut vm = self.place.partition.vm("ch").image("root.img", b"data");
+        if share {
+            self.place.shared("home");
+            vm = vm.share("home", "/ext/home");
+        }
+        let text =
+            format!("#!/bin/sh\n{EVENTS}\ntouch answers ch.control.sock.lock\nevent vm booted\n{behaviour}");
+        let output = self.place.dir.path().join("ch.package");
+        let result = Command::new(program())
+            .arg("build")
+            .arg(&vm.path)
+            .arg("--output")
+            .arg(&output)
+            .args(["--tool", &self.script("cloud-hypervisor", &text)])
+            .args(["--tool", &self.script("ch-remote", CH_REMOTE)])
+            .args(["--tool".to_owned(), format!("virtiofsd={}", part("VIRTIOFSD").display())])
+            .output()
+            .unwrap();
+        assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+        output
+    }
+
+    fn start(&self, package: &Path) -> Running {
+        let running = Running::start(package, &self.run);
+        running.messages.wait_for("ch: running in cloud-hypervisor (kvm)");
+        running
+    }
+
+    /// Removes the stand-ins' own files, so that what is left is the supervisor's.
+    fn tidy(&self) {
+        for name in ["answers", "pressed"] {
+            let _ = fs::remove_file(self.run.join(name));
+        }
+    }
+}
+
+fn end(stand_ins: &StandIns, mut running: Running, status: i32, line: &str) {
+    running.look();
+    running.wait();
+    stand_ins.tidy();
+    running.end().assert(status, line);
+}
+
+#[test]
+fn the_guest_powers_off_and_the_vmm_stays() {
+    let stand_ins = StandIns::new();
+    let wait = "while ! test -e pressed; do sleep 0.05; done\nevent vm shutdown\nexec sleep 1000";
+    let package = stand_ins.build(wait, false);
+    let running = stand_ins.start(&package);
+    running.signal("TERM");
+    end(&stand_ins, running, 0, "ch: the guest powered off");
+}
+
+#[test]
+fn a_crash_ends_both_however_long_it_takes() {
+    let stand_ins = StandIns::new();
+    let crash = "while ! test -e pressed; do sleep 0.05; done\nrm answers\nevent vm shutdown\nsleep 1\nevent vm deleted\nevent vmm shutdown\nexit 0";
+    let package = stand_ins.build(crash, false);
+    let running = stand_ins.start(&package);
+    fs::write(stand_ins.run.join("pressed"), "").unwrap();
+    end(
+        &stand_ins,
+        running,
+        5,
+        "ch: the virtual machine monitor failed: cloud-hypervisor ended with exit status: 0",
+    );
+}
+
+#[test]
+fn the_guest_panics_and_the_vmm_stays() {
+    let stand_ins = StandIns::new();
+    let package = stand_ins.build("event guest panic\nexec sleep 1000", false);
+    let running = stand_ins.start(&package);
+    end(&stand_ins, running, 4, "ch: the guest's kernel panicked");
+}
+
+#[test]
+fn a_reset_leaves_the_shares_and_comes_again() {
+    let stand_ins = StandIns::new();
+    // A client that connects and goes is what virtiofsd sees of a reset.
+    let reset = "event vm rebooting
+connect() { perl -MIO::Socket::UNIX -e 'exit !IO::Socket::UNIX->new(Peer => \"ch.virtiofs-0.sock\")'; }
+connect; sleep 1; while ! connect 2>/dev/null; do sleep 0.1; done
+event vm rebooted
+while ! test -e pressed; do sleep 0.05; done
+event vm shutdown; exec sleep 1000";
+    let package = stand_ins.build(reset, true);
+    let running = stand_ins.start(&package);
+    running.messages.wait_for("ch: the guest was reset");
+    running.signal("TERM");
+    end(&stand_ins, running, 0, "ch: the guest powered off");
+}
+
+#[test]
+fn the_vmm_is_killed() {
+    let stand_ins = StandIns::new();
+    let package = stand_ins.build("exec sleep 1000", false);
+    let mut running = stand_ins.start(&package);
+    kill(running.process("sleep"), "KILL");
+    end(&stand_ins, running, 5, "cloud-hypervisor ended with signal: 9");
+}
