@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -72,6 +72,14 @@ pub struct Boundary {
     pub allowed: Vec<AllowedPrefix>,
 }
 
+/// What tells one file from all others: its device and its inode.
+pub type FileId = (u64, u64);
+
+/// The [`FileId`] of a file's status.
+pub fn file_id(stat: &Stat) -> FileId {
+    (stat.st_dev, stat.st_ino)
+}
+
 /// What a walk ended at.
 #[derive(Debug)]
 pub struct Resolved {
@@ -82,6 +90,10 @@ pub struct Resolved {
     pub path: PathBuf,
     /// What it was at that time.
     pub stat: Stat,
+    /// Every directory that had a say in where the walk ended: those in which
+    /// a name was looked up, and all that they lie in. Whoever can write there
+    /// can make the walk end elsewhere.
+    pub through: Vec<FileId>,
 }
 
 /// Why a walk could not be finished.
@@ -148,6 +160,7 @@ impl Boundary {
     /// See [`ResolveError`].
     pub fn resolve(&self, relative: &Path) -> Result<Resolved, ResolveError> {
         let mut walk = Walk::start(&self.user_partition)?;
+        walk.pass_root();
         let mut ahead = names_of(relative);
         let mut links = 0;
         let mut last_link = (relative.to_owned(), PathBuf::from(".."));
@@ -175,7 +188,8 @@ impl Boundary {
                 let Some((place, rest)) = self.place_of(&target) else {
                     return Err(ResolveError::Outside { link: step.path, target });
                 };
-                walk = Walk::start(&place)?;
+                walk = Walk { through: walk.through, ..Walk::start(&place)? };
+                walk.pass_root();
                 names_of(&rest)
             } else {
                 names_of(&target)
@@ -246,6 +260,7 @@ struct Walk {
     root: PathBuf,
     root_fd: OwnedFd,
     entered: Vec<(OsString, OwnedFd, Stat)>,
+    through: Vec<FileId>,
 }
 
 struct Step {
@@ -259,7 +274,12 @@ impl Walk {
     fn start(root: &Path) -> Result<Self, ResolveError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root_fd = rustix::fs::open(root, flags, Mode::empty()).map_err(|e| io_error(root, e))?;
-        Ok(Self { root: root.to_owned(), root_fd, entered: Vec::new() })
+        Ok(Self { root: root.to_owned(), root_fd, entered: Vec::new(), through: Vec::new() })
+    }
+
+    /// Notes that the walk passes through the place's root and all above it.
+    fn pass_root(&mut self) {
+        self.through.extend(ancestors(self.root_fd.as_fd()).iter().map(file_id));
     }
 
     fn path(&self) -> PathBuf {
@@ -269,7 +289,7 @@ impl Walk {
     }
 
     /// Opens `name` in the present directory without following it.
-    fn step(&self, name: &OsStr) -> Result<Step, ResolveError> {
+    fn step(&mut self, name: &OsStr) -> Result<Step, ResolveError> {
         let path = self.path().join(name);
         if let Some((_, _, stat)) = self.entered.last()
             && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
@@ -277,6 +297,7 @@ impl Walk {
             return Err(ResolveError::NotADirectory(self.path()));
         }
         let here = self.entered.last().map_or(self.root_fd.as_fd(), |(_, fd, _)| fd.as_fd());
+        self.through.extend(self.entered.last().map(|(_, _, stat)| file_id(stat)));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let fd =
@@ -295,14 +316,32 @@ impl Walk {
 
     fn finish(mut self) -> Result<Resolved, ResolveError> {
         let path = self.path();
+        let through = self.through;
         match self.entered.pop() {
-            Some((_, fd, stat)) => Ok(Resolved { fd, path, stat }),
+            Some((_, fd, stat)) => Ok(Resolved { fd, path, stat, through }),
             None => {
                 let stat = rustix::fs::fstat(&self.root_fd).map_err(|e| io_error(&path, e))?;
-                Ok(Resolved { fd: self.root_fd, path, stat })
+                Ok(Resolved { fd: self.root_fd, path, stat, through })
             }
         }
     }
+}
+
+/// The directory itself and all that it lies in, up to the root.
+pub fn ancestors(directory: BorrowedFd<'_>) -> Vec<Stat> {
+    let mut found: Vec<Stat> = Vec::new();
+    let mut here = directory.try_clone_to_owned().ok();
+    while let Some(fd) = here.take() {
+        let Ok(stat) = rustix::fs::fstat(&fd) else { break };
+        // The root lies in itself; nothing lies deeper than a path can be long.
+        if found.last().is_some_and(|last| file_id(last) == file_id(&stat)) || found.len() > 4096 {
+            break;
+        }
+        found.push(stat);
+        let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        here = rustix::fs::openat(&fd, "..", up, Mode::empty()).ok();
+    }
+    found
 }
 
 /// The names of a path, in order; `.` and the root are left out.

@@ -9,10 +9,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{OptionalActions, Termios};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::hypervisor::Console;
 
@@ -24,6 +26,8 @@ pub const DETACH_KEY: u8 = 0x1d;
 pub enum Detached {
     /// The user pressed the detach key.
     ByKey,
+    /// A signal asked the program to end.
+    BySignal,
     /// The guest or its VMM closed the console.
     ByGuest,
 }
@@ -55,7 +59,8 @@ impl Drop for RawTerminal<'_> {
 }
 
 /// Copies between the console and standard input and output, until the detach
-/// key is typed at a terminal or the guest closes the console.
+/// key is typed at a terminal, a signal to stop comes, or the guest closes the
+/// console.
 ///
 /// When standard input ends, output goes on until the guest closes it.
 ///
@@ -63,15 +68,18 @@ impl Drop for RawTerminal<'_> {
 /// The system's error.
 pub fn attach(console: Console) -> io::Result<Detached> {
     let mut console = File::from(console.0);
-    let (mut stdin, mut stdout) = (io::stdin(), io::stdout());
-    let input = stdin.as_fd().try_clone_to_owned()?;
-    let raw = RawTerminal::enter(input.as_fd())?;
+    let (stdin, mut stdout) = (rustix::stdio::stdin(), io::stdout());
+    let (stop, stopped) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+        signal_hook::low_level::pipe::register(signal, stopped.try_clone()?)?;
+    }
+    let raw = RawTerminal::enter(stdin)?;
     let mut buffer = [0; 4096];
     let mut input_open = true;
     loop {
-        let mut fds = vec![PollFd::new(&console, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&console, PollFlags::IN), PollFd::new(&stop, PollFlags::IN)];
         if input_open {
-            fds.push(PollFd::new(&input, PollFlags::IN));
+            fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -88,7 +96,11 @@ pub fn attach(console: Console) -> io::Result<Detached> {
             stdout.flush()?;
         }
         if ready.get(1) == Some(&true) {
-            let length = stdin.read(&mut buffer)?;
+            return Ok(Detached::BySignal);
+        }
+        if ready.get(2) == Some(&true) {
+            // Not through std's buffer, behind which poll would not see.
+            let length = rustix::io::retry_on_intr(|| rustix::io::read(stdin, &mut buffer))?;
             let typed = buffer.get(..length).unwrap_or_default();
             input_open = length > 0;
             let key = typed.iter().position(|b| *b == DETACH_KEY).filter(|_| raw.is_some());

@@ -8,6 +8,7 @@
 //! is an error. The entries and their meaning are those of Spectrum ("Creating
 //! Custom VMs"), one module for each.
 
+mod exposure;
 mod images;
 mod kernel;
 mod location;
@@ -23,18 +24,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
+pub use exposure::Exposure;
 pub use kernel::KernelFormatError;
 pub use location::Location;
-pub use shares::exposes_definitions;
 
 use crate::architecture::Architecture;
 use crate::boundary::{Boundary, ResolveError, Resolved};
 use crate::name::VmName;
 use crate::problem::{Problem, Problems};
 
-/// The most disk images of one VM: each takes a slot of the guest's PCI bus,
-/// of which there are 32, and the other devices need some.
-pub const MAX_IMAGES: usize = 16;
+/// The most disk images of one VM: each takes a slot of the guest's PCI bus, of
+/// which QEMU's q35 has 30, and the other devices need some.
+pub const MAX_IMAGES: usize = 12;
 /// The most shared directories of one VM, for the same reason.
 pub const MAX_SHARES: usize = 8;
 /// The most network providers of one VM, for the same reason.

@@ -156,7 +156,7 @@ pub trait Hypervisor: Sync {
     /// Opens the guest's virtio-console.
     ///
     /// # Errors
-    /// When there is none, or (QEMU) while somebody else has it, after `timeout`.
+    /// When there is none, or it is not told within `timeout`.
     fn open_console(&self, plan: &Plan, sockets: &SocketNames, timeout: Duration) -> io::Result<Console>;
 }
 

@@ -74,10 +74,11 @@ impl Package {
     /// Writes the package to `output` in one step: complete, or not at all.
     ///
     /// An existing package is replaced, just as atomically, if `force` is set.
+    /// Returns where the replaced one is if it could not be removed.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub fn write(&self, output: &Path, force: bool) -> Result<(), WriteError> {
+    pub fn write(&self, output: &Path, force: bool) -> Result<Option<PathBuf>, WriteError> {
         publish::publish(self, output, force)
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus};
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, WaitId, WaitIdOptions};
 
 /// The PATH of children: they are started by absolute paths and need little.
 const CHILD_PATH: &str =
@@ -28,21 +28,37 @@ pub struct Process {
 /// A descriptor that a child inherits, and its number there.
 pub type Inherited = (OwnedFd, i32);
 
+/// A user whom a child becomes, for good and without further groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The user id.
+    pub user: u32,
+    /// The group id.
+    pub group: u32,
+}
+
 impl Process {
-    /// Starts `command` with a clean environment and the descriptors `inherited`.
+    /// Starts `command` with a clean environment and the descriptors `inherited`,
+    /// as the user `identity` if there is one.
+    ///
+    /// The working directory is entered before, with this process' own rights.
     ///
     /// Must be called by the main thread: the kernel ties a child's life to
     /// that of the *thread* that started it (`PR_SET_PDEATHSIG(2const)`).
     ///
     /// # Errors
     /// The system's error.
-    pub fn spawn(mut command: Command, inherited: Vec<Inherited>) -> io::Result<Self> {
+    pub fn spawn(
+        mut command: Command,
+        inherited: Vec<Inherited>,
+        identity: Option<Identity>,
+    ) -> io::Result<Self> {
         // Signals from the terminal are for the supervisor alone.
         command.env_clear().env("PATH", CHILD_PATH).process_group(0);
         let mappings =
             inherited.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mappings).map_err(io::Error::other)?;
-        die_with_parent(&mut command);
+        prepare(&mut command, identity);
         let child = command.spawn()?;
         let group = Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(group, PidfdFlags::empty())?;
@@ -67,11 +83,16 @@ impl Process {
     }
 
     /// Calls `ended` from another thread when the child has ended; once.
-    pub fn on_end(&mut self, ended: impl FnOnce(io::Result<ExitStatus>) + Send + 'static) {
-        if let (Some(child), Ok(pidfd)) = (self.child.take(), self.pidfd.try_clone()) {
-            let group = self.group;
-            std::thread::spawn(move || ended(reap(child, &pidfd, group)));
+    ///
+    /// # Errors
+    /// When there can be no further thread.
+    pub fn on_end(&mut self, ended: impl FnOnce(io::Result<ExitStatus>) + Send + 'static) -> io::Result<()> {
+        let pidfd = self.pidfd.try_clone()?;
+        let group = self.group;
+        if let Some(child) = self.child.take() {
+            in_background(move || ended(reap(child, &pidfd, group)))?;
         }
+        Ok(())
     }
 
     /// Asks the child to end.
@@ -104,10 +125,41 @@ fn reap(mut child: Child, pidfd: &OwnedFd, group: Pid) -> io::Result<ExitStatus>
     child.wait()
 }
 
+/// Runs `work` in a thread of its own.
+///
+/// # Errors
+/// When there can be no further thread.
+pub fn in_background(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().spawn(work).map(drop)
+}
+
+/// Lets no descriptor that this process was started with reach its children,
+/// but for standard input, output and error.
+///
+/// Must be called before there is another thread.
 #[allow(unsafe_code)]
-fn die_with_parent(command: &mut Command) {
+pub fn keep_descriptors() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> = open.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // SAFETY: borrowed for this one call, which fails if the number is not
+        // open (that of the listing itself, for one) and only sets a flag.
+        let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+        let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
+    }
+}
+
+#[allow(unsafe_code)]
+fn prepare(command: &mut Command, identity: Option<Identity>) {
     let parent = rustix::process::getpid();
     let set = move || {
+        if let Some(Identity { user, group }) = identity {
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            rustix::thread::set_thread_groups(&[])?;
+            rustix::thread::set_thread_res_gid(group, group, group)?;
+            rustix::thread::set_thread_res_uid(user, user, user)?;
+        }
+        // After that, since the kernel forgets it when the user changes.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the line above.
         match rustix::process::getppid() {
@@ -115,7 +167,7 @@ fn die_with_parent(command: &mut Command) {
             _ => Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error())),
         }
     };
-    // SAFETY: the closure runs between fork and exec and makes two system
-    // calls; it takes no lock and allocates nothing.
+    // SAFETY: the closure runs between fork and exec, where the child has one
+    // thread, and makes some system calls; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(set) };
 }

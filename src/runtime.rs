@@ -63,7 +63,12 @@ impl SocketNames {
 
     /// Held by the supervisor as long as the VM runs.
     pub fn run_lock(&self) -> String {
-        format!("{}.lock", self.name)
+        format!("{}.run.lock", self.name)
+    }
+
+    /// Held by whoever is attached to the console.
+    pub fn console_lock(&self) -> String {
+        format!("{}.console.lock", self.name)
     }
 
     /// Held by whoever uses the control socket.
@@ -94,7 +99,9 @@ impl Lock {
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).mode(0o600);
-            options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+            options.custom_flags(
+                (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed(),
+            );
             let (file, left_behind) = match options.clone().create_new(true).open(path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match options.open(path) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -131,8 +138,14 @@ impl Lock {
     }
 
     /// Whether somebody holds the lock; leaves nothing behind.
+    ///
+    /// A lock that this user may not even look at is somebody else's.
     pub fn is_held(path: &str) -> bool {
-        let Ok(file) = File::open(path) else { return false };
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
         let shared = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
         shared == Err(Errno::WOULDBLOCK)
     }
@@ -172,6 +185,12 @@ pub fn is_bound(path: impl AsRef<Path>) -> bool {
     }
 }
 
+/// Whether the file `path` is there and belongs to somebody else than this user and root.
+pub fn is_foreign(path: impl AsRef<Path>) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.uid() != own && found.uid() != 0)
+}
+
 /// Removes the socket file `path`, if it is one.
 pub fn remove_socket(path: impl AsRef<Path>) {
     let path = path.as_ref();
@@ -190,6 +209,22 @@ mod tests {
         let names = SocketNames::new(&VmName::new("n".repeat(64)).unwrap());
         for name in names.of_vmm().into_iter().chain([names.virtiofsd(99)]) {
             assert!(name.len() <= 107, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_vms_share_a_name() {
+        let mut seen = std::collections::BTreeSet::new();
+        let words = ["run", "control", "console", "supervisor", "virtiofs-0", "lock", "sock"];
+        let vms = ["vm".to_owned()].into_iter().chain(words.iter().map(|word| format!("vm.{word}")));
+        let vms = vms.chain(words.iter().flat_map(|a| words.iter().map(move |b| format!("vm.{a}.{b}"))));
+        for vm in vms {
+            let names = SocketNames::new(&VmName::new(&vm).unwrap());
+            let locks =
+                [names.run_lock(), names.control_lock(), names.console_lock(), names.control_lock_of_vmm()];
+            for name in names.of_vmm().into_iter().chain(locks).chain([names.virtiofsd(0)]) {
+                assert!(seen.insert(name.clone()), "{name} of {vm} is another VM's, too");
+            }
         }
     }
 

@@ -23,16 +23,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 pub use outcome::Outcome;
+pub use output::say_last;
 pub use shares::serve_until_end;
 
 use crate::hypervisor::{Attached, Control, EVENTS_FD, FilePaths, Hypervisor, VmmEvent};
 use crate::manifest::Plan;
 use crate::printable::printable;
 use crate::problem::{Problem, Problems};
-use crate::process::{Inherited, Process};
+use crate::process::{Inherited, Process, in_background};
 use crate::runtime::{Lock, SocketNames, remove_socket};
 use crate::virtiofsd::Server;
 use files::OpenFiles;
@@ -114,8 +115,9 @@ impl Drop for RuntimeFiles {
     fn drop(&mut self) {
         self.remove();
         let _ = std::fs::remove_file(self.sockets.control_lock_of_vmm());
-        // Left by a client that was killed while it held it.
+        // Left by clients that were killed while they held them.
         drop(Lock::try_take(&self.sockets.control_lock()));
+        drop(Lock::try_take(&self.sockets.console_lock()));
     }
 }
 
@@ -149,7 +151,7 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
         control: None,
         found: None,
         stopping: false,
-        kill_at: None,
+        kill: None,
         press_at: None,
         outputs: 2,
         share_alarm: None,
@@ -165,10 +167,16 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
 
 /// Calls `told` from another thread at every signal to stop, until it returns false.
 fn on_signal(told: impl Fn() -> bool + Send + 'static) -> Result<(), Outcome> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])
         .map_err(|error| Outcome::HostFailed(format!("signals cannot be received: {error}")))?;
-    std::thread::spawn(move || signals.forever().take_while(|_| told()).count());
-    Ok(())
+    let tell = move || {
+        signals.forever().take_while(|_| told()).for_each(drop);
+    };
+    in_background(tell).map_err(no_thread)
+}
+
+fn no_thread(error: io::Error) -> Outcome {
+    Outcome::HostFailed(format!("there can be no further thread: {error}"))
 }
 
 fn check_taps(plan: &Plan) -> Result<(), Outcome> {
@@ -214,21 +222,22 @@ fn start_vmm(
     }
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut vmm = Process::spawn(command, inherited)
+    let mut vmm = Process::spawn(command, inherited, None)
         .map_err(|error| Outcome::NotStarted(format!("{} cannot be started: {error}", printable(program))))?;
     if let Some(pipe) = vmm.take_stdout() {
         let sender = sender.clone();
-        output::pass_serial(pipe, move || drop(sender.send(Wake::OutputEnded)));
+        output::pass_serial(pipe, move || drop(sender.send(Wake::OutputEnded))).map_err(no_thread)?;
     }
     if let Some(pipe) = vmm.take_stderr() {
         let sender = sender.clone();
         let who = format!("{}: {}", plan.name, plan.hypervisor);
-        output::pass_lines(pipe, who, last_words.clone(), move || drop(sender.send(Wake::OutputEnded)));
+        let ended = move || drop(sender.send(Wake::OutputEnded));
+        output::pass_lines(pipe, who, last_words.clone(), ended).map_err(no_thread)?;
     }
     let ended = sender.clone();
-    vmm.on_end(move |status| drop(ended.send(Wake::VmmEnded(status))));
+    vmm.on_end(move |status| drop(ended.send(Wake::VmmEnded(status)))).map_err(no_thread)?;
     let (plan, sockets, sender) = (plan.clone(), sockets.clone(), sender.clone());
-    std::thread::spawn(move || {
+    in_background(move || {
         let deadline = Instant::now() + START_TIMEOUT;
         match hypervisor.attach(&plan, &sockets, events, deadline) {
             Err(error) => drop(sender.send(Wake::Attached(Err(error)))),
@@ -241,7 +250,8 @@ fn start_vmm(
                 }
             }
         }
-    });
+    })
+    .map_err(no_thread)?;
     Ok(vmm)
 }
 
@@ -258,7 +268,8 @@ struct Watch<'a> {
     control: Option<Box<dyn Control>>,
     found: Option<Outcome>,
     stopping: bool,
-    kill_at: Option<Instant>,
+    /// When the VMM is killed, and what that then means.
+    kill: Option<(Instant, Outcome)>,
     press_at: Option<Instant>,
     /// The VMM's outputs that are still open.
     outputs: u8,
@@ -288,13 +299,16 @@ impl Watch<'_> {
 
     fn next_alarm(&self) -> Option<Instant> {
         let share = self.share_alarm.as_ref().map(|(at, ..)| *at);
-        [self.kill_at, self.press_at, share].into_iter().flatten().min()
+        [self.kill.as_ref().map(|(at, _)| *at), self.press_at, share].into_iter().flatten().min()
     }
 
     /// A guest whose shared directory is gone hangs at the next access, so the
     /// VM ends with it.
     fn share_failed(&mut self, tag: String, status: String) {
-        self.fail(Outcome::ShareFailed { tag, status });
+        let outcome = Outcome::ShareFailed { tag, status };
+        self.found.get_or_insert(outcome.clone());
+        self.vmm.terminate();
+        self.kill_after(END_TIMEOUT, outcome);
     }
 
     /// Starts the server of a share anew, for a VMM that connects to it again.
@@ -312,22 +326,20 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn fail(&mut self, outcome: Outcome) {
-        self.found.get_or_insert(outcome);
-        self.vmm.terminate();
-        self.kill_at.get_or_insert(Instant::now() + END_TIMEOUT);
+    /// Has the VMM killed when it still lives after `time`, which then means `outcome`.
+    fn kill_after(&mut self, time: Duration, outcome: Outcome) {
+        let at = Instant::now() + time;
+        if self.kill.as_ref().is_none_or(|(planned, _)| at < *planned) {
+            self.kill = Some((at, outcome));
+        }
     }
 
     /// Does what is due.
     fn ring(&mut self) {
         let now = Instant::now();
-        if self.kill_at.is_some_and(|at| at <= now) {
-            self.kill_at = None;
+        if let Some((_, outcome)) = self.kill.take_if(|(at, _)| *at <= now) {
             self.press_at = None;
-            self.found.get_or_insert(Outcome::Killed(format!(
-                "the guest did not power off within {} s",
-                self.stop_timeout.as_secs()
-            )));
+            self.found.get_or_insert(outcome);
             self.vmm.kill();
         }
         if let Some((_, tag, status)) = self.share_alarm.take_if(|(at, ..)| *at <= now) {
@@ -357,20 +369,19 @@ impl Watch<'_> {
                 notify(&[NotifyState::Ready, NotifyState::Status(&text)]);
                 say(&self.plan.name, &text);
             }
+            // A VMM that ends says more by its status and last words, so it gets a moment.
             Wake::Attached(Err(error)) => {
-                // A VMM that has ended says more by its status and last words.
-                if !matches!(error.kind(), io::ErrorKind::UnexpectedEof) {
-                    self.found.get_or_insert(Outcome::NotStarted(format!("no answer from the VMM: {error}")));
-                }
-                self.kill_at = Some(Instant::now() + DRAIN_TIMEOUT);
+                self.kill_after(
+                    DRAIN_TIMEOUT,
+                    Outcome::NotStarted(format!("no answer from the VMM: {error}")),
+                );
             }
             Wake::Event(Ok(Some(event))) => self.happened(event),
-            Wake::Event(Ok(None)) => self.events_ended = true,
-            Wake::Event(Err(error)) => {
+            Wake::Event(end) => {
                 self.events_ended = true;
-                self.found.get_or_insert(Outcome::VmmFailed(format!("no events from the VMM: {error}")));
-                self.vmm.terminate();
-                self.kill_at = Some(Instant::now() + END_TIMEOUT);
+                let why =
+                    end.err().map_or_else(|| "it closed its control socket".to_owned(), |e| e.to_string());
+                self.kill_after(END_TIMEOUT, Outcome::VmmFailed(format!("no events from the VMM: {why}")));
             }
             Wake::ServerEnded(tag, status) => {
                 let orderly = status.as_ref().is_ok_and(ExitStatus::success);
@@ -380,7 +391,9 @@ impl Watch<'_> {
                     if self.found.is_none()
                         && let Err(outcome) = self.serve_again(&tag)
                     {
-                        self.fail(outcome);
+                        let problems = outcome.problems().into_iter().map(|p| p.cause).collect::<Vec<_>>();
+                        let why = if problems.is_empty() { outcome.to_string() } else { problems.join(", ") };
+                        self.share_failed(tag, format!("it cannot be served again: {why}"));
                     }
                 } else if orderly {
                     self.share_alarm = Some((Instant::now() + SHARE_WINDOW, tag, status));
@@ -403,10 +416,11 @@ impl Watch<'_> {
             return;
         }
         self.stopping = true;
+        self.press_at = Some(now);
+        let why = format!("the guest did not power off within {} s", self.stop_timeout.as_secs());
+        self.kill_after(self.stop_timeout, Outcome::Killed(why));
         notify(&[NotifyState::Stopping, NotifyState::Status("waiting for the guest to power off")]);
         say(&self.plan.name, "stopping: the guest's power button is pressed");
-        self.kill_at.get_or_insert(now + self.stop_timeout);
-        self.press_at = Some(now);
     }
 
     fn happened(&mut self, event: VmmEvent) {
@@ -423,11 +437,11 @@ impl Watch<'_> {
             VmmEvent::Panicked => Outcome::Panicked,
             VmmEvent::Terminated => return,
         };
-        self.found.get_or_insert(outcome);
+        self.found.get_or_insert(outcome.clone());
         // A server that ends now does so because of this.
         self.share_alarm = None;
         self.press_at = None;
-        self.kill_at = Some(Instant::now() + END_TIMEOUT);
+        self.kill_after(END_TIMEOUT, outcome);
         if !self.hypervisor.ends_with_guest() {
             self.vmm.terminate();
         }

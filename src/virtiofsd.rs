@@ -12,23 +12,23 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 
 use crate::boundary::Resolved;
-use crate::definition::exposes_definitions;
+use crate::definition::Exposure;
 use crate::manifest::{Plan, SharePlan};
 use crate::problem::{Problem, Problems};
-use crate::process::Process;
+use crate::process::{Identity, Process};
 use crate::runtime::{is_bound, remove_socket};
 use crate::tool::Tool;
 
 /// The descriptor number at which virtiofsd finds its socket.
 const SOCKET_FD: i32 = 3;
-/// Whom root serves the directories of root as, so that a guest's root is
-/// never the host's: the kernel's "nobody" (`/proc/sys/kernel/overflowuid`).
+/// Whom root serves the directories of root as: the kernel's "nobody" (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65534;
 /// How often to look whether a server is still there.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -84,8 +84,9 @@ pub fn open_unserved<'a>(
             served => break served,
         }
     };
+    let exposure = exposure(plan);
     for share in plan.shares.iter().filter(|share| wanted(&share.tag) && !is_served(share)) {
-        match open_share(plan, share) {
+        match open_share(plan, share, &exposure) {
             Ok(directory) => open.push(OpenShare { share, directory }),
             Err(problem) => problems.push(problem),
         }
@@ -93,7 +94,14 @@ pub fn open_unserved<'a>(
     if problems.has_errors() { Err(problems) } else { Ok(open) }
 }
 
-fn open_share(plan: &Plan, share: &SharePlan) -> Result<Resolved, Problem> {
+/// What none of the VM's shares may give its guest.
+fn exposure(plan: &Plan) -> Exposure {
+    let entries = plan.images.iter().map(|image| &image.entry);
+    let entries: Vec<_> = entries.chain(plan.shares.iter().map(|s| &s.entry)).map(PathBuf::from).collect();
+    Exposure::of(&plan.definition.boundary, &plan.definition.directory, &entries)
+}
+
+fn open_share(plan: &Plan, share: &SharePlan, exposure: &Exposure) -> Result<Resolved, Problem> {
     let boundary = &plan.definition.boundary;
     let relative = plan.relative(&share.entry);
     let shown = boundary.user_partition.join(&relative);
@@ -105,14 +113,8 @@ fn open_share(plan: &Plan, share: &SharePlan) -> Result<Resolved, Problem> {
             "make it lead to the directory to share",
         ));
     }
-    match exposes_definitions(boundary, &plan.definition.directory, &found) {
-        Some(why) => Err(Problem::error(
-            &shown,
-            format!("leads to {}, {why}: the guest could rewrite VM definitions", found.path.display()),
-            "share a directory of its own, apart from the VM directories",
-        )),
-        None => Ok(found),
-    }
+    exposure.check(&shown, &found)?;
+    Ok(found)
 }
 
 impl OpenShare<'_> {
@@ -132,24 +134,26 @@ impl OpenShare<'_> {
             UnixListener::bind(&socket).map_err(told(&format!("the socket {socket} cannot be made")))?;
         let program =
             plan.tool(Tool::Virtiofsd).ok_or_else(|| io::Error::other("the package names no virtiofsd"))?;
+        let identity = identity(&self.directory);
+        let user = identity.unwrap_or_else(|| Identity {
+            user: rustix::process::geteuid().as_raw(),
+            group: rustix::process::getegid().as_raw(),
+        });
         let mut command = Command::new(program);
         command
-            .args(arguments(
-                rustix::process::geteuid().as_raw(),
-                rustix::process::getegid().as_raw(),
-                &self.directory,
-            ))
+            .args(arguments(user))
             // Entered by the child before its descriptors are closed.
             .current_dir(format!("/proc/self/fd/{}", self.directory.fd.as_raw_fd()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let spawned = Process::spawn(command, vec![(OwnedFd::from(listener), SOCKET_FD)]);
+        let spawned = Process::spawn(command, vec![(OwnedFd::from(listener), SOCKET_FD)], identity);
         match spawned {
             Ok(process) => Ok(Server { tag, process, socket }),
             Err(error) => {
                 remove_socket(&socket);
-                Err(told(&format!("{} cannot be started", program.display()))(error))
+                let what = format!("{} cannot be started as user {}", program.display(), user.user);
+                Err(told(&what)(error))
             }
         }
     }
@@ -162,34 +166,34 @@ fn open_files() -> u64 {
     hard.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES)
 }
 
-/// virtiofsd's arguments, for a server that runs as `user` and `group`.
+/// The user whom a server runs as, if it is another than this process'.
 ///
-/// Whoever the guest says it is, files are used and made as one user of the
-/// host: the one who runs the VM, or the directory's owner if root does.
-fn arguments(user: u32, group: u32, directory: &Resolved) -> Vec<String> {
-    let mut arguments = vec![
+/// Whoever the guest says it is, files are used and made as one ordinary user of
+/// the host: the one who runs the VM or, when that is root, the directory's
+/// owner. virtiofsd's own translation of user ids is not enough for that: it
+/// changes who owns what is made, not what may be read, written and removed.
+fn identity(directory: &Resolved) -> Option<Identity> {
+    let ordinary = |id: u32| if id == 0 { NOBODY } else { id };
+    let (user, group) = (ordinary(directory.stat.st_uid), ordinary(directory.stat.st_gid));
+    rustix::process::geteuid().is_root().then_some(Identity { user, group })
+}
+
+/// virtiofsd's arguments, for a server that runs as `user`.
+fn arguments(user: Identity) -> Vec<String> {
+    // Inside the server's user namespace, its user is root.
+    let map = |id: u32| format!(":0:{id}:1:");
+    let squash = format!("squash-guest:0:0:{ALL_IDS}");
+    vec![
         format!("--fd={SOCKET_FD}"),
         "--shared-dir=.".to_owned(),
         "--sandbox=namespace".to_owned(),
         "--log-level=warn".to_owned(),
+        // They take a capability that the server does not have.
+        "--inode-file-handles=never".to_owned(),
         format!("--rlimit-nofile={}", open_files()),
-    ];
-    let mut both = |option: &str, uid: String, gid: String| {
-        arguments.push(format!("--{}={uid}", option.replace('*', "uid")));
-        arguments.push(format!("--{}={gid}", option.replace('*', "gid")));
-    };
-    let squash = |id: u32| format!("squash-guest:0:{id}:{ALL_IDS}");
-    if user == 0 {
-        let owner = |id: u32| if id == 0 { NOBODY } else { id };
-        let (uid, gid) = (owner(directory.stat.st_uid), owner(directory.stat.st_gid));
-        let show = |id: u32| format!("host:{id}:0:1");
-        both("translate-*", squash(uid), squash(gid));
-        both("translate-*", show(uid), show(gid));
-    } else {
-        // Inside the server's user namespace, its user is root.
-        let map = |id: u32| format!(":0:{id}:1:");
-        both("*-map", map(user), map(group));
-        both("translate-*", squash(0), squash(0));
-    }
-    arguments
+        format!("--uid-map={}", map(user.user)),
+        format!("--gid-map={}", map(user.group)),
+        format!("--translate-uid={squash}"),
+        format!("--translate-gid={squash}"),
+    ]
 }

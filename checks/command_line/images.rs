@@ -213,9 +213,9 @@ fn as_many_as_a_vm_can_have() {
         let vm = (0..count).fold(vm(&root), |vm, number| vm.image(format!("{number}.img"), b""));
         (run(&mut check(&vm.path)), vm.path.join("blk"))
     };
-    with(16).0.finds_nothing();
-    let (ran, path) = with(17);
-    ran.has_one_error(&path, "holds 17 disk images, a VM can have 16", "remove some");
+    with(12).0.finds_nothing();
+    let (ran, path) = with(13);
+    ran.has_one_error(&path, "holds 13 disk images, a VM can have 12", "remove some");
 }
 
 #[test]

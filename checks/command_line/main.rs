@@ -8,6 +8,7 @@ mod build;
 mod build_on_a_bad_disk;
 mod build_when_killed;
 mod check;
+mod exposure;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod images;

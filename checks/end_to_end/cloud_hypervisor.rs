@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::machine::{Place, Running, kill, part, program};
+use crate::machine::{Place, Running, kill, program};
 
 /// Events as Cloud Hypervisor writes them, one JSON object each, to descriptor 3.
 const EVENTS: &str = r#"
@@ -65,7 +65,7 @@ impl StandIns {
             .arg(&output)
             .args(["--tool", &self.script("cloud-hypervisor", &text)])
             .args(["--tool", &self.script("ch-remote", CH_REMOTE)])
-            .args(["--tool".to_owned(), format!("virtiofsd={}", part("VIRTIOFSD").display())])
+            .args(["--tool".to_owned(), format!("virtiofsd={}", self.place.virtiofsd().display())])
             .output()
             .unwrap();
         assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
@@ -150,4 +150,12 @@ fn the_vmm_is_killed() {
     let mut running = stand_ins.start(&package);
     kill(running.process("sleep"), "KILL");
     end(&stand_ins, running, 5, "cloud-hypervisor ended with signal: 9");
+}
+
+#[test]
+fn a_vmm_that_closes_its_events_and_lives_on_is_ended() {
+    let stand_ins = StandIns::new();
+    let package = stand_ins.build("exec 3>&-\nexec sleep 1000", false);
+    let running = stand_ins.start(&package);
+    end(&stand_ins, running, 5, "no events from the VMM: it closed its control socket");
 }

@@ -139,3 +139,92 @@ fn a_link_gives_the_client_its_interface() {
     assert!(running.shutdown().success());
     running.end().assert(0, "the guest powered off");
 }
+
+#[test]
+fn as_many_devices_as_a_vm_can_have() {
+    let place = Place::new();
+    let vm = place.vm("many");
+    let vm = (1..12).fold(vm, |vm, n| vm.image(format!("x{n:02}.img"), &[0; 512]));
+    let vm = (0..8).fold(vm, |vm, n| {
+        let name = format!("share{n}");
+        place.shared(&name);
+        vm.share(&name, format!("/ext/{name}"))
+    });
+    let mut providers = 0;
+    let vm = if is_root() {
+        providers = 4;
+        (0..4).fold(vm, |vm, n| vm.provider(&format!("net{n}")))
+    } else {
+        println!("SKIPPED as_many_devices_as_a_vm_can_have, its links: needs root for a network namespace");
+        vm
+    };
+    let package = place.build(&vm, &[]);
+    let run = place.run_directory("run");
+    let mut running = if providers > 0 {
+        let taps = fs::read_to_string(package.join("share/microvm/tap-interfaces")).unwrap();
+        let make = taps
+            .lines()
+            .map(|tap| format!("ip tuntap add dev {tap} mode tap vnet_hdr && "))
+            .collect::<String>();
+        let script = format!("mount -t sysfs sysfs /sys && {make} exec \"$0\"");
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--net", "--mount", "--", "sh", "-c", &script]).arg(package.join("bin/microvm-run"));
+        command.current_dir(&run);
+        Running::spawn(&package, &run, command)
+    } else {
+        Running::start(&package, &run)
+    };
+    running.wait_until_up();
+    let serial = running.serial.text();
+    assert!(serial.contains("guest: vdl ro=1 bytes=512\n"), "{serial}");
+    assert_eq!(serial.matches("guest: virtiofs virtio").count(), 8, "{serial}");
+    assert_eq!(serial.matches(" mac=0a:b3:ec:00:").count(), providers, "{serial}");
+    let mut shell = running.console();
+    assert_eq!(shell.run("mount-share share7 /mnt; cat /mnt/from-host"), "hello from the host");
+    drop(shell);
+    assert!(running.shutdown().success());
+    running.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn a_guests_root_is_an_ordinary_user_of_the_host() {
+    if !is_root() {
+        println!("SKIPPED a_guests_root_is_an_ordinary_user_of_the_host: needs root to be another user");
+        return;
+    }
+    let place = Place::new();
+    let shared = place.shared("home");
+    for (name, mode) in [("secret", 0o600), ("program", 0o755)] {
+        fs::write(shared.join(name), "of the host's root\n").unwrap();
+        fs::set_permissions(shared.join(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let of_root = place.shared("of-root");
+    std::os::unix::fs::chown(&of_root, Some(0), Some(0)).unwrap();
+    let vm = place.vm("guest-root").share("home", "/ext/home").share("of-root", "/ext/of-root");
+    let package = place.build(&vm, &[]);
+    let mut running = Running::start(&package, &place.run_directory("run"));
+    running.wait_until_up();
+    let mut shell = running.console();
+    shell.run("mount-share home /mnt; mount-share of-root /run/r");
+    for attack in [
+        "cat /mnt/secret",
+        "chmod 777 /mnt/secret",
+        "chown 0 /mnt/from-host && test -u /nonexistent",
+        "echo x >/mnt/program",
+        "chmod 4755 /mnt/program",
+        "mknod /mnt/null c 1 3",
+        "touch /run/r/new",
+    ] {
+        let said = shell.run(&format!("{attack} 2>&1; echo status $?"));
+        assert!(!said.ends_with("status 0"), "{attack}: {said}");
+        assert!(!said.contains("of the host's root"), "{attack}: {said}");
+    }
+    assert_eq!(shell.run("cp /bin/busybox /mnt/mine && chmod 4755 /mnt/mine && echo made"), "made");
+    drop(shell);
+    let mine = fs::metadata(shared.join("mine")).unwrap();
+    assert_eq!((mine.uid(), mine.gid()), (GUEST_USER, GUEST_USER));
+    assert_eq!(fs::read_to_string(shared.join("program")).unwrap(), "of the host's root\n");
+    assert_eq!(fs::metadata(shared.join("secret")).unwrap().mode() & 0o7777, 0o600);
+    assert!(running.shutdown().success());
+    running.end().assert(0, "the guest powered off");
+}

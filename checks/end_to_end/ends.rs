@@ -3,11 +3,12 @@
 
 //! How a VM's run ends, when the guest or its user ends it.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::machine::{Place, Running};
+use crate::machine::{Place, Running, kill, names, wait_for};
 
 #[test]
 fn the_guest_powers_off() {
@@ -60,7 +61,7 @@ fn the_guest_panics() {
 fn every_signal_to_stop_presses_the_power_button() {
     let place = Place::new();
     let package = place.build(&place.vm("signals"), &[]);
-    for signal in ["TERM", "INT", "HUP"] {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let mut running = Running::start(&package, &place.run_directory(signal));
         running.wait_until_up();
         running.signal(signal);
@@ -156,5 +157,90 @@ fn systemd_is_told_when_the_vm_runs() {
     running.wait_until_up();
     running.signal("TERM");
     assert!(receive().contains("STOPPING=1"));
+    running.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_the_vm() {
+    let place = Place::new();
+    let package = place.build(&place.vm("unread"), &[]);
+    let run = place.run_directory("run");
+    let (_unread, pipe) = std::io::pipe().unwrap();
+    let mut child = Command::new(package.join("bin/microvm-run"))
+        .args(["--stop-timeout", "3"])
+        .current_dir(&run)
+        .stdout(pipe.try_clone().unwrap())
+        .stderr(pipe)
+        .spawn()
+        .unwrap();
+    wait_for("the console", || run.join("unread.console.sock").exists().then_some(()));
+    let mut console = wait_for("a guest that answers", || {
+        let mut console = Command::new(package.join("bin/microvm-console"))
+            .current_dir(&run)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut input = console.stdin.take().unwrap();
+        input.write_all(b"echo up; while :; do printf aaaaaaaaaaaaaaaa; done >/dev/console\n").unwrap();
+        let mut answer = [0; 64];
+        std::thread::sleep(Duration::from_secs(2));
+        (console.stdout.as_mut().unwrap().read(&mut answer).unwrap() > 0).then_some(console)
+    });
+    // The pipe and all buffers on the way are full by then.
+    std::thread::sleep(Duration::from_secs(2));
+    kill(child.id(), "TERM");
+    let status = wait_for("the end of the supervisor", || child.try_wait().unwrap());
+    let _ = console.kill().and_then(|()| console.wait());
+    assert_eq!(status.code(), Some(8), "{status}");
+    assert_eq!(names(&run), [""; 0]);
+}
+
+#[test]
+fn a_time_out_that_makes_no_sense_is_refused() {
+    let place = Place::new();
+    let package = place.build(&place.vm("for-ever"), &[]);
+    let run = place.run_directory("run");
+    for (script, option) in [("microvm-run", "--stop-timeout"), ("microvm-shutdown", "--timeout")] {
+        let ended = Running::script(&package, script, &run, &[option, "18446744073709551615"]).end();
+        assert!(ended.messages.contains("18446744073709551615 is not in 0..=31536000"), "{}", ended.messages);
+    }
+}
+
+#[test]
+fn one_console_at_a_time_and_the_terminal_is_restored() {
+    let place = Place::new();
+    let package = place.build(&place.vm("terminal"), &[]);
+    let run = place.run_directory("run");
+    let mut running = Running::start(&package, &run);
+    running.wait_until_up();
+    let mut shell = running.console();
+    shell.run("true");
+    let second = Command::new(package.join("bin/microvm-console")).current_dir(&run).output().unwrap();
+    assert_eq!(second.status.code(), Some(3));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("somebody is attached to the console of terminal already"), "{said}");
+    // More than a pipe's reader takes at once.
+    let lines = format!("n=$((n + 1)) # {}\n", "x".repeat(150)).repeat(60);
+    assert_eq!(shell.run(&format!("n=0\n{lines}echo $n")), "60");
+    drop(shell);
+    // On a real terminal, ended by a signal.
+    let attach = "before=$(stty -g); (sleep 1; pkill -TERM -f \"vm console --package $0\") & \"$0\"; \
+                  after=$(stty -g); [ \"$before\" = \"$after\" ] && echo the same || echo \"$before $after\"";
+    let output = Command::new("script")
+        .args([
+            "-qec",
+            &format!("sh -c '{attach}' {}", package.join("bin/microvm-console").display()),
+            "/dev/null",
+        ])
+        .current_dir(&run)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("Ctrl-] detaches"), "{shown}");
+    assert!(shown.contains("the same"), "{shown}");
+    running.signal("TERM");
     running.end().assert(0, "the guest powered off");
 }

@@ -88,9 +88,21 @@ impl Place {
         path
     }
 
+    /// virtiofsd where also an ordinary user, as whom it runs, can execute it.
+    pub fn virtiofsd(&self) -> PathBuf {
+        let virtiofsd = self.dir.path().join("virtiofsd");
+        if !virtiofsd.exists() {
+            fs::copy(part("VIRTIOFSD"), &virtiofsd).unwrap();
+            fs::set_permissions(&virtiofsd, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        virtiofsd
+    }
+
     /// Builds the package of a VM for QEMU with TCG.
     pub fn build(&self, vm: &VmDirectory, more: &[&str]) -> PathBuf {
-        let output = self.dir.path().join(vm.path.file_name().unwrap()).with_extension("package");
+        let virtiofsd = self.virtiofsd();
+        let name = vm.path.file_name().unwrap().to_str().unwrap();
+        let output = self.dir.path().join(format!("{name}.package"));
         let result = Command::new(program())
             .arg("build")
             .arg(&vm.path)
@@ -98,7 +110,7 @@ impl Place {
             .arg(&output)
             .args(["--hypervisor", "qemu", "--accel", "tcg", "--memory", "128"])
             .args(["--tool".to_owned(), format!("qemu-system-x86_64={}", part("QEMU").display())])
-            .args(["--tool".to_owned(), format!("virtiofsd={}", part("VIRTIOFSD").display())])
+            .args(["--tool".to_owned(), format!("virtiofsd={}", virtiofsd.display())])
             .args(more)
             .output()
             .unwrap();
@@ -335,7 +347,7 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        kill(self.child.id(), "TERM");
         let _ = self.child.wait();
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::process::Command;
 
-use crate::machine::{GUEST_USER, Place, Running, is_root, names, part, program, wait_for};
+use crate::machine::{GUEST_USER, Place, Running, is_root, names, program, wait_for};
 
 #[test]
 fn two_vms_in_one_directory_do_not_disturb_each_other() {
@@ -88,14 +88,13 @@ fn an_ordinary_user_needs_no_set_up() {
     }
     let place = Place::new();
     // Where that user can execute them.
-    for (from, to) in [(program(), "microvm-spectrum"), (&part("VIRTIOFSD"), "virtiofsd")] {
-        fs::copy(from, place.dir.path().join(to)).unwrap();
-        fs::set_permissions(place.dir.path().join(to), fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let own = place.dir.path().join("microvm-spectrum");
+    fs::copy(program(), &own).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
     let shared = place.shared("home");
     let vm = place.vm("user").share("home", "/ext/home");
-    let tool = |name: &str| format!("{name}={}", place.dir.path().join(name).display());
-    let package = place.build(&vm, &["--tool", &tool("microvm-spectrum"), "--tool", &tool("virtiofsd")]);
+    let tool = format!("microvm-spectrum={}", own.display());
+    let package = place.build(&vm, &["--tool", &tool]);
     let run = place.run_directory("run");
     chown(&run, Some(GUEST_USER), Some(GUEST_USER)).unwrap();
     let id = GUEST_USER.to_string();
@@ -118,6 +117,60 @@ fn an_ordinary_user_needs_no_set_up() {
     );
     drop(shell);
     assert_eq!(fs::metadata(shared.join("new")).unwrap().uid(), GUEST_USER);
+    running.signal("TERM");
+    running.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn names_that_contain_each_other_do_not_collide() {
+    let place = Place::new();
+    let run = place.run_directory("run");
+    let packages = ["tw", "tw.control"].map(|name| place.build(&place.vm(name), &[]));
+    let mut vms = packages.each_ref().map(|package| Running::start(package, &run));
+    vms.iter_mut().for_each(Running::wait_until_up);
+    for vm in &vms {
+        assert!(vm.shutdown().success());
+    }
+    for vm in vms {
+        vm.end().assert(0, "the guest powered off");
+    }
+}
+
+#[test]
+fn another_users_server_is_not_trusted() {
+    if !is_root() {
+        println!("SKIPPED another_users_server_is_not_trusted: needs root to be two users");
+        return;
+    }
+    let place = Place::new();
+    place.shared("home");
+    let package = place.build(&place.vm("foreign").share("home", "/ext/home"), &[]);
+    let run = place.run_directory("run");
+    let socket = run.join("foreign.virtiofs-0.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    chown(&socket, Some(GUEST_USER), Some(GUEST_USER)).unwrap();
+    let mut ended = Running::start(&package, &run).end();
+    ended.files.retain(|file| !file.contains("virtiofs"));
+    ended.assert(3, "belongs to another user");
+}
+
+#[test]
+fn the_callers_open_files_stay_its_own() {
+    let place = Place::new();
+    let package = place.build(&place.vm("files"), &[]);
+    let run = place.run_directory("run");
+    let secret = place.dir.path().join("secret");
+    fs::write(&secret, "").unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 7<\"$1\"; exec \"$0\""]).arg(package.join("bin/microvm-run")).arg(&secret);
+    command.current_dir(&run);
+    let mut running = Running::spawn(&package, &run, command);
+    running.wait_until_up();
+    let open = |pid: u32| -> Vec<_> {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        files.filter_map(|file| fs::read_link(file.unwrap().path()).ok()).collect()
+    };
+    assert!(!open(running.process("qemu-system")).contains(&secret));
     running.signal("TERM");
     running.end().assert(0, "the guest powered off");
 }

@@ -4,16 +4,17 @@
 //! `microvm-spectrum build`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::{Exit, LocationArgs, host_architecture, read_definition, report};
 use crate::architecture::Architecture;
 use crate::hypervisor::kvm_probe;
-use crate::manifest::{Accelerator, HypervisorName};
+use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::package::{Package, WriteError};
 use crate::plan::{self, Choices};
+use crate::problem::Problem;
 use crate::tool::{self, Tool, ToolError};
 
 #[derive(Debug, Args)]
@@ -97,6 +98,9 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         None => Err(plan::check_choices(&choices, &args.directory)),
     };
     let plan = plan.map_err(|more| problems.extend(more.into_sorted())).ok();
+    if let Some(plan) = &plan {
+        problems.extend(output_in_share(&args.output, plan));
+    }
     let refused = problems.has_errors();
     report::to_stderr(&problems.into_sorted());
     let Some(plan) = plan.filter(|_| !refused) else {
@@ -104,7 +108,12 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         return Exit::Input;
     };
     match Package::of(&plan).write(&args.output, args.force) {
-        Ok(()) => Exit::Fine,
+        Ok(None) => Exit::Fine,
+        Ok(Some(left)) => {
+            let left = crate::printable::printable(left);
+            report::line(&format!("the package that was replaced cannot be removed and is now {left}"));
+            Exit::Fine
+        }
         Err(error) => {
             let (help, exit) = match &error {
                 WriteError::Exists(_) => ("; --force replaces it", Exit::Input),
@@ -116,6 +125,21 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
             exit
         }
     }
+}
+
+/// The problem of a package that the VM's own guest could rewrite.
+fn output_in_share(output: &Path, plan: &Plan) -> Option<Problem> {
+    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent.canonicalize().ok()?;
+    let share = plan.shares.iter().find(|share| parent.starts_with(&share.source))?;
+    Some(Problem::error(
+        output,
+        format!(
+            "lies in {}, which is shared with the guest: it could rewrite what the host executes",
+            share.source
+        ),
+        "choose an output outside of shared directories",
+    ))
 }
 
 fn find_tools(args: &BuildArgs) -> BTreeMap<Tool, PathBuf> {

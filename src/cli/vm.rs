@@ -16,6 +16,7 @@ use crate::console::{self, DETACH_KEY, Detached};
 use crate::manifest::Plan;
 use crate::package;
 use crate::printable::printable;
+use crate::process;
 use crate::runtime::{Lock, SocketNames};
 use crate::supervisor::{self, DEFAULT_STOP_TIMEOUT, Outcome};
 
@@ -47,7 +48,7 @@ enum VmVerb {
         #[command(flatten)]
         package: PackageArgs,
         /// How long the guest gets to power off before it is killed, in seconds
-        #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_TIMEOUT.as_secs())]
+        #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_TIMEOUT.as_secs(), value_parser = seconds())]
         stop_timeout: u64,
     },
     /// Press the power button and wait until the VM has ended (bin/microvm-shutdown)
@@ -55,7 +56,7 @@ enum VmVerb {
         #[command(flatten)]
         package: PackageArgs,
         /// How long to wait, in seconds
-        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = seconds())]
         timeout: u64,
     },
     /// Attach to the VM's console, Ctrl-] detaches (bin/microvm-console)
@@ -70,7 +71,13 @@ enum VmVerb {
     },
 }
 
+/// Up to a year: longer ones make no sense, and the clock ends somewhere.
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=365 * 24 * 60 * 60)
+}
+
 pub(super) fn run(args: &VmArgs) -> ExitCode {
+    process::keep_descriptors();
     // Sockets and locks are for this user alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let (VmVerb::Run { package, .. }
@@ -131,6 +138,18 @@ fn attach_console(plan: &Plan) -> Exit {
         report::line(&format!("{} does not run in this directory", plan.name));
         return Exit::Input;
     }
+    // Two readers would share the guest's output between them.
+    let _lock = match Lock::try_take(&sockets.console_lock()) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            report::line(&format!("somebody is attached to the console of {} already", plan.name));
+            return Exit::Host;
+        }
+        Err(error) => {
+            report::line(&format!("the console of {} cannot be locked: {error}", plan.name));
+            return Exit::Host;
+        }
+    };
     let opened = plan.hypervisor.implementation().open_console(plan, &sockets, EXCHANGE_TIMEOUT);
     if rustix::termios::isatty(rustix::stdio::stdin()) && opened.is_ok() {
         debug_assert_eq!(DETACH_KEY, b']' - 0x40);
@@ -142,7 +161,7 @@ fn attach_console(plan: &Plan) -> Exit {
             report::line("detached");
             Exit::Fine
         }
-        Ok(Detached::ByGuest) => Exit::Fine,
+        Ok(Detached::ByGuest | Detached::BySignal) => Exit::Fine,
         Err(error) => {
             report::line(&printable(format!("the console of {}: {error}", plan.name)));
             Exit::Host
@@ -159,7 +178,8 @@ fn serve_shares(plan: &Plan) -> ExitCode {
 
 /// Says how a run ended, and passes its status on.
 fn end_with(plan: &Plan, outcome: &Outcome) -> ExitCode {
-    report::to_stderr(&outcome.problems());
-    report::line(&format!("{}: {outcome}", plan.name));
+    let mut lines: Vec<_> = outcome.problems().iter().map(ToString::to_string).collect();
+    lines.push(format!("microvm-spectrum: {}: {outcome}", plan.name));
+    supervisor::say_last(&lines.join("\n"));
     ExitCode::from(outcome.status())
 }

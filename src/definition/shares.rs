@@ -4,14 +4,12 @@
 //! `shared-dirs/<tag>/dir`: the directories shared with the guest.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType};
 
-use super::location::DATA_DIRECTORY;
+use super::exposure::Exposure;
 use super::{Image, MAX_SHARES, Reader, Share, describe, text};
-use crate::boundary::{Boundary, Resolved};
 
 const DIRECTORY: &str = "shared-dirs";
 /// The longest virtio-fs tag, in bytes (Virtual I/O Device specification 1.2,
@@ -32,25 +30,14 @@ impl Reader<'_> {
             );
             return Vec::new();
         }
-        let shares: Vec<_> = tags.iter().filter_map(|tag| self.share(tag)).collect();
-        for share in &shares {
-            for image in images {
-                if Path::new(&image.path).starts_with(&share.source) {
-                    self.problems.note(
-                        self.shown(&share.entry),
-                        format!(
-                            "holds the disk image {}, which the guest can overwrite this way",
-                            image.path
-                        ),
-                        "keep images out of shared directories",
-                    );
-                }
-            }
-        }
-        shares
+        let entries = images.iter().map(|image| PathBuf::from(&image.entry));
+        let links = tags.iter().map(|tag| Path::new(DIRECTORY).join(tag).join("dir"));
+        let entries: Vec<_> = entries.chain(links).collect();
+        let exposure = Exposure::of(self.boundary(), &self.location.relative, &entries);
+        tags.iter().filter_map(|tag| self.share(tag, &exposure)).collect()
     }
 
-    fn share(&mut self, tag: &OsStr) -> Option<Share> {
+    fn share(&mut self, tag: &OsStr, exposure: &Exposure) -> Option<Share> {
         let parent = Path::new(DIRECTORY).join(tag);
         let entry = parent.join("dir");
         let tag = match text::usable(tag) {
@@ -109,12 +96,8 @@ impl Reader<'_> {
             );
             return None;
         }
-        if let Some(why) = exposes_definitions(self.boundary(), &self.location.relative, &found) {
-            self.problems.error(
-                self.shown(&entry),
-                format!("leads to {}, {why}: the guest could rewrite VM definitions", found.path.display()),
-                "share a directory of its own, apart from the VM directories",
-            );
+        if let Err(problem) = exposure.check(&self.shown(&entry), &found) {
+            self.problems.push(problem);
             return None;
         }
         let source = match text::usable(found.path.as_os_str()) {
@@ -140,70 +123,4 @@ impl Reader<'_> {
         rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
-}
-
-/// Why sharing this directory would hand VM definitions to the guest.
-///
-/// `relative` is the VM directory's path beneath the user partition, or empty.
-/// The same question is asked again when the VM starts.
-pub fn exposes_definitions(boundary: &Boundary, relative: &Path, share: &Resolved) -> Option<String> {
-    let contains = |inner: &Resolved| ancestors(inner.fd.as_fd()).iter().any(|a| same(a, &share.stat));
-    let within = |outer: &Resolved| ancestors(share.fd.as_fd()).iter().any(|a| same(a, &outer.stat));
-    // As the path tells it: also for partitions that this reading knows nothing of.
-    let names: Vec<_> = share.path.components().map(|c| c.as_os_str()).collect();
-    if names.windows(2).any(|pair| pair == ["svc", "data"]) {
-        return Some(format!("which lies within a {DATA_DIRECTORY}"));
-    }
-    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    if rustix::fs::openat(&share.fd, DATA_DIRECTORY, directory, Mode::empty()).is_ok() {
-        return Some(format!("which contains {DATA_DIRECTORY}"));
-    }
-    // As the file system tells it: whatever links and mounts there are.
-    if let Ok(data) = boundary.resolve(Path::new(DATA_DIRECTORY)) {
-        if contains(&data) {
-            return Some(format!("which contains {DATA_DIRECTORY}"));
-        }
-        if within(&data) {
-            return Some(format!("which lies within {DATA_DIRECTORY}"));
-        }
-    }
-    // The VM directory itself, wherever it is.
-    let alone = relative.as_os_str().is_empty();
-    if let Ok(directory) = boundary.resolve(relative) {
-        if contains(&directory) {
-            return Some("which contains the VM directory".to_owned());
-        }
-        if !alone && within(&directory) {
-            return Some("which lies within the VM directory".to_owned());
-        }
-    }
-    for own in ["blk", "providers", DIRECTORY] {
-        if let Ok(own_directory) = boundary.resolve(&relative.join(own))
-            && within(&own_directory)
-        {
-            return Some(format!("which lies within the VM directory's {own}"));
-        }
-    }
-    None
-}
-
-fn same(a: &Stat, b: &Stat) -> bool {
-    (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
-}
-
-/// The directory itself and all that it lies in, up to the root.
-fn ancestors(directory: BorrowedFd<'_>) -> Vec<Stat> {
-    let mut found: Vec<Stat> = Vec::new();
-    let mut here = directory.try_clone_to_owned().ok();
-    while let Some(fd) = here.take() {
-        let Ok(stat) = rustix::fs::fstat(&fd) else { break };
-        if found.last().is_some_and(|last| same(last, &stat)) || found.len() > 4096 {
-            break;
-        }
-        found.push(stat);
-        here =
-            rustix::fs::openat(&fd, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .ok();
-    }
-    found
 }

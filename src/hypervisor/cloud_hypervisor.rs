@@ -16,6 +16,7 @@ use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -146,11 +147,7 @@ impl Hypervisor for CloudHypervisor {
         let path =
             path.ok_or_else(|| io::Error::other("Cloud Hypervisor names no terminal for the console"))?;
         let flags = OFlags::NOCTTY.bits().cast_signed();
-        let terminal = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
-        // Two readers would share the guest's output between them.
-        rustix::fs::flock(&terminal, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "somebody else is attached"))?;
-        Ok(Console(terminal.into()))
+        Ok(Console(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?.into()))
     }
 }
 
@@ -173,8 +170,10 @@ impl Remote {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let readers =
-            [child.stdout.take().map(read_in_background), child.stderr.take().map(read_in_background)];
+        let readers = [
+            child.stdout.take().map(read_in_background).transpose()?,
+            child.stderr.take().map(read_in_background).transpose()?,
+        ];
         let deadline = Instant::now() + timeout;
         let status = loop {
             match child.try_wait()? {
@@ -197,8 +196,8 @@ impl Remote {
     }
 }
 
-fn read_in_background(mut pipe: impl io::Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
+fn read_in_background(mut pipe: impl io::Read + Send + 'static) -> io::Result<JoinHandle<Vec<u8>>> {
+    std::thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         let _ = pipe.read_to_end(&mut bytes);
         bytes

@@ -136,7 +136,7 @@ impl Hypervisor for Qemu {
         _events: Option<File>,
         deadline: Instant,
     ) -> io::Result<Attached> {
-        let client = qmp::Client::connect(&sockets.supervisor(), deadline)?;
+        let client = qmp::Client::connect_to_starting(&sockets.supervisor(), deadline)?;
         let control = client.writer()?;
         Ok(Attached { events: Box::new(QmpEvents(client)), control: Box::new(QmpControl(control)) })
     }

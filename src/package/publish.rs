@@ -50,7 +50,8 @@ impl Drop for Temporary {
     }
 }
 
-pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<(), WriteError> {
+/// Returns what could not be removed of the package that was replaced.
+pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<Option<PathBuf>, WriteError> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |error| WriteError::Io { path, error }
@@ -83,7 +84,12 @@ pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<(
         result => result,
     };
     renamed.map_err(|e| at(output)(e.into()))?;
-    rustix::fs::fsync(&parent_fd).map_err(|e| at(parent)(e.into()))
+    rustix::fs::fsync(&parent_fd).map_err(|e| at(parent)(e.into()))?;
+    let left = match std::fs::remove_dir_all(&temporary.0) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Some(temporary.0.clone()),
+        _ => None,
+    };
+    Ok(left)
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {

@@ -5,18 +5,65 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::name::VmName;
 use crate::printable::{StreamFilter, printable};
+use crate::process::in_background;
 
 /// The longest line of a helper that is passed on at once, in bytes.
 const MAX_LINE_BYTES: u64 = 4096;
 
+/// How many messages wait for a reader of standard error before more are lost.
+const MAX_WAITING: usize = 1024;
+/// How long the last messages may wait for a reader.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the thread that prints is told.
+enum Message {
+    Line(String),
+    Flush(Sender<()>),
+}
+
+/// The one thread that writes to standard error. It may block there, when
+/// nobody reads; those who have something to say never wait for it.
+static PRINTER: LazyLock<Option<SyncSender<Message>>> = LazyLock::new(|| {
+    let (sender, messages) = sync_channel(MAX_WAITING);
+    let print = move || {
+        for message in messages {
+            match message {
+                // There is nobody left to tell if this fails.
+                Message::Line(line) => drop(writeln!(io::stderr(), "{line}")),
+                Message::Flush(done) => drop(done.send(())),
+            }
+        }
+    };
+    in_background(print).ok().map(|()| sender)
+});
+
+fn print_line(line: String) {
+    if let Some(printer) = &*PRINTER {
+        let _ = printer.try_send(Message::Line(line));
+    }
+}
+
 /// Says something about the VM, on standard error.
 pub(super) fn say(name: &VmName, text: &str) {
-    // There is nobody left to tell if this fails.
-    let _ = writeln!(io::stderr(), "microvm-spectrum: {name}: {}", printable(text));
+    print_line(format!("microvm-spectrum: {name}: {}", printable(text)));
+}
+
+/// Prints the last words, lines that are printable, after all that was said
+/// before; gives up when nobody takes them.
+pub fn say_last(lines: &str) {
+    print_line(lines.to_owned());
+    if let Some(printer) = &*PRINTER {
+        let (done, wait) = channel();
+        if printer.try_send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(LAST_WORDS_TIMEOUT);
+        }
+    }
 }
 
 /// The last line that a helper printed.
@@ -37,8 +84,8 @@ impl LastLine {
 ///
 /// Keeps reading when nobody takes it any more: a guest must not hang because
 /// its log has no reader.
-pub(super) fn pass_serial(mut pipe: File, ended: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(move || {
+pub(super) fn pass_serial(mut pipe: File, ended: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    in_background(move || {
         let mut filter = StreamFilter::default();
         let mut buffer = [0; 8192];
         loop {
@@ -52,7 +99,7 @@ pub(super) fn pass_serial(mut pipe: File, ended: impl FnOnce() + Send + 'static)
         }
         print(&filter.finish());
         ended();
-    });
+    })
 }
 
 fn print(text: &str) {
@@ -69,8 +116,13 @@ fn is_no_last_word(line: &str) -> bool {
 }
 
 /// Passes a helper's messages to standard error, a line at a time, with `who` before.
-pub(super) fn pass_lines(pipe: File, who: String, last: LastLine, ended: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(move || {
+pub(super) fn pass_lines(
+    pipe: File,
+    who: String,
+    last: LastLine,
+    ended: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    in_background(move || {
         let mut reader = BufReader::new(pipe);
         let mut line = Vec::new();
         while reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).is_ok_and(|length| length > 0)
@@ -78,7 +130,7 @@ pub(super) fn pass_lines(pipe: File, who: String, last: LastLine, ended: impl Fn
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             if !text.is_empty() {
                 let text = printable(&text);
-                let _ = writeln!(io::stderr(), "{who}: {text}");
+                print_line(format!("{who}: {text}"));
                 if !is_no_last_word(&text) {
                     last.set(text);
                 }
@@ -86,5 +138,5 @@ pub(super) fn pass_lines(pipe: File, who: String, last: LastLine, ended: impl Fn
             line.clear();
         }
         ended();
-    });
+    })
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use super::output::{self, LastLine};
-use super::{Outcome, notify, on_signal};
+use super::{Outcome, no_thread, notify, on_signal};
 use crate::manifest::Plan;
-use crate::runtime::{Lock, SocketNames};
+use crate::runtime::{Lock, SocketNames, is_foreign};
 use crate::virtiofsd::{self, Server};
 
 /// How often to look whether a VM that left its servers still runs.
@@ -29,15 +29,20 @@ pub(super) fn start(
     patience: Duration,
     ended: impl Fn(String, io::Result<ExitStatus>) + Clone + Send + 'static,
 ) -> Result<Vec<Server>, Outcome> {
+    if let Some(share) = plan.shares.iter().find(|share| is_foreign(&share.socket)) {
+        let why = format!("the socket {} of the share '{}' belongs to another user", share.socket, share.tag);
+        return Err(Outcome::HostFailed(why));
+    }
     let shares = virtiofsd::open_unserved(plan, wanted, patience).map_err(Outcome::InputRefused)?;
     let mut servers = Vec::new();
     for share in shares {
         let mut server = share.serve(plan).map_err(|error| Outcome::HostFailed(error.to_string()))?;
         if let Some(pipe) = server.process.take_stderr() {
-            output::pass_lines(pipe, format!("{}: virtiofsd", plan.name), LastLine::default(), || {});
+            let who = format!("{}: virtiofsd", plan.name);
+            output::pass_lines(pipe, who, LastLine::default(), || {}).map_err(no_thread)?;
         }
         let (ended, tag) = (ended.clone(), server.tag.clone());
-        server.process.on_end(move |status| ended(tag, status));
+        server.process.on_end(move |status| ended(tag, status)).map_err(no_thread)?;
         servers.push(server);
     }
     Ok(servers)

@@ -40,8 +40,8 @@ pub(super) struct Event {
 }
 
 impl Client {
-    /// Connects, waiting for the socket to appear, and takes the greeting.
-    pub fn connect(path: &str, deadline: Instant) -> io::Result<Self> {
+    /// Connects to a VMM that is starting, waiting for its socket to appear.
+    pub fn connect_to_starting(path: &str, deadline: Instant) -> io::Result<Self> {
         let stream = loop {
             match UnixStream::connect(path) {
                 Ok(stream) => break stream,
@@ -54,6 +54,16 @@ impl Client {
                 Err(error) => return Err(error),
             }
         };
+        Self::greet(stream, deadline)
+    }
+
+    /// Connects to a VMM that runs.
+    pub fn connect(path: &str, deadline: Instant) -> io::Result<Self> {
+        Self::greet(UnixStream::connect(path)?, deadline)
+    }
+
+    /// Takes the greeting.
+    fn greet(stream: UnixStream, deadline: Instant) -> io::Result<Self> {
         let mut client = Self { stream, received: Vec::new(), events: VecDeque::new() };
         loop {
             let line = client.line(Some(deadline))?.ok_or_else(gone)?;
@@ -204,7 +214,11 @@ mod tests {
         let (_dir, path, _thread) = serve(&["{\"QMP\"", ""]);
         let error = Client::connect(&path, soon()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(Client::connect("/nonexistent", soon()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let begun = Instant::now();
+        for connect in [Client::connect, Client::connect_to_starting] {
+            assert_eq!(connect("/nonexistent", soon()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(400), "the second one waits");
     }
 
     #[test]

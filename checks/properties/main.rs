@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Property tests: whatever a VM directory holds, it is refused or means
+//! exactly what it says.
+//!
+//! | module | property |
+//! |---|---|
+//! | [`arguments`] | a directory is refused for what is wrong with it, or a stand-in VMM gets exactly the intended argument vector, for both hypervisors |
+//! | [`real_qemu`] | QEMU itself opens the intended files and character devices, and nothing more |
+//! | [`robustness`] | no manifest, kernel or special file makes the program panic or wait |
+//!
+//! What is intended is decided by the test alone, from what it put into the
+//! directory ([`directory`], [`vector`]), never by the code that it tests.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `MICROVM_SPECTRUM_CASES` | directories of [`arguments`] | 20000 |
+//! | `MICROVM_SPECTRUM_STAND_IN_EVERY` | of how many accepted ones one is executed | 4 |
+//! | `MICROVM_SPECTRUM_QEMU_CASES` | directories of [`real_qemu`] | 200 |
+//!
+//! RECORD
+
+mod arguments;
+mod directory;
+#[path = "../fixture/mod.rs"]
+mod fixture;
+mod names;
+mod real_qemu;
+mod robustness;
+mod support;
+mod vector;
