@@ -165,8 +165,22 @@ impl Reader<'_> {
         self.boundary().resolve(&self.location.relative.join(entry))
     }
 
-    fn unresolved(&mut self, entry: impl AsRef<Path>, error: &ResolveError) {
-        self.problems.push(error.problem(&self.shown(entry)));
+    /// Follows an entry to what must be there; `None` after reporting what is not.
+    fn find(&mut self, entry: impl AsRef<Path>, wanted: FileType, remedy: &str) -> Option<Resolved> {
+        let shown = self.shown(&entry);
+        match self.resolve(&entry) {
+            Ok(found) if found.file_type() == wanted => Some(found),
+            Ok(found) => {
+                let verb = if found.path == shown { "is" } else { "leads to" };
+                let cause = format!("{verb} {}, not {}", describe(found.file_type()), describe(wanted));
+                self.problems.error(shown, cause, remedy);
+                None
+            }
+            Err(error) => {
+                self.problems.push(error.problem(&shown));
+                None
+            }
+        }
     }
 
     fn unreadable(&mut self, entry: impl AsRef<Path>, error: &io::Error) {
@@ -180,21 +194,7 @@ impl Reader<'_> {
     /// The sorted names in a directory; `None` after reporting why there are none.
     fn directory(&mut self, entry: impl AsRef<Path>) -> Option<Vec<Entry>> {
         let entry = entry.as_ref();
-        let found = match self.resolve(entry) {
-            Ok(found) => found,
-            Err(error) => {
-                self.unresolved(entry, &error);
-                return None;
-            }
-        };
-        if found.file_type() != FileType::Directory {
-            self.problems.error(
-                self.shown(entry),
-                format!("is {}, not a directory", describe(found.file_type())),
-                "replace it by a directory",
-            );
-            return None;
-        }
+        let found = self.find(entry, FileType::Directory, "replace it by a directory")?;
         match found.open_directory().and_then(list) {
             Ok(entries) => Some(entries),
             Err(error) => {

@@ -119,6 +119,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             choices.hypervisor.implementation().tools(choices.architecture).contains(tool)
                 || **tool == Tool::MicrovmSpectrum
                 || (**tool == Tool::Virtiofsd && !definition.shares.is_empty())
+                || (**tool == Tool::Ip && !definition.network_providers.is_empty())
         })
         .map(|(tool, path)| (*tool, path.clone()))
         .collect();

@@ -35,6 +35,7 @@ use crate::printable::printable;
 use crate::problem::{Problem, Problems};
 use crate::process::{Inherited, Process, in_background};
 use crate::runtime::{Lock, SocketNames, remove_socket};
+use crate::tool::Tool;
 use crate::virtiofsd::Server;
 use files::OpenFiles;
 use output::{LastLine, say};
@@ -137,6 +138,9 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
         patience,
         move |tag, status| drop(ended.send(Wake::ServerEnded(tag, status))),
     )?;
+    if rustix::process::geteuid().is_root() {
+        say(&plan.name, "the virtual machine monitor runs as root here: better run it as a user of its own");
+    }
     let hypervisor = plan.hypervisor.implementation();
     let last_words = LastLine::default();
     let vmm = start_vmm(plan, hypervisor, files, &runtime.sockets, &sender, &last_words)?;
@@ -181,6 +185,7 @@ fn no_thread(error: io::Error) -> Outcome {
 
 fn check_taps(plan: &Plan) -> Result<(), Outcome> {
     let user = rustix::process::geteuid().as_raw();
+    let ip = plan.tool(Tool::Ip).map_or(Tool::Ip.as_str().into(), printable);
     let mut problems = Problems::default();
     for interface in &plan.interfaces {
         let path = std::path::Path::new("/sys/class/net").join(&interface.tap);
@@ -192,7 +197,7 @@ fn check_taps(plan: &Plan) -> Result<(), Outcome> {
                     interface.tap, interface.provider
                 ),
                 format!(
-                    "make it, as root: ip tuntap add dev {0} mode tap vnet_hdr user {user} && ip link set dev {0} up",
+                    "make it, as root: {ip} tuntap add dev {0} mode tap vnet_hdr user {user} && {ip} link set dev {0} up",
                     interface.tap
                 ),
             ));

@@ -23,6 +23,9 @@ pub enum Tool {
     /// Cloud Hypervisor.
     #[serde(rename = "cloud-hypervisor")]
     CloudHypervisor,
+    /// The tool of iproute2, for tap interfaces.
+    #[serde(rename = "ip")]
+    Ip,
     /// This program, which the package's scripts call.
     #[serde(rename = "microvm-spectrum")]
     MicrovmSpectrum,
@@ -39,9 +42,10 @@ pub enum Tool {
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ChRemote,
         Self::CloudHypervisor,
+        Self::Ip,
         Self::MicrovmSpectrum,
         Self::QemuAarch64,
         Self::QemuX86,
@@ -53,6 +57,7 @@ impl Tool {
         match self {
             Self::ChRemote => "ch-remote",
             Self::CloudHypervisor => "cloud-hypervisor",
+            Self::Ip => "ip",
             Self::MicrovmSpectrum => "microvm-spectrum",
             Self::QemuAarch64 => "qemu-system-aarch64",
             Self::QemuX86 => "qemu-system-x86_64",
@@ -64,6 +69,7 @@ impl Tool {
     pub fn origin(self) -> &'static str {
         match self {
             Self::ChRemote | Self::CloudHypervisor => "package cloud-hypervisor of Nixpkgs, or its releases",
+            Self::Ip => "package iproute2 of Debian and Nixpkgs",
             Self::MicrovmSpectrum => "this program",
             Self::QemuAarch64 => "package qemu-system-arm of Debian, qemu of Nixpkgs",
             Self::QemuX86 => "package qemu-system-x86 of Debian, qemu of Nixpkgs",

@@ -22,7 +22,7 @@ const ERRORS: [(&str, &str); 14] = [
     ("providers/net/-bad", "is not the name of a VM"),
     ("shared-dirs/definitions/dir", "the guest could rewrite VM definitions"),
     ("shared-dirs/empty/dir", "is missing"),
-    ("shared-dirs/file/dir", "leads to a regular file, not to a directory"),
+    ("shared-dirs/file/dir", "leads to a regular file, not a directory"),
     ("shared-dirs/real/dir", "is not a symbolic link"),
     ("shared-dirs/ttttttttttttttttttttttttttttttttttttt", "the tag has 37 bytes"),
     ("vmlinux", "is compressed with gzip"),

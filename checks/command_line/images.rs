@@ -86,7 +86,7 @@ fn a_device_beneath_an_allowed_prefix() {
     let vm = vm(&root).image_link("x.img", "/dev/null");
     let path = vm.path.join("blk/x.img");
     let ran = run(check(&vm.path).args(["--allow", "/dev"]));
-    ran.has_one_error(&path, "is a character device, not a regular file", "a raw disk image");
+    ran.has_one_error(&path, "leads to a character device, not a regular file", "a raw disk image");
 }
 
 #[test]
@@ -154,7 +154,11 @@ fn links_to_a_named_pipe() {
     let vm = vm(&root).image_link("x.img", "/ext/pipe");
     make_fifo(&root.join("partition/pipe"));
     let path = vm.path.join("blk/x.img");
-    run(&mut check(&vm.path)).has_one_error(&path, "is a named pipe, not a regular file", "a raw disk image");
+    run(&mut check(&vm.path)).has_one_error(
+        &path,
+        "leads to a named pipe, not a regular file",
+        "a raw disk image",
+    );
 }
 
 /// Spectrum's built-in layout, with `--allow` as given.

@@ -29,7 +29,7 @@ fn a_directory() {
 
 #[test]
 fn a_named_pipe() {
-    let cause = "is a named pipe, not a regular file";
+    let cause = "a named pipe, not a regular file";
     refuses(|vm| vm.without("vmlinux").fifo("vmlinux"), cause, "uncompressed Linux kernel");
     let linked = |vm: VmDirectory| vm.fifo("../../pipe").link("vmlinux", "/ext/svc/pipe");
     refuses(linked, cause, "uncompressed Linux kernel");

@@ -88,8 +88,8 @@ fn links_to_other_things() {
     fs::write(place.root.join("partition/file"), "").unwrap();
     crate::fixture::make_fifo(&place.root.join("partition/pipe"));
     for (target, cause) in [
-        ("/ext/file", "leads to a regular file, not to a directory"),
-        ("/ext/pipe", "leads to a named pipe, not to a directory"),
+        ("/ext/file", "leads to a regular file, not a directory"),
+        ("/ext/pipe", "leads to a named pipe, not a directory"),
         ("/ext/none", "does not exist"),
         ("dir", "too many links"),
         ("/", "leads to '/', outside"),

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::{Image, MAX_IMAGES, Reader, describe, text};
+use super::{Image, MAX_IMAGES, Reader, text};
 
 const DIRECTORY: &str = "blk";
 /// The first bytes of a QCOW2 file (QEMU's `docs/interop/qcow2.txt`).
@@ -57,21 +57,8 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let found = match self.resolve(&entry) {
-            Ok(found) => found,
-            Err(error) => {
-                self.unresolved(&entry, &error);
-                return None;
-            }
-        };
-        if found.file_type() != FileType::RegularFile {
-            self.problems.error(
-                self.shown(&entry),
-                format!("is {}, not a regular file", describe(found.file_type())),
-                "put a raw disk image there, or a link to one",
-            );
-            return None;
-        }
+        let remedy = "put a raw disk image there, or a link to one";
+        let found = self.find(&entry, FileType::RegularFile, remedy)?;
         let mut head = Vec::new();
         let length = QCOW2_MAGIC.len() as u64;
         if let Err(error) = found.open_file().and_then(|f| f.take(length).read_to_end(&mut head)) {

@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use rustix::fs::FileType;
 
-use super::{Reader, describe, text};
+use super::{Reader, text};
 use crate::architecture::Architecture;
 
 const ENTRY: &str = "vmlinux";
@@ -119,21 +119,7 @@ pub(super) fn check_format(head: &[u8], wanted: Architecture) -> Result<(), Kern
 impl Reader<'_> {
     /// The kernel's path; `None` after reporting what is wrong with it.
     pub(super) fn kernel(&mut self) -> Option<String> {
-        let found = match self.resolve(ENTRY) {
-            Ok(found) => found,
-            Err(error) => {
-                self.unresolved(ENTRY, &error);
-                return None;
-            }
-        };
-        if found.file_type() != FileType::RegularFile {
-            self.problems.error(
-                self.shown(ENTRY),
-                format!("is {}, not a regular file", describe(found.file_type())),
-                "put an uncompressed Linux kernel there",
-            );
-            return None;
-        }
+        let found = self.find(ENTRY, FileType::RegularFile, "put an uncompressed Linux kernel there")?;
         let mut head = Vec::new();
         if let Err(error) = found.open_file().and_then(|f| f.take(HEAD_BYTES).read_to_end(&mut head)) {
             self.unreadable(ENTRY, &error);

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType};
 
 use super::exposure::Exposure;
-use super::{Image, MAX_SHARES, Reader, Share, describe, text};
+use super::{Image, MAX_SHARES, Reader, Share, text};
 
 const DIRECTORY: &str = "shared-dirs";
+/// What to do about a `dir` that is not what it should be.
+const LINK_REMEDY: &str = "make it a symbolic link to the directory to share";
 /// The longest virtio-fs tag, in bytes (Virtual I/O Device specification 1.2,
 /// section 5.11.4, `tag`).
 const MAX_TAG_BYTES: usize = 36;
@@ -66,36 +68,14 @@ impl Reader<'_> {
         let entries = self.directory(&parent)?;
         self.note_extras(&parent, &entries, |name| name == "dir");
         if !entries.iter().any(|name| name == "dir") {
-            self.problems.error(
-                self.shown(&entry),
-                "is missing",
-                "make it a symbolic link to the directory to share",
-            );
+            self.problems.error(self.shown(&entry), "is missing", LINK_REMEDY);
             return None;
         }
         if !self.is_link(&parent, "dir") {
-            self.problems.error(
-                self.shown(&entry),
-                "is not a symbolic link",
-                "make it a symbolic link to the directory to share",
-            );
+            self.problems.error(self.shown(&entry), "is not a symbolic link", LINK_REMEDY);
             return None;
         }
-        let found = match self.resolve(&entry) {
-            Ok(found) => found,
-            Err(error) => {
-                self.unresolved(&entry, &error);
-                return None;
-            }
-        };
-        if found.file_type() != FileType::Directory {
-            self.problems.error(
-                self.shown(&entry),
-                format!("leads to {}, not to a directory", describe(found.file_type())),
-                "make it a symbolic link to the directory to share",
-            );
-            return None;
-        }
+        let found = self.find(&entry, FileType::Directory, LINK_REMEDY)?;
         if let Err(problem) = exposure.check(&self.shown(&entry), &found) {
             self.problems.push(problem);
             return None;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Cloud Hypervisor, version 53.
+//! Cloud Hypervisor, version 53 (52 and later have all that is used).
 //!
 //! Its options are lists of `key=value`, separated by commas. A value may stand
 //! in double quotes, in which everything is literal but a quote, which is
@@ -81,18 +81,19 @@ impl Hypervisor for CloudHypervisor {
         };
         // api.md, "REST API Location and availability".
         option("--api-socket", vec![format!("path={}", sockets.control())]);
-        // `cloud-hypervisor --help`: "path=<path> or fd=<fd>"; the events are one JSON object each.
+        // api.md, "D-Bus API Interface", has the events; `--help`: "path=<path> or fd=<fd>".
         option("--event-monitor", vec![format!("fd={EVENTS_FD}")]);
         // cpu.md, "boot".
         option("--cpus", vec![format!("boot={}", plan.vcpus)]);
         // memory.md, "size" and "shared"; fs.md: virtio-fs needs shared=on.
         let shared = if plan.shared_memory { "on" } else { "off" };
         option("--memory", vec![format!("size={}M,shared={shared}", plan.memory_mib)]);
-        // README.md, "Booting Linux": a kernel with a PVH entry point, and its command line.
+        // ../README.md, "Booting Linux": a kernel with a PVH entry point, and its command line.
         option("--kernel", vec![files.kernel.clone()]);
         option("--cmdline", vec![plan.kernel_command_line.clone()]);
-        // device_model.md, "virtio-block"; without image_type=raw the first sector
-        // of a raw image is write-protected and its type guessed (releases.md, v50).
+        // device_model.md, "virtio-block"; without image_type=raw the image's type is
+        // guessed, and its first sector protected (../release-notes.md, v51.0). What
+        // sparse=on (`--help`) asks of a file, one that is read-only cannot do.
         let disk = |path: &String| format!("path={},readonly=on,image_type=raw,sparse=off", quoted(path));
         option("--disk", files.images.iter().map(disk).collect());
         // fs.md, "Cloud-hypervisor setup".
@@ -108,8 +109,8 @@ impl Hypervisor for CloudHypervisor {
         // device_model.md, "virtio-console"; `socket=` is refused for it, the
         // terminal's name is in the answer to vm.info (api.md).
         option("--console", vec!["pty".to_owned()]);
-        // `cloud-hypervisor --help`: "Enable pvpanic device", "Do not exit the VMM
-        // when the guest shuts down": that is how its end differs from a crash.
+        // ../release-notes.md, v34.0: the guest's kernel tells the VMM of its panic; and
+        // v52.0: the VMM stays when the guest ends, so that its end differs from a crash.
         args.extend(["--pvpanic".into(), "--no-shutdown".into()]);
         args
     }
