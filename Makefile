@@ -38,7 +38,7 @@ check-lints:
 
 check-tests:
 	@echo '== cargo test, with the test guest'
-	@checks/with-test-guest cargo test --locked
+	@checks/with-test-guest cargo test --locked --no-fail-fast
 
 test-guest:
 	@echo '== test guest'

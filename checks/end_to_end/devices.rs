@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
+use crate::fixture::program::skipped;
 use crate::machine::{GUEST_USER, Place, Running, is_root};
 
 #[test]
@@ -114,7 +115,7 @@ fn what_the_guest_prints_is_escaped() {
 #[test]
 fn a_link_gives_the_client_its_interface() {
     if !is_root() {
-        println!("SKIPPED a_link_gives_the_client_its_interface: needs root for a network namespace");
+        skipped("a_link_gives_the_client_its_interface", "needs root for a network namespace");
         return;
     }
     let place = Place::new();
@@ -155,7 +156,7 @@ fn as_many_devices_as_a_vm_can_have() {
         providers = 4;
         (0..4).fold(vm, |vm, n| vm.provider(&format!("net{n}")))
     } else {
-        println!("SKIPPED as_many_devices_as_a_vm_can_have, its links: needs root for a network namespace");
+        skipped("as_many_devices_as_a_vm_can_have, its links", "needs root for a network namespace");
         vm
     };
     let package = place.build(&vm, &[]);
@@ -189,7 +190,7 @@ fn as_many_devices_as_a_vm_can_have() {
 #[test]
 fn a_guests_root_is_an_ordinary_user_of_the_host() {
     if !is_root() {
-        println!("SKIPPED a_guests_root_is_an_ordinary_user_of_the_host: needs root to be another user");
+        skipped("a_guests_root_is_an_ordinary_user_of_the_host", "needs root to be another user");
         return;
     }
     let place = Place::new();

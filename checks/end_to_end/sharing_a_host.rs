@@ -5,8 +5,10 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
+use crate::fixture::program::skipped;
 use crate::machine::{GUEST_USER, Place, Running, is_root, names, program, wait_for};
 
 #[test]
@@ -54,9 +56,18 @@ fn virtiofsd_may_be_run_by_somebody_else() {
     let vm = place.vm("served").share("home", "/ext/home").share("more", "/ext/more");
     let package = place.build(&vm, &[]);
     let run = place.run_directory("run");
-    let mut servers = Running::script(&package, "virtiofsd-run", &run, &[]);
+    let path = place.dir.path().join("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let mut command = Command::new(package.join("bin/virtiofsd-run"));
+    command.env("NOTIFY_SOCKET", &path).current_dir(&run);
+    let mut servers = Running::spawn(&package, &run, command);
+    // systemd is told when all sockets listen.
+    let mut told = [0; 64];
+    let length = notify.recv(&mut told).unwrap();
+    assert_eq!(String::from_utf8_lossy(&told[..length]).trim_end(), "READY=1");
     for index in 0..2 {
-        wait_for("the sockets", || run.join(format!("served.virtiofs-{index}.sock")).exists().then_some(()));
+        assert!(run.join(format!("served.virtiofs-{index}.sock")).exists());
     }
     wait_for("both servers", || (servers.count("--shared-dir") >= 2).then_some(()));
     let mut running = Running::start(&package, &run);
@@ -83,7 +94,7 @@ fn virtiofsd_may_be_run_by_somebody_else() {
 #[test]
 fn an_ordinary_user_needs_no_set_up() {
     if !is_root() {
-        println!("SKIPPED an_ordinary_user_needs_no_set_up: all tests run as an ordinary user here");
+        skipped("an_ordinary_user_needs_no_set_up", "all tests run as an ordinary user here");
         return;
     }
     let place = Place::new();
@@ -139,7 +150,7 @@ fn names_that_contain_each_other_do_not_collide() {
 #[test]
 fn another_users_server_is_not_trusted() {
     if !is_root() {
-        println!("SKIPPED another_users_server_is_not_trusted: needs root to be two users");
+        skipped("another_users_server_is_not_trusted", "needs root to be two users");
         return;
     }
     let place = Place::new();
