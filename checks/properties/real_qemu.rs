@@ -264,6 +264,11 @@ fn check_open_files(qemu: &Process, serial: &Path, intended: &Intended) -> Resul
     let images = images.map_err(|e| e.to_string())?;
     let kernel = identity(Path::new(&intended.kernel)).map_err(|e| e.to_string())?;
     let serial = identity(serial).map_err(|e| e.to_string())?;
+    // What the tests were started with, a log for example, QEMU was, too.
+    let inherited: BTreeSet<_> = fs::read_dir("/proc/self/fd")
+        .map_err(|e| e.to_string())?
+        .filter_map(|entry| identity(&entry.ok()?.path()).ok())
+        .collect();
     let (mut read, mut outputs) = (BTreeSet::new(), 0);
     let process = PathBuf::from(format!("/proc/{}", qemu.0.id()));
     for entry in fs::read_dir(process.join("fd")).map_err(|e| e.to_string())? {
@@ -277,6 +282,9 @@ fn check_open_files(qemu: &Process, serial: &Path, intended: &Intended) -> Resul
         let found = (found.dev(), found.ino());
         if found == serial {
             outputs += 1;
+            continue;
+        }
+        if inherited.contains(&found) {
             continue;
         }
         let info = fs::read_to_string(process.join("fdinfo").join(entry.file_name())).unwrap_or_default();
