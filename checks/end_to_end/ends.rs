@@ -226,14 +226,14 @@ fn one_console_at_a_time_and_the_terminal_is_restored() {
     assert_eq!(shell.run(&format!("n=0\n{lines}echo $n")), "60");
     drop(shell);
     // On a real terminal, ended by a signal.
-    let attach = "before=$(stty -g); (sleep 1; pkill -TERM -f \"vm console --package $0\") & \"$0\"; \
-                  after=$(stty -g); [ \"$before\" = \"$after\" ] && echo the same || echo \"$before $after\"";
+    let script = place.dir.path().join("attach");
+    let text = "before=$(stty -g)
+sh -c '(sleep 1; kill -TERM $$) & exec \"$0\"' \"$1\"
+test \"$before\" = \"$(stty -g)\" && echo the same\n";
+    std::fs::write(&script, text).unwrap();
+    let command = format!("sh {} {}", script.display(), package.join("bin/microvm-console").display());
     let output = Command::new("script")
-        .args([
-            "-qec",
-            &format!("sh -c '{attach}' {}", package.join("bin/microvm-console").display()),
-            "/dev/null",
-        ])
+        .args(["-qec", &command, "/dev/null"])
         .current_dir(&run)
         .stdin(std::process::Stdio::null())
         .output()
