@@ -23,9 +23,6 @@ use super::location::DATA_DIRECTORY;
 use crate::boundary::{Boundary, FileId, Resolved, ancestors, file_id};
 use crate::problem::Problem;
 
-/// How many entries of `svc/data` are looked at.
-const MAX_VMS: usize = 100_000;
-
 /// The directories that a VM's shares must stay away from.
 #[derive(Debug)]
 pub struct Exposure {
@@ -83,7 +80,7 @@ impl Exposure {
     /// The other VM directories: also those that are links, or mounted elsewhere.
     fn protect_vms(&mut self, boundary: &Boundary, data: &Resolved) {
         let Ok(names) = data.open_directory().and_then(list) else { return };
-        for name in names.iter().take(MAX_VMS) {
+        for name in &names {
             let Ok(stat) = rustix::fs::statat(&data.fd, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let what = format!("the VM directory {}", name.display());
             match FileType::from_raw_mode(stat.st_mode) {
