@@ -277,9 +277,9 @@ impl Walk {
         Ok(Self { root: root.to_owned(), root_fd, entered: Vec::new(), through: Vec::new() })
     }
 
-    /// Notes that the walk passes through the place's root and all above it.
+    /// Notes that the walk passes through what the place's root lies in.
     fn pass_root(&mut self) {
-        self.through.extend(ancestors(self.root_fd.as_fd()).iter().map(file_id));
+        self.through.extend(ancestors(self.root_fd.as_fd()).iter().skip(1).map(file_id));
     }
 
     fn path(&self) -> PathBuf {
@@ -297,7 +297,11 @@ impl Walk {
             return Err(ResolveError::NotADirectory(self.path()));
         }
         let here = self.entered.last().map_or(self.root_fd.as_fd(), |(_, fd, _)| fd.as_fd());
-        self.through.extend(self.entered.last().map(|(_, _, stat)| file_id(stat)));
+        let passed = match self.entered.last() {
+            Some((_, _, stat)) => *stat,
+            None => rustix::fs::fstat(here).map_err(|e| io_error(&self.root, e))?,
+        };
+        self.through.push(file_id(&passed));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let fd =

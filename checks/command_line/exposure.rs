@@ -117,3 +117,21 @@ fn a_package_is_not_built_into_its_own_share() {
     assert!(ran.stderr.contains("choose an output outside of shared directories"), "{}", ran.stderr);
     assert!(!output.exists());
 }
+
+#[test]
+fn the_allowed_directory_itself_may_be_shared() {
+    let place = place(&[]);
+    let media = place.root.join("media");
+    fs::create_dir_all(media.join("deep")).unwrap();
+    let allow = format!("/media={}", media.display());
+    let vm = place.partition.vm("vm").image("root.img", b"").share("s", "/media");
+    run(check(&vm.path).args(["--allow", &allow])).finds_nothing();
+    // But not when another share is found through it.
+    let vm = vm.share("t", "/media/deep");
+    let entry = vm.path.join("shared-dirs/s/dir");
+    run(check(&vm.path).args(["--allow", &allow])).has_one_error(
+        &entry,
+        "contains what leads to shared-dirs/t/dir",
+        "share a directory of its own",
+    );
+}
