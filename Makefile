@@ -11,7 +11,7 @@ bash_scripts := .ci/run checks/demo checks/install-dependencies checks/install-v
 	checks/guest/build-kernel checks/lib/*.bash
 guest_scripts := checks/guest/init
 
-.PHONY: build check check-format check-lints check-scripts check-tests clean demo help test-guest
+.PHONY: build check check-format check-lints check-scripts check-tests clean demo dependencies help test-guest
 
 help:
 	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
@@ -20,13 +20,17 @@ help:
 	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
 	@echo 'make clean       remove what cargo built (the cache stays)'
 
-check: check-scripts check-format check-lints check-tests
+check: check-scripts dependencies check-format check-lints check-tests
 	@echo '== check: everything passed'
 
 check-scripts:
 	@echo '== scripts: syntax'
 	@for script in $(bash_scripts); do bash -n "$$script" || exit 1; done
 	@for script in $(guest_scripts); do sh -n "$$script" || exit 1; done
+
+dependencies:
+	@echo '== packages'
+	@checks/install-dependencies
 
 check-format:
 	@echo '== cargo fmt --check'

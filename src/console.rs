@@ -21,6 +21,9 @@ use crate::hypervisor::Console;
 /// The key that detaches, Ctrl-] as in telnet, virsh and machinectl.
 pub const DETACH_KEY: u8 = 0x1d;
 
+/// How much may be typed ahead of a guest that does not read, in bytes.
+const MAX_TYPED: usize = 64 * 1024;
+
 /// How an attachment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detached {
@@ -74,11 +77,16 @@ pub fn attach(console: Console) -> io::Result<Detached> {
         signal_hook::low_level::pipe::register(signal, stopped.try_clone()?)?;
     }
     let raw = RawTerminal::enter(stdin)?;
+    // A guest that does not read must keep nobody from detaching.
+    rustix::io::ioctl_fionbio(&console, true)?;
+    let mut typed = Vec::new();
     let mut buffer = [0; 4096];
     let mut input_open = true;
     loop {
-        let mut fds = vec![PollFd::new(&console, PollFlags::IN), PollFd::new(&stop, PollFlags::IN)];
-        if input_open {
+        let writable = if typed.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let mut fds =
+            vec![PollFd::new(&console, PollFlags::IN | writable), PollFd::new(&stop, PollFlags::IN)];
+        if input_open && typed.len() < MAX_TYPED {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
@@ -86,14 +94,21 @@ pub fn attach(console: Console) -> io::Result<Detached> {
         if ready.first() == Some(&true) {
             let length = match console.read(&mut buffer) {
                 // A pseudoterminal whose other side is closed.
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
-                result => result?,
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Some(0),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                result => Some(result?),
             };
-            if length == 0 {
+            if length == Some(0) {
                 return Ok(Detached::ByGuest);
             }
-            stdout.write_all(buffer.get(..length).unwrap_or_default())?;
+            stdout.write_all(buffer.get(..length.unwrap_or(0)).unwrap_or_default())?;
             stdout.flush()?;
+            if !typed.is_empty() {
+                match console.write(&typed) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => drop(typed.drain(..result?)),
+                }
+            }
         }
         if ready.get(1) == Some(&true) {
             return Ok(Detached::BySignal);
@@ -101,11 +116,13 @@ pub fn attach(console: Console) -> io::Result<Detached> {
         if ready.get(2) == Some(&true) {
             // Not through std's buffer, behind which poll would not see.
             let length = rustix::io::retry_on_intr(|| rustix::io::read(stdin, &mut buffer))?;
-            let typed = buffer.get(..length).unwrap_or_default();
+            let read = buffer.get(..length).unwrap_or_default();
             input_open = length > 0;
-            let key = typed.iter().position(|b| *b == DETACH_KEY).filter(|_| raw.is_some());
-            console.write_all(typed.get(..key.unwrap_or(length)).unwrap_or_default())?;
+            let key = read.iter().position(|b| *b == DETACH_KEY).filter(|_| raw.is_some());
+            typed.extend_from_slice(read.get(..key.unwrap_or(length)).unwrap_or_default());
             if key.is_some() {
+                // What was typed before the key, as far as the guest takes it.
+                let _ = console.write(&typed);
                 return Ok(Detached::ByKey);
             }
         }

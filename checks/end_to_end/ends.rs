@@ -244,3 +244,30 @@ test \"$before\" = \"$(stty -g)\" && echo the same\n";
     running.signal("TERM");
     running.end().assert(0, "the guest powered off");
 }
+
+#[test]
+fn a_guest_that_does_not_read_keeps_no_console() {
+    let place = Place::new();
+    let package = place.build(&place.vm("stuck"), &[]);
+    let run = place.run_directory("run");
+    let mut running = Running::start(&package, &run);
+    running.wait_until_up();
+    let vmm = running.process("qemu-system");
+    running.console().run("true");
+    kill(vmm, "STOP");
+    let input = place.dir.path().join("input");
+    std::fs::write(&input, vec![b'x'; 4 << 20]).unwrap();
+    let mut console = Command::new(package.join("bin/microvm-console"))
+        .current_dir(&run)
+        .stdin(std::fs::File::open(input).unwrap())
+        .spawn()
+        .unwrap();
+    // It has typed ahead as far as it may.
+    std::thread::sleep(Duration::from_secs(1));
+    kill(console.id(), "TERM");
+    let status = wait_for("the end of the console", || console.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    kill(vmm, "CONT");
+    running.signal("TERM");
+    running.end().assert(0, "the guest powered off");
+}

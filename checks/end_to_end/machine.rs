@@ -360,6 +360,8 @@ pub fn kill(pid: u32, signal: &str) {
         "HUP" => Signal::HUP,
         "QUIT" => Signal::QUIT,
         "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
         other => panic!("no test sends {other}"),
     };
     rustix::process::kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
