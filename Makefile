@@ -11,12 +11,17 @@ bash_scripts := .ci/run checks/demo checks/install-dependencies checks/install-v
 	checks/guest/build-kernel checks/lib/*.bash
 guest_scripts := checks/guest/init
 
-.PHONY: build check check-format check-lints check-scripts check-tests clean demo dependencies help test-guest
+# Where `make install` puts things; DESTDIR goes before it.
+PREFIX ?= /usr/local
+STATE_DIR ?= /var/lib/microvms
+
+.PHONY: build check check-format check-lints check-scripts check-tests clean demo dependencies help install test-guest
 
 help:
 	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
 	@echo 'make check       formatting, lints, scripts and every test'
 	@echo 'make build       target/release/microvm-spectrum'
+	@echo 'make install     program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
 	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
 	@echo 'make clean       remove what cargo built (the cache stays)'
 
@@ -51,6 +56,16 @@ test-guest:
 build:
 	@echo '== cargo build --release'
 	@cargo build --release --locked
+
+# Installs what `make build` has built, and builds nothing: root needs no cargo.
+program := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release/microvm-spectrum
+install:
+	@test -x $(program) || { echo 'make build comes first, as an ordinary user' >&2; exit 1; }
+	install -D --mode=755 $(program) $(DESTDIR)$(PREFIX)/bin/microvm-spectrum
+	install --directory $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
+	install --mode=644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install --mode=644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	$(program) units --output $(DESTDIR)$(PREFIX)/lib --program $(PREFIX)/bin/microvm-spectrum --state-dir $(STATE_DIR)
 
 demo:
 	@checks/demo

@@ -3,7 +3,7 @@
 
 //! Where the links of a VM directory may lead, and the walk that keeps to it.
 //!
-//! Every path is walked one name at a time with `openat2(2)`, each step from
+//! Every path is walked one name at a time, each step from
 //! the file descriptor of the step before, so that no link swapped meanwhile
 //! leads anywhere but where it could have led at first. What the walk ends at
 //! is pinned by its descriptor (`O_PATH`, so opening neither blocks nor has
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -302,10 +302,10 @@ impl Walk {
             None => rustix::fs::fstat(here).map_err(|e| io_error(&self.root, e))?,
         };
         self.through.push(file_id(&passed));
+        // One name, which is no `..` and has no slash, and nothing is followed: what
+        // openat2(2) would add is nothing, and systemd's RestrictSUIDSGID= forbids it.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let fd =
-            rustix::fs::openat2(here, name, flags, Mode::empty(), within).map_err(|e| io_error(&path, e))?;
+        let fd = rustix::fs::openat(here, name, flags, Mode::empty()).map_err(|e| io_error(&path, e))?;
         let stat = rustix::fs::statat(&fd, "", AtFlags::EMPTY_PATH).map_err(|e| io_error(&path, e))?;
         Ok(Step { fd, stat, path })
     }

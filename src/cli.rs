@@ -10,9 +10,18 @@
 mod build;
 mod check;
 mod command;
+mod console;
+mod control;
+mod host;
+mod list;
+mod log;
 mod report;
+mod sync;
+mod units;
 mod vm;
+mod vms;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,8 +30,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::architecture::Architecture;
 use crate::boundary::AllowedPrefix;
 use crate::definition::{self, Definition, Location};
-use crate::manifest::HypervisorName;
+use crate::hypervisor::kvm_probe;
+use crate::manifest::{Accelerator, HypervisorName};
 use crate::problem::{Problem, Problems};
+use crate::state_directory::DEFAULT_STATE_DIRECTORY;
+use crate::tool::{self, Tool};
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +76,39 @@ enum Verb {
     Build(build::BuildArgs),
     /// Print the virtual machine monitor's command line of a built package
     Command(command::CommandArgs),
+    /// Install the VMs of all sources
+    Sync(sync::SyncArgs),
+    /// Show the installed VMs
+    List(list::ListArgs),
+    /// Start VMs, and wait until they run
+    Start(control::ControlArgs),
+    /// Stop VMs: press the power button, and wait until they have ended
+    Stop(control::ControlArgs),
+    /// Stop VMs and start them again
+    Restart(control::ControlArgs),
+    /// Attach to the console of a running VM; Ctrl-] detaches
+    Console(console::ConsoleArgs),
+    /// Show what a VM has printed on its serial console
+    Log(log::LogArgs),
+    /// Write unit files for systemd
+    Units(units::UnitsArgs),
     /// What the scripts of a runner package call
     Vm(vm::VmArgs),
+    /// What the unit files call
+    Host(host::HostArgs),
+}
+
+/// Where the installed VMs are.
+#[derive(Debug, Args)]
+struct StateArgs {
+    /// Where the installed VMs are
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIRECTORY, value_parser = absolute)]
+    state_dir: PathBuf,
+}
+
+/// A path made absolute, which may not be there.
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| error.to_string())
 }
 
 /// Where VM directories are, and where their links may lead.
@@ -86,7 +129,16 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args).into(),
         Verb::Build(args) => build::run(&args).into(),
         Verb::Command(args) => command::run(&args).into(),
+        Verb::Sync(args) => sync::run(&args).into(),
+        Verb::List(args) => list::run(&args).into(),
+        Verb::Start(args) => control::run("start", &args).into(),
+        Verb::Stop(args) => control::run("stop", &args).into(),
+        Verb::Restart(args) => control::run("restart", &args).into(),
+        Verb::Console(args) => console::run(&args).into(),
+        Verb::Log(args) => log::run(&args).into(),
+        Verb::Units(args) => units::run(&args).into(),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Host(args) => host::run(&args),
     }
 }
 
@@ -112,6 +164,31 @@ fn host_architecture() -> Result<Architecture, Problem> {
             "use a machine with x86_64 or aarch64",
         )
     })
+}
+
+/// Where all tools are: those that are `given`, this program, and what is in PATH.
+fn find_tools(mut given: BTreeMap<Tool, PathBuf>) -> BTreeMap<Tool, PathBuf> {
+    if let Ok(own) = std::env::current_exe() {
+        given.entry(Tool::MicrovmSpectrum).or_insert(own);
+    }
+    tool::find_all(&given, &std::env::var_os("PATH").unwrap_or_default())
+}
+
+/// What executes guests' instructions under QEMU here; says so when it is slow.
+fn usable_accelerator(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) -> Accelerator {
+    let qemu = HypervisorName::Qemu.implementation().tools(architecture).first();
+    let qemu = qemu.and_then(|tool| tools.get(tool));
+    match qemu.map(|qemu| kvm_probe::probe(qemu, architecture)) {
+        Some(Err(why)) => {
+            report::line(&format!(
+                "the guest's instructions are executed by TCG, which is slow: {}",
+                crate::printable::printable(why)
+            ));
+            Accelerator::Tcg
+        }
+        // A QEMU that is missing is reported with the rest.
+        Some(Ok(())) | None => Accelerator::Kvm,
+    }
 }
 
 /// Reads one VM directory; the problems include those with the hypervisor.

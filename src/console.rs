@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{OptionalActions, Termios};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 
 use crate::hypervisor::Console;
 
@@ -33,6 +33,31 @@ pub enum Detached {
     BySignal,
     /// The guest or its VMM closed the console.
     ByGuest,
+}
+
+/// Keeps the size of a guest's console the size of the user's terminal.
+struct Size<'a> {
+    terminal: BorrowedFd<'a>,
+    console: &'a File,
+}
+
+impl Size<'_> {
+    /// Passes the size on, where the console is a terminal, too.
+    fn pass_on(&self) {
+        if let Ok(size) = rustix::termios::tcgetwinsize(self.terminal) {
+            let _ = rustix::termios::tcsetwinsize(self.console, size);
+        }
+    }
+}
+
+/// What a user types in the guest to tell it the terminal's size, where the
+/// console cannot.
+pub fn size_hint(console: &Console) -> Option<String> {
+    if rustix::termios::isatty(&console.0) {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then(|| format!("stty rows {} cols {}", size.ws_row, size.ws_col))
 }
 
 /// A terminal in raw mode, which is restored when this value is dropped.
@@ -58,6 +83,12 @@ impl<'a> RawTerminal<'a> {
 impl Drop for RawTerminal<'_> {
     fn drop(&mut self) {
         let _ = rustix::termios::tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+        // The guest may have left it in any colour, without a cursor, or with
+        // line-drawing characters: DECSTR, VT220 Programmer Reference Manual.
+        let mut stdout = io::stdout();
+        if rustix::termios::isatty(&stdout) {
+            let _ = stdout.write_all(b"\x1b[!p").and_then(|()| stdout.flush());
+        }
     }
 }
 
@@ -70,12 +101,18 @@ impl Drop for RawTerminal<'_> {
 /// # Errors
 /// The system's error.
 pub fn attach(console: Console) -> io::Result<Detached> {
-    let mut console = File::from(console.0);
+    let console = File::from(console.0);
     let (stdin, mut stdout) = (rustix::stdio::stdin(), io::stdout());
     let (stop, stopped) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
         signal_hook::low_level::pipe::register(signal, stopped.try_clone()?)?;
     }
+    let (resize, mut resized) = UnixStream::pair()?;
+    resize.set_nonblocking(true)?;
+    resized.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGWINCH, resize)?;
+    let size = Size { terminal: stdin, console: &console };
+    size.pass_on();
     let raw = RawTerminal::enter(stdin)?;
     // A guest that does not read must keep nobody from detaching.
     rustix::io::ioctl_fionbio(&console, true)?;
@@ -84,15 +121,18 @@ pub fn attach(console: Console) -> io::Result<Detached> {
     let mut input_open = true;
     loop {
         let writable = if typed.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-        let mut fds =
-            vec![PollFd::new(&console, PollFlags::IN | writable), PollFd::new(&stop, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(&console, PollFlags::IN | writable),
+            PollFd::new(&stop, PollFlags::IN),
+            PollFd::new(&resized, PollFlags::IN),
+        ];
         if input_open && typed.len() < MAX_TYPED {
             fds.push(PollFd::new(&stdin, PollFlags::IN));
         }
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         if ready.first() == Some(&true) {
-            let length = match console.read(&mut buffer) {
+            let length = match (&console).read(&mut buffer) {
                 // A pseudoterminal whose other side is closed.
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Some(0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -104,7 +144,7 @@ pub fn attach(console: Console) -> io::Result<Detached> {
             stdout.write_all(buffer.get(..length.unwrap_or(0)).unwrap_or_default())?;
             stdout.flush()?;
             if !typed.is_empty() {
-                match console.write(&typed) {
+                match (&console).write(&typed) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     result => drop(typed.drain(..result?)),
                 }
@@ -114,6 +154,10 @@ pub fn attach(console: Console) -> io::Result<Detached> {
             return Ok(Detached::BySignal);
         }
         if ready.get(2) == Some(&true) {
+            let _ = resized.read(&mut buffer);
+            size.pass_on();
+        }
+        if ready.get(3) == Some(&true) {
             // Not through std's buffer, behind which poll would not see.
             let length = rustix::io::retry_on_intr(|| rustix::io::read(stdin, &mut buffer))?;
             let read = buffer.get(..length).unwrap_or_default();
@@ -122,7 +166,7 @@ pub fn attach(console: Console) -> io::Result<Detached> {
             typed.extend_from_slice(read.get(..key.unwrap_or(length)).unwrap_or_default());
             if key.is_some() {
                 // What was typed before the key, as far as the guest takes it.
-                let _ = console.write(&typed);
+                let _ = (&console).write(&typed);
                 return Ok(Detached::ByKey);
             }
         }

@@ -26,7 +26,7 @@ use rustix::fs::FileType;
 
 pub use exposure::Exposure;
 pub use kernel::KernelFormatError;
-pub use location::Location;
+pub use location::{DATA_DIRECTORY, Location};
 
 use crate::architecture::Architecture;
 use crate::boundary::{Boundary, ResolveError, Resolved};

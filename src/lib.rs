@@ -11,6 +11,7 @@
 //! | stage | module |
 //! |---|---|
 //! | words that all stages use | [`name`], [`architecture`], [`problem`], [`printable`], [`tool`], [`runtime`] |
+//! | disk, systemd, templates | [`durable`], [`systemd`], [`journal`], [`template`] |
 //! | where links may lead | [`boundary`] |
 //! | a VM directory, read and validated | [`definition`] |
 //! | links between VMs | [`link`] |
@@ -18,7 +19,12 @@
 //! | the VMM's command line and its control | [`hypervisor`] |
 //! | everything that running takes, decided | [`plan`] |
 //! | the runner package | [`package`] |
+//! | what the administrator decides, and leases | [`config`], [`lease`], [`accounts`] |
+//! | all VMs of all sources | [`source`], [`catalog`] |
+//! | the state directory | [`state_directory`], [`sync`] |
+//! | unit files and the generator's drop-ins | [`units`] |
 //! | running it | [`process`], [`virtiofsd`], [`console`], [`supervisor`] |
+//! | what the units call | [`host`] |
 //! | the command line | [`cli`] |
 
 // Whatever the input, the program does not panic.
@@ -33,12 +39,19 @@
     )
 )]
 
+pub mod accounts;
 pub mod architecture;
 pub mod boundary;
+pub mod catalog;
 pub mod cli;
+pub mod config;
 pub mod console;
 pub mod definition;
+pub mod durable;
+pub mod host;
 pub mod hypervisor;
+pub mod journal;
+pub mod lease;
 pub mod link;
 pub mod manifest;
 pub mod name;
@@ -48,6 +61,12 @@ pub mod printable;
 pub mod problem;
 pub mod process;
 pub mod runtime;
+pub mod source;
+pub mod state_directory;
 pub mod supervisor;
+pub mod sync;
+pub mod systemd;
+pub mod template;
 pub mod tool;
+pub mod units;
 pub mod virtiofsd;

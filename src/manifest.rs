@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::architecture::Architecture;
 use crate::boundary::Boundary;
 use crate::name::VmName;
+use crate::problem::Problem;
 use crate::tool::Tool;
 
 /// The version of the manifest that this program writes and reads.
@@ -170,6 +172,25 @@ impl Plan {
     /// The path beneath the user partition of an entry of the VM directory.
     pub fn relative(&self, entry: &str) -> PathBuf {
         self.definition.directory.join(entry)
+    }
+
+    /// Follows the links of a file of the definition again and opens what they
+    /// lead to, for reading.
+    ///
+    /// # Errors
+    /// The problem of a link that leads elsewhere, or of what it leads to.
+    pub fn open_file(&self, file: &FilePlan) -> Result<File, Problem> {
+        let relative = self.relative(&file.entry);
+        let boundary = &self.definition.boundary;
+        let shown = boundary.user_partition.join(&relative);
+        let found = boundary.resolve(&relative).map_err(|e| e.problem(&shown))?;
+        found.open_file().map_err(|error| {
+            Problem::error(
+                &shown,
+                format!("cannot be opened: {error}"),
+                "make it a regular file that this user may read",
+            )
+        })
     }
 
     /// The manifest's text: JSON, ending in a line feed.

@@ -107,6 +107,65 @@ impl schemars::JsonSchema for VmName {
     }
 }
 
+/// A source's name; the rule is that of VM names.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(transparent)]
+pub struct SourceName(VmName);
+
+impl SourceName {
+    /// Checks `text` against the rule.
+    ///
+    /// # Errors
+    /// See [`VmName::new`].
+    pub fn new(text: impl AsRef<OsStr>) -> Result<Self, NameError> {
+        VmName::new(text).map(Self)
+    }
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A VM of a source, written `SOURCE/NAME`: what settings and leases belong to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VmId {
+    /// The source.
+    pub source: SourceName,
+    /// The VM.
+    pub name: VmName,
+}
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.name)
+    }
+}
+
+impl std::str::FromStr for VmId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (source, name) = text.split_once('/').unwrap_or(("", text));
+        Ok(Self { source: SourceName::new(source)?, name: VmName::new(name)? })
+    }
+}
+
+impl serde::Serialize for VmId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for VmId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,7 @@ mod scripts;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -80,6 +81,33 @@ impl Package {
     /// See [`WriteError`].
     pub fn write(&self, output: &Path, force: bool) -> Result<Option<PathBuf>, WriteError> {
         publish::publish(self, output, force)
+    }
+
+    /// Writes the package into an empty directory, whose durability is the
+    /// caller's care.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write_into(&self, directory: &Path) -> Result<(), WriteError> {
+        publish::write_entries(self, directory)
+    }
+
+    /// What identifies the package by its content: two packages have the same
+    /// exactly if all their entries are the same. Lower-case hexadecimal digits.
+    pub fn identity(&self) -> String {
+        let mut digest = Sha256::new();
+        for (path, entry) in &self.0 {
+            let (kind, content) = match entry {
+                Entry::File(text) => ('f', text.as_bytes()),
+                Entry::Executable(text) => ('x', text.as_bytes()),
+                Entry::Link(target) => ('l', target.as_os_str().as_bytes()),
+            };
+            let path = path.as_os_str().as_bytes();
+            digest.update(format!("{kind} {} {}\n", path.len(), content.len()));
+            digest.update(path);
+            digest.update(content);
+        }
+        hex(&digest.finalize())
     }
 }
 

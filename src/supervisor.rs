@@ -27,7 +27,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 pub use outcome::Outcome;
 pub use output::say_last;
-pub use shares::serve_until_end;
+pub use shares::{Again, Opening, Serving, serve, serve_until_end};
 
 use crate::hypervisor::{Attached, Control, EVENTS_FD, FilePaths, Hypervisor, VmmEvent};
 use crate::manifest::Plan;
@@ -72,11 +72,20 @@ enum Wake {
     OutputEnded,
 }
 
+/// What whoever runs a VM decides.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long the guest gets to power off before it is killed.
+    pub stop_timeout: Duration,
+    /// Whether somebody else serves the shared directories, for sure.
+    pub external_virtiofsd: bool,
+}
+
 /// Runs the VM of a plan in the working directory, until it ends.
 ///
 /// Must be called by the main thread, see [`Process::spawn`].
-pub fn run(plan: &Plan, stop_timeout: Duration) -> Outcome {
-    match start_and_watch(plan, stop_timeout) {
+pub fn run(plan: &Plan, options: &Options) -> Outcome {
+    match start_and_watch(plan, options) {
         Ok(outcome) | Err(outcome) => outcome,
     }
 }
@@ -122,7 +131,7 @@ impl Drop for RuntimeFiles {
     }
 }
 
-fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outcome> {
+fn start_and_watch(plan: &Plan, options: &Options) -> Result<Outcome, Outcome> {
     let (sender, wakes) = channel();
     let signals = sender.clone();
     on_signal(move || signals.send(Wake::Signal).is_ok())?;
@@ -132,12 +141,13 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
     let ended = sender.clone();
     // Servers of a supervisor that was killed may not all be gone yet.
     let patience = if runtime.lock.was_left_behind() { CRASH_PATIENCE } else { Duration::ZERO };
-    let servers = shares::start(
-        plan,
-        |_| true,
-        patience,
-        move |tag, status| drop(ended.send(Wake::ServerEnded(tag, status))),
-    )?;
+    let servers = if options.external_virtiofsd {
+        shares::check_served(plan)?;
+        Vec::new()
+    } else {
+        let ended = move |tag, status| drop(ended.send(Wake::ServerEnded(tag, status)));
+        shares::start(plan, &|_| true, patience, ended)?
+    };
     if rustix::process::geteuid().is_root() {
         say(&plan.name, "the virtual machine monitor runs as root here: better run it as a user of its own");
     }
@@ -150,7 +160,7 @@ fn start_and_watch(plan: &Plan, stop_timeout: Duration) -> Result<Outcome, Outco
         vmm,
         servers,
         sender,
-        stop_timeout,
+        stop_timeout: options.stop_timeout,
         last_words,
         control: None,
         found: None,
@@ -320,14 +330,9 @@ impl Watch<'_> {
     fn serve_again(&mut self, tag: &str) -> Result<(), Outcome> {
         self.servers.retain(|server| server.tag != tag);
         let sender = self.sender.clone();
-        self.servers.extend(shares::start(
-            self.plan,
-            |t| t == tag,
-            Duration::ZERO,
-            move |tag, status| {
-                drop(sender.send(Wake::ServerEnded(tag, status)));
-            },
-        )?);
+        self.servers.extend(shares::start(self.plan, &|t| t == tag, Duration::ZERO, move |tag, status| {
+            drop(sender.send(Wake::ServerEnded(tag, status)));
+        })?);
         Ok(())
     }
 
@@ -477,6 +482,15 @@ impl Watch<'_> {
             None => Outcome::VmmFailed(format!("{} ended with {status}{words}", self.plan.hypervisor)),
         }
     }
+}
+
+/// Tells systemd, when there is one, how a run ended.
+pub fn tell_status(outcome: &Outcome) {
+    let why = outcome.problems().first().map_or_else(
+        || outcome.to_string(),
+        |problem| format!("{}: {}", printable(&problem.path), printable(&problem.cause)),
+    );
+    notify(&[NotifyState::Status(&why)]);
 }
 
 /// Tells systemd, when there is one.

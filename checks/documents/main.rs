@@ -38,6 +38,13 @@ fn schema_of_the_manifest() {
 }
 
 #[test]
+fn schema_of_the_catalog() {
+    let schema = schemars::schema_for!(microvm_spectrum::catalog::Catalog);
+    let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    assert_generated(&project("docs/catalog.schema.json"), &text);
+}
+
+#[test]
 fn man_pages() {
     let temporary = tempfile::tempdir().unwrap();
     clap_mangen::generate_to(microvm_spectrum::cli::Cli::command(), temporary.path()).unwrap();
@@ -54,7 +61,20 @@ fn man_pages() {
     for (name, text) in &expected {
         assert_generated(&directory.join(name), text);
     }
-    assert_eq!(pages(&directory).keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    let found = pages(&directory);
+    let commands = found.keys().filter(|name| Path::new(name).extension().is_some_and(|e| e == "1"));
+    assert_eq!(commands.collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_configurations_example_is_one() {
+    let page = fs::read_to_string(project("docs/man/microvm-spectrum-config.5")).unwrap();
+    let example = page.split(".nf\n").nth(1).unwrap().split(".fi").next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    fs::write(&path, example).unwrap();
+    let config = microvm_spectrum::config::Config::read(&path).unwrap();
+    assert_eq!(config.sources.len(), 1);
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface]) {
     words.text(&["-action", "reboot=reset,shutdown=poweroff,panic=shutdown"]);
     let shared = !vm.shares.is_empty();
     words.text(&["-machine", if shared { "q35,memory-backend=memory" } else { "q35" }]);
-    words.text(&["-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", &format!("{MEMORY_MIB}M")]);
+    words.text(&["-accel", "tcg,split-wx=on", "-cpu", "max", "-smp", "1", "-m", &format!("{MEMORY_MIB}M")]);
     if shared {
         let size = u64::from(MEMORY_MIB) * 1024 * 1024;
         let memory = json!({"qom-type": "memory-backend-memfd", "id": "memory", "size": size, "share": true});

@@ -6,16 +6,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{Exit, LocationArgs, host_architecture, read_definition, report};
 use crate::architecture::Architecture;
-use crate::hypervisor::kvm_probe;
+use crate::config::AcceleratorChoice;
 use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::package::{Package, WriteError};
 use crate::plan::{self, Choices};
 use crate::problem::Problem;
-use crate::tool::{self, Tool, ToolError};
+use crate::tool::{Tool, ToolError};
 
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
@@ -55,14 +55,7 @@ pub(super) struct BuildArgs {
     accel: Option<AcceleratorChoice>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AcceleratorChoice {
-    Kvm,
-    Tcg,
-    Auto,
-}
-
-fn parse_tool(text: &str) -> Result<(Tool, PathBuf), String> {
+pub(super) fn parse_tool(text: &str) -> Result<(Tool, PathBuf), String> {
     let (name, path) = text.split_once('=').ok_or_else(|| ToolError::Syntax.to_string())?;
     let tool = name.parse().map_err(|e: ToolError| e.to_string())?;
     let path = std::path::absolute(path).map_err(|_| ToolError::Syntax.to_string())?;
@@ -83,7 +76,7 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
     }
     let (definition, mut problems) =
         read_definition(&args.directory, &args.location, args.hypervisor, architecture);
-    let tools = find_tools(args);
+    let tools = super::find_tools(args.tool.iter().cloned().collect());
     let accelerator = choose_accelerator(args, &tools, architecture);
     let choices = Choices {
         hypervisor: args.hypervisor,
@@ -142,37 +135,14 @@ fn output_in_share(output: &Path, plan: &Plan) -> Option<Problem> {
     ))
 }
 
-fn find_tools(args: &BuildArgs) -> BTreeMap<Tool, PathBuf> {
-    let mut given: BTreeMap<_, _> = args.tool.iter().cloned().collect();
-    if let Ok(own) = std::env::current_exe() {
-        given.entry(Tool::MicrovmSpectrum).or_insert(own);
-    }
-    tool::find_all(&given, &std::env::var_os("PATH").unwrap_or_default())
-}
-
 fn choose_accelerator(
     args: &BuildArgs,
     tools: &BTreeMap<Tool, PathBuf>,
     architecture: Architecture,
 ) -> Accelerator {
-    match args.accel.unwrap_or(AcceleratorChoice::Auto) {
-        AcceleratorChoice::Kvm => return Accelerator::Kvm,
-        AcceleratorChoice::Tcg => return Accelerator::Tcg,
-        AcceleratorChoice::Auto => {}
-    }
     if args.hypervisor != HypervisorName::Qemu {
         return Accelerator::Kvm;
     }
-    let qemu = args.hypervisor.implementation().tools(architecture).first().and_then(|tool| tools.get(tool));
-    match qemu.map(|qemu| kvm_probe::probe(qemu, architecture)) {
-        Some(Err(why)) => {
-            report::line(&format!(
-                "the guest's instructions are executed by TCG, which is slow: {}",
-                crate::printable::printable(why)
-            ));
-            Accelerator::Tcg
-        }
-        // A QEMU that is missing is reported with the rest.
-        Some(Ok(())) | None => Accelerator::Kvm,
-    }
+    let chosen = args.accel.and_then(AcceleratorChoice::chosen);
+    chosen.unwrap_or_else(|| super::usable_accelerator(tools, architecture))
 }

@@ -3,7 +3,7 @@
 
 //! `microvm-spectrum vm`: what the scripts of a runner package call.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use rustix::fs::Mode;
 
-use super::{Exit, report};
-use crate::console::{self, DETACH_KEY, Detached};
+use super::{Exit, console, report};
+use crate::journal::Priority;
 use crate::manifest::Plan;
 use crate::package;
 use crate::printable::printable;
 use crate::process;
 use crate::runtime::{Lock, SocketNames};
-use crate::supervisor::{self, DEFAULT_STOP_TIMEOUT, Outcome};
+use crate::supervisor::{self, DEFAULT_STOP_TIMEOUT, Options, Outcome};
 
 /// How long one exchange with a VMM may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +50,9 @@ enum VmVerb {
         /// How long the guest gets to power off before it is killed, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_STOP_TIMEOUT.as_secs(), value_parser = seconds())]
         stop_timeout: u64,
+        /// Let somebody else serve the shared directories, before this is called
+        #[arg(long)]
+        external_virtiofsd: bool,
     },
     /// Press the power button and wait until the VM has ended (bin/microvm-shutdown)
     Shutdown {
@@ -92,15 +95,15 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
         }
     };
     match &args.verb {
-        VmVerb::Run { stop_timeout, .. } => run_vm(&plan, Duration::from_secs(*stop_timeout)),
+        VmVerb::Run { stop_timeout, external_virtiofsd, .. } => {
+            let stop_timeout = Duration::from_secs(*stop_timeout);
+            let options = Options { stop_timeout, external_virtiofsd: *external_virtiofsd };
+            end_with(&plan, &supervisor::run(&plan, &options))
+        }
         VmVerb::Shutdown { timeout, .. } => shutdown(&plan, Duration::from_secs(*timeout)).into(),
-        VmVerb::Console { .. } => attach_console(&plan).into(),
+        VmVerb::Console { .. } => console::attach(&plan).into(),
         VmVerb::Virtiofsd { .. } => serve_shares(&plan),
     }
-}
-
-fn run_vm(plan: &Plan, stop_timeout: Duration) -> ExitCode {
-    end_with(plan, &supervisor::run(plan, stop_timeout))
 }
 
 fn shutdown(plan: &Plan, timeout: Duration) -> Exit {
@@ -132,43 +135,6 @@ fn shutdown(plan: &Plan, timeout: Duration) -> Exit {
     Exit::Fine
 }
 
-fn attach_console(plan: &Plan) -> Exit {
-    let sockets = SocketNames::new(&plan.name);
-    if !Lock::is_held(&sockets.run_lock()) {
-        report::line(&format!("{} does not run in this directory", plan.name));
-        return Exit::Input;
-    }
-    // Two readers would share the guest's output between them.
-    let _lock = match Lock::try_take(&sockets.console_lock()) {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            report::line(&format!("somebody is attached to the console of {} already", plan.name));
-            return Exit::Host;
-        }
-        Err(error) => {
-            report::line(&format!("the console of {} cannot be locked: {error}", plan.name));
-            return Exit::Host;
-        }
-    };
-    let opened = plan.hypervisor.implementation().open_console(plan, &sockets, EXCHANGE_TIMEOUT);
-    if rustix::termios::isatty(rustix::stdio::stdin()) && opened.is_ok() {
-        debug_assert_eq!(DETACH_KEY, b']' - 0x40);
-        report::line(&format!("attached to the console of {}; Ctrl-] detaches", plan.name));
-    }
-    match opened.and_then(console::attach) {
-        Ok(Detached::ByKey) => {
-            let _ = writeln!(io::stderr());
-            report::line("detached");
-            Exit::Fine
-        }
-        Ok(Detached::ByGuest | Detached::BySignal) => Exit::Fine,
-        Err(error) => {
-            report::line(&printable(format!("the console of {}: {error}", plan.name)));
-            Exit::Host
-        }
-    }
-}
-
 fn serve_shares(plan: &Plan) -> ExitCode {
     match supervisor::serve_until_end(plan) {
         Outcome::PoweredOff => Exit::Fine.into(),
@@ -180,6 +146,8 @@ fn serve_shares(plan: &Plan) -> ExitCode {
 fn end_with(plan: &Plan, outcome: &Outcome) -> ExitCode {
     let mut lines: Vec<_> = outcome.problems().iter().map(ToString::to_string).collect();
     lines.push(format!("microvm-spectrum: {}: {outcome}", plan.name));
-    supervisor::say_last(&lines.join("\n"));
+    let failed = outcome.status() != 0;
+    supervisor::say_last(if failed { Priority::Error } else { Priority::Info }, &lines.join("\n"));
+    supervisor::tell_status(outcome);
     ExitCode::from(outcome.status())
 }

@@ -11,7 +11,7 @@ use crate::boundary::{AllowedPrefix, Boundary};
 use crate::problem::Problem;
 
 /// Where user partitions keep their VM directories.
-pub(super) const DATA_DIRECTORY: &str = "svc/data";
+pub const DATA_DIRECTORY: &str = "svc/data";
 
 /// One VM directory's place.
 #[derive(Debug, Clone, PartialEq, Eq)]

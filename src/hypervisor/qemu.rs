@@ -161,7 +161,8 @@ fn machine(plan: &Plan, args: &mut Arguments) {
     args.option("-machine", format!("{machine}{memory}"));
     let (accelerator, cpu) = match plan.accelerator {
         Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg", "max"),
+        // No memory that is writable and executable at once, which units forbid.
+        Accelerator::Tcg => ("tcg,split-wx=on", "max"),
     };
     args.option("-accel", accelerator).option("-cpu", cpu);
     args.option("-smp", plan.vcpus.to_string()).option("-m", format!("{}M", plan.memory_mib));

@@ -8,16 +8,15 @@
 //! crash at any moment leaves the old package or the new one, and at most a
 //! temporary directory whose name begins with a dot.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Entry, MANIFEST, Package};
+use crate::durable::{create_directory, create_file, open_directory, sync_directory, sync_file_system};
 
 /// Why a package was not written.
 #[derive(Debug, thiserror::Error)]
@@ -70,12 +69,8 @@ pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<O
     }
     let parent_fd = open_directory(parent).map_err(at(parent))?;
     let temporary = create_temporary(parent, name).map_err(at(parent))?;
-    for (path, entry) in &package.0 {
-        let path = temporary.0.join(path);
-        write_entry(&temporary.0, &path, entry).map_err(at(&path))?;
-    }
-    rustix::fs::syncfs(open_directory(&temporary.0).map_err(at(&temporary.0))?)
-        .map_err(|e| at(&temporary.0)(e.into()))?;
+    write_entries(package, &temporary.0)?;
+    sync_file_system(&temporary.0).map_err(at(&temporary.0))?;
     let rename = |flags| rustix::fs::renameat_with(CWD, &temporary.0, CWD, output, flags);
     let renamed = match rename(RenameFlags::NOREPLACE) {
         // What stood there comes under the temporary name and goes with it.
@@ -84,17 +79,12 @@ pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<O
         result => result,
     };
     renamed.map_err(|e| at(output)(e.into()))?;
-    rustix::fs::fsync(&parent_fd).map_err(|e| at(parent)(e.into()))?;
+    sync_directory(&parent_fd).map_err(at(parent))?;
     let left = match std::fs::remove_dir_all(&temporary.0) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Some(temporary.0.clone()),
         _ => None,
     };
     Ok(left)
-}
-
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 fn create_temporary(parent: &Path, name: &std::ffi::OsStr) -> io::Result<Temporary> {
@@ -111,10 +101,13 @@ fn create_temporary(parent: &Path, name: &std::ffi::OsStr) -> io::Result<Tempora
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Creates a directory with mode 0755, whatever the umask.
-fn create_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o755))
+/// Writes the entries of a package into the directory `root`. Does not sync.
+pub(super) fn write_entries(package: &Package, root: &Path) -> Result<(), WriteError> {
+    for (path, entry) in &package.0 {
+        let path = root.join(path);
+        write_entry(root, &path, entry).map_err(|error| WriteError::Io { path, error })?;
+    }
+    Ok(())
 }
 
 fn write_entry(root: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
@@ -124,14 +117,9 @@ fn write_entry(root: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
             create_directory(parent)?;
         }
     }
-    let file = |text: &str, mode: u32| -> io::Result<()> {
-        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.set_permissions(Permissions::from_mode(mode))
-    };
     match entry {
-        Entry::File(text) => file(text, 0o644),
-        Entry::Executable(text) => file(text, 0o755),
+        Entry::File(text) => create_file(path, text, 0o644),
+        Entry::Executable(text) => create_file(path, text, 0o755),
         Entry::Link(target) => symlink(target, path),
     }
 }
@@ -140,6 +128,7 @@ fn write_entry(root: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn package(text: &str) -> Package {
         Package(BTreeMap::from([

@@ -6,8 +6,8 @@
 use std::fs::File;
 
 use crate::hypervisor::FIRST_FILE_FD;
-use crate::manifest::{FilePlan, Plan};
-use crate::problem::{Problem, Problems};
+use crate::manifest::Plan;
+use crate::problem::Problems;
 use crate::process::Inherited;
 
 /// The kernel and the images, open for reading.
@@ -19,7 +19,7 @@ impl OpenFiles {
         let mut problems = Problems::default();
         let mut files = Vec::new();
         for file in std::iter::once(&plan.kernel).chain(&plan.images) {
-            match open(plan, file) {
+            match plan.open_file(file) {
                 Ok(file) => files.push(file),
                 Err(problem) => problems.push(problem),
             }
@@ -32,18 +32,4 @@ impl OpenFiles {
     pub fn into_inherited(self) -> Vec<Inherited> {
         self.0.into_iter().map(Into::into).zip(FIRST_FILE_FD..).collect()
     }
-}
-
-fn open(plan: &Plan, file: &FilePlan) -> Result<File, Problem> {
-    let relative = plan.relative(&file.entry);
-    let boundary = &plan.definition.boundary;
-    let shown = boundary.user_partition.join(&relative);
-    let found = boundary.resolve(&relative).map_err(|e| e.problem(&shown))?;
-    found.open_file().map_err(|error| {
-        Problem::error(
-            &shown,
-            format!("cannot be opened: {error}"),
-            "make it a regular file that this user may read",
-        )
-    })
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::journal::{self, Priority};
 use crate::name::VmName;
 use crate::printable::{StreamFilter, printable};
 use crate::process::in_background;
@@ -43,7 +44,11 @@ static PRINTER: LazyLock<Option<SyncSender<Message>>> = LazyLock::new(|| {
     in_background(print).ok().map(|()| sender)
 });
 
-fn print_line(line: String) {
+/// Prints a line on standard error or, in a unit, sends it to the journal.
+fn print_line(priority: Priority, line: String) {
+    if journal::is_connected() && journal::send(priority, None, &line).is_ok() {
+        return;
+    }
     if let Some(printer) = &*PRINTER {
         let _ = printer.try_send(Message::Line(line));
     }
@@ -51,13 +56,13 @@ fn print_line(line: String) {
 
 /// Says something about the VM, on standard error.
 pub(super) fn say(name: &VmName, text: &str) {
-    print_line(format!("microvm-spectrum: {name}: {}", printable(text)));
+    print_line(Priority::Info, format!("microvm-spectrum: {name}: {}", printable(text)));
 }
 
 /// Prints the last words, lines that are printable, after all that was said
 /// before; gives up when nobody takes them.
-pub fn say_last(lines: &str) {
-    print_line(lines.to_owned());
+pub fn say_last(priority: Priority, lines: &str) {
+    lines.lines().for_each(|line| print_line(priority, line.to_owned()));
     if let Some(printer) = &*PRINTER {
         let (done, wait) = channel();
         if printer.try_send(Message::Flush(done)).is_ok() {
@@ -130,7 +135,7 @@ pub(super) fn pass_lines(
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             if !text.is_empty() {
                 let text = printable(&text);
-                print_line(format!("{who}: {text}"));
+                print_line(Priority::Info, format!("{who}: {text}"));
                 if !is_no_last_word(&text) {
                     last.set(text);
                 }

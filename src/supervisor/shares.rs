@@ -4,20 +4,26 @@
 //! Starting the servers of a VM's shared directories, and `bin/virtiofsd-run`.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
 use super::output::{self, LastLine};
 use super::{Outcome, no_thread, notify, on_signal};
 use crate::manifest::Plan;
-use crate::runtime::{Lock, SocketNames, is_foreign};
-use crate::virtiofsd::{self, Server};
+use crate::name::VmName;
+use crate::problem::Problems;
+use crate::runtime::{Lock, SocketNames, is_bound, is_foreign};
+use crate::tool::Tool;
+use crate::virtiofsd::{self, OpenShare, Privileges, Server};
 
 /// How often to look whether a VM that left its servers still runs.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long after its start a server is started anew at the earliest.
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Starts a server for every share that nobody serves in this directory yet.
 ///
@@ -25,7 +31,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// For `wanted` and `patience` see [`virtiofsd::open_unserved`].
 pub(super) fn start(
     plan: &Plan,
-    wanted: impl Fn(&str) -> bool,
+    wanted: &dyn Fn(&str) -> bool,
     patience: Duration,
     ended: impl Fn(String, io::Result<ExitStatus>) + Clone + Send + 'static,
 ) -> Result<Vec<Server>, Outcome> {
@@ -34,11 +40,31 @@ pub(super) fn start(
         return Err(Outcome::HostFailed(why));
     }
     let shares = virtiofsd::open_unserved(plan, wanted, patience).map_err(Outcome::InputRefused)?;
+    start_open(shares, &Serving::of(plan), ended)
+}
+
+/// Whether somebody serves every share in this directory.
+pub(super) fn check_served(plan: &Plan) -> Result<(), Outcome> {
+    match plan.shares.iter().find(|share| !is_bound(&share.socket)) {
+        Some(share) => {
+            Err(Outcome::HostFailed(format!("nobody serves the shared directory '{}'", share.tag)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn start_open(
+    shares: Vec<OpenShare>,
+    serving: &Serving<'_>,
+    ended: impl Fn(String, io::Result<ExitStatus>) + Clone + Send + 'static,
+) -> Result<Vec<Server>, Outcome> {
     let mut servers = Vec::new();
     for share in shares {
-        let mut server = share.serve(plan).map_err(|error| Outcome::HostFailed(error.to_string()))?;
+        let mut server = share
+            .serve(&serving.program, &serving.privileges)
+            .map_err(|error| Outcome::HostFailed(error.to_string()))?;
         if let Some(pipe) = server.process.take_stderr() {
-            let who = format!("{}: virtiofsd", plan.name);
+            let who = format!("{}: virtiofsd", serving.name);
             output::pass_lines(pipe, who, LastLine::default(), || {}).map_err(no_thread)?;
         }
         let (ended, tag) = (ended.clone(), server.tag.clone());
@@ -47,6 +73,39 @@ pub(super) fn start(
     }
     Ok(servers)
 }
+
+/// When a server that has ended in good order, since its client has left, is
+/// started again.
+pub enum Again {
+    /// Never: its client has ended.
+    Never,
+    /// As long as somebody holds the VM's run lock in this directory.
+    WhileLocked(String),
+    /// Always, until a signal comes.
+    Always,
+}
+
+/// How shared directories are served.
+pub struct Serving<'a> {
+    /// The VM.
+    pub name: &'a VmName,
+    /// virtiofsd.
+    pub program: PathBuf,
+    /// What root does for the servers.
+    pub privileges: Privileges,
+}
+
+impl<'a> Serving<'a> {
+    /// By the program of a plan, without privileges.
+    fn of(plan: &'a Plan) -> Self {
+        // Not needed where there is nothing to serve.
+        let program = plan.tool(Tool::Virtiofsd).map(PathBuf::from).unwrap_or_default();
+        Self { name: &plan.name, program, privileges: Privileges::default() }
+    }
+}
+
+/// Opens those directories whose tags are wanted.
+pub type Opening<'a> = dyn Fn(&dyn Fn(&str) -> bool) -> Result<Vec<OpenShare>, Problems> + 'a;
 
 /// What one thread reports.
 enum Wake {
@@ -59,20 +118,31 @@ enum Wake {
 /// Tells systemd, when there is one, as soon as all sockets listen. Must be
 /// called by the main thread, see [`Process::spawn`](crate::process::Process::spawn).
 pub fn serve_until_end(plan: &Plan) -> Outcome {
-    match serve(plan) {
+    let open = |wanted: &dyn Fn(&str) -> bool| virtiofsd::open_unserved(plan, wanted, Duration::ZERO);
+    let again = match plan.hypervisor.implementation().reset_drops_shares() {
+        true => Again::WhileLocked(SocketNames::new(&plan.name).run_lock()),
+        false => Again::Never,
+    };
+    match serve(&Serving::of(plan), &open, &again) {
         Ok(outcome) | Err(outcome) => outcome,
     }
 }
 
-fn serve(plan: &Plan) -> Result<Outcome, Outcome> {
+/// Serves the directories that `open` opens for as long as [`Again`] says.
+///
+/// Must be called by the main thread, as [`serve_until_end`].
+///
+/// # Errors
+/// Why it did not begin.
+pub fn serve(serving: &Serving<'_>, open: &Opening<'_>, again: &Again) -> Result<Outcome, Outcome> {
     let (sender, wakes) = channel();
     let signals = sender.clone();
     on_signal(move || signals.send(Wake::Signal).is_ok())?;
     let ended = move |tag, status| drop(sender.send(Wake::Ended(tag, status)));
-    let mut servers = start(plan, |_| true, Duration::ZERO, ended.clone())?;
+    let shares = open(&|_| true).map_err(Outcome::InputRefused)?;
+    let mut servers = start_open(shares, serving, ended.clone())?;
+    let mut started = Instant::now();
     notify(&[NotifyState::Ready]);
-    let again = plan.hypervisor.implementation().reset_drops_shares();
-    let run_lock = SocketNames::new(&plan.name).run_lock();
     let mut look = None;
     while !servers.is_empty() {
         let wake = match look {
@@ -83,16 +153,22 @@ fn serve(plan: &Plan) -> Result<Outcome, Outcome> {
             // A server ends in good order when its VM does, or resets.
             Ok(Wake::Ended(tag, Ok(status))) if status.success() => {
                 servers.retain(|server| server.tag != tag);
-                if again && Lock::is_held(&run_lock) {
-                    servers.extend(start(plan, |t| t == tag, Duration::ZERO, ended.clone())?);
-                    look = Some(LOOK_INTERVAL);
+                match again {
+                    Again::WhileLocked(lock) if Lock::is_held(lock) => look = Some(LOOK_INTERVAL),
+                    Again::Always => {}
+                    _ => continue,
                 }
+                std::thread::sleep(MIN_INTERVAL.saturating_sub(started.elapsed()));
+                let shares = open(&|t| t == tag).map_err(Outcome::InputRefused)?;
+                servers.extend(start_open(shares, serving, ended.clone())?);
+                started = Instant::now();
             }
             Ok(Wake::Ended(tag, status)) => {
                 let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Ok(Outcome::ShareFailed { tag, status });
             }
-            Err(RecvTimeoutError::Timeout) if Lock::is_held(&run_lock) => {}
+            Err(RecvTimeoutError::Timeout) if matches!(again, Again::WhileLocked(lock) if Lock::is_held(lock)) =>
+                {}
             Ok(Wake::Signal) | Err(_) => break,
         }
     }

@@ -6,7 +6,7 @@
   -sandbox 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny' \
   -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
   -machine 'q35,memory-backend=memory' \
-  -accel tcg \
+  -accel 'tcg,split-wx=on' \
   -cpu max \
   -smp 1 \
   -m 1024M \

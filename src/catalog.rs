@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The catalog: the single view of all sources.
+//!
+//! Every VM of every source stands in it with its state. `sync` writes it; the
+//! systemd generator, `list` and the rest read it and look at no source.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::HypervisorName;
+use crate::name::{SourceName, VmId, VmName};
+use crate::printable::printable;
+use crate::problem::{Problem, Severity};
+
+/// The version of the catalog that this program writes and reads.
+pub const CATALOG_VERSION: u32 = 1;
+
+/// All VMs of all sources, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "microvm-spectrum catalog", description = "All VMs of all sources, version 1.")]
+pub struct Catalog {
+    /// The version of this format.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// Which generation of the catalog this is; each has a number of its own.
+    pub generation: u64,
+    /// The VMs, in the order of their names, the one that runs before those it shadows.
+    pub vms: Vec<CatalogVm>,
+}
+
+/// One VM of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogVm {
+    /// Its name.
+    pub name: VmName,
+    /// The source that it comes from.
+    pub source: SourceName,
+    /// Its directory on this host, in printable form.
+    pub directory: String,
+    /// What can be done with it.
+    #[serde(flatten)]
+    pub state: VmState,
+}
+
+/// What can be done with a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum VmState {
+    /// It can run.
+    Runnable(Runnable),
+    /// Its definition, or the definition with its settings, has errors.
+    Broken {
+        /// What is wrong.
+        problems: Vec<CatalogProblem>,
+    },
+    /// An earlier source has a VM of the same name.
+    Shadowed {
+        /// That source.
+        by: SourceName,
+    },
+}
+
+/// What systemd and people need to know of a VM that can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Runnable {
+    /// The user id that it runs as, leased to it; also its group id.
+    pub uid: u32,
+    /// The hypervisor that runs it.
+    pub hypervisor: HypervisorName,
+    /// The name of its runner package in the state directory.
+    pub package: String,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// Its links to network providers.
+    pub links: Vec<CatalogLink>,
+}
+
+/// A link to a network provider, as the client has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogLink {
+    /// The VM that provides the network.
+    pub provider: VmName,
+    /// The link's id, four hexadecimal digits.
+    pub id: String,
+    /// The IPv4 address that the guest takes.
+    pub ipv4: Ipv4Addr,
+}
+
+/// A problem, in printable form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogProblem {
+    /// The file or directory that has it.
+    pub path: String,
+    /// What is wrong with it.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl CatalogProblem {
+    /// The errors among `problems`.
+    pub fn errors(problems: &[Problem]) -> Vec<Self> {
+        let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+        errors
+            .map(|problem| Self {
+                path: printable(&problem.path),
+                cause: printable(&problem.cause),
+                remedy: printable(&problem.remedy),
+            })
+            .collect()
+    }
+}
+
+/// Why a catalog cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// There is none, or it cannot be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// Not JSON, or not the catalog's fields.
+    #[error("is not a catalog: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Written by another version of this program.
+    #[error("has version {0}, this program reads version {CATALOG_VERSION}")]
+    Version(u32),
+}
+
+impl Catalog {
+    /// Reads the catalog in the file `path`.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn read(path: &Path) -> Result<Self, CatalogError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let text = std::fs::read_to_string(path)?;
+        let Version { version } = serde_json::from_str(&text)?;
+        if version != CATALOG_VERSION {
+            return Err(CatalogError::Version(version));
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The catalog's text: JSON, ending in a line feed.
+    pub fn to_text(&self) -> String {
+        // A catalog has only string keys and no floating-point numbers, so this cannot fail.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The VMs that can run.
+    pub fn runnable(&self) -> impl Iterator<Item = (&CatalogVm, &Runnable)> {
+        self.vms.iter().filter_map(|vm| match &vm.state {
+            VmState::Runnable(runnable) => Some((vm, runnable)),
+            _ => None,
+        })
+    }
+
+    /// The VM of this name: the one that is not shadowed.
+    pub fn find(&self, name: &VmName) -> Option<&CatalogVm> {
+        self.vms.iter().find(|vm| vm.name == *name && !matches!(vm.state, VmState::Shadowed { .. }))
+    }
+}
+
+impl CatalogVm {
+    /// The VM with its source.
+    pub fn id(&self) -> VmId {
+        VmId { source: self.source.clone(), name: self.name.clone() }
+    }
+}

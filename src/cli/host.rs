@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `microvm-spectrum host`: what the unit files call.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use sd_notify::NotifyState;
+
+use super::{Exit, StateArgs, absolute, report};
+use crate::catalog::{Catalog, CatalogError};
+use crate::host::{self, HostError};
+use crate::journal::{self, Priority};
+use crate::name::VmName;
+use crate::printable::printable;
+use crate::process;
+use crate::state_directory::StateDirectory;
+use crate::supervisor;
+use crate::units::{self, UnitPaths};
+
+#[derive(Debug, Args)]
+pub(super) struct HostArgs {
+    #[command(flatten)]
+    state: StateArgs,
+
+    #[command(subcommand)]
+    verb: HostVerb,
+}
+
+#[derive(Debug, Clone, Args)]
+struct NameArgs {
+    /// The VM's name
+    #[arg(value_parser = name)]
+    name: VmName,
+}
+
+fn name(text: &str) -> Result<VmName, String> {
+    VmName::new(text).map_err(|error| error.to_string())
+}
+
+#[derive(Debug, Subcommand)]
+enum HostVerb {
+    /// Note the package that a VM is started from (microvm-set-booted@)
+    SetBooted(NameArgs),
+    /// Remove that note
+    ClearBooted(NameArgs),
+    /// Make a VM's tap interfaces (microvm-tap-interfaces@)
+    TapUp(NameArgs),
+    /// Remove a VM's tap interfaces
+    TapDown(NameArgs),
+    /// Bind a VM's PCI devices to the VFIO driver (microvm-pci-devices@)
+    PciSetup(NameArgs),
+    /// Serve a VM's shared directories (microvm-virtiofsd@)
+    Virtiofsd(NameArgs),
+    /// Run a VM (microvm@)
+    Run(NameArgs),
+    /// Stop a VM whose package brings no supervisor
+    Stop(NameArgs),
+    /// Succeed if this is the catalog's current generation
+    IsCurrent {
+        /// The generation's number
+        generation: u64,
+    },
+    /// Write the drop-ins of all VMs, as a systemd generator
+    Generate {
+        /// Where to write them
+        #[arg(value_parser = absolute)]
+        normal: PathBuf,
+        /// Units before those of the administrator; nothing is written there
+        early: Option<PathBuf>,
+        /// Units after all others; nothing is written there
+        late: Option<PathBuf>,
+    },
+}
+
+pub(super) fn run(args: &HostArgs) -> ExitCode {
+    process::keep_descriptors();
+    let state = StateDirectory::at(&args.state.state_dir);
+    let (name, done) = match &args.verb {
+        HostVerb::SetBooted(NameArgs { name }) => (name, host::set_booted(&state, name)),
+        HostVerb::ClearBooted(NameArgs { name }) => (name, host::clear_booted(&state, name)),
+        HostVerb::TapUp(NameArgs { name }) => (name, host::tap_up(&state, name)),
+        HostVerb::TapDown(NameArgs { name }) => (name, host::tap_down(&state, name)),
+        HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name)),
+        HostVerb::Run(NameArgs { name }) => (name, host::run(&state, name)),
+        HostVerb::Stop(NameArgs { name }) => (name, host::stop(&state, name)),
+        HostVerb::Virtiofsd(NameArgs { name }) => match host::serve_shares(&state, name) {
+            Ok(outcome) => {
+                for problem in outcome.problems() {
+                    say(name, &problem.to_string().replace('\n', ";"));
+                }
+                if outcome.status() != 0 {
+                    say(name, &outcome.to_string());
+                }
+                supervisor::tell_status(&outcome);
+                return ExitCode::from(outcome.status());
+            }
+            Err(error) => (name, Err(error)),
+        },
+        HostVerb::IsCurrent { generation } => return is_current(&state, *generation).into(),
+        HostVerb::Generate { normal, .. } => return generate(&args.state, normal).into(),
+    };
+    match done {
+        Ok(()) => Exit::Fine.into(),
+        Err(error) => {
+            let line = printable(error.to_string());
+            say(name, &line);
+            let _ = sd_notify::notify(&[NotifyState::Status(&line)]);
+            match error {
+                HostError::Package(_) | HostError::Untrusted(_) => Exit::Input.into(),
+                HostError::Io { .. } => Exit::Host.into(),
+            }
+        }
+    }
+}
+
+/// Says why a VM cannot start where its own journal has it, too.
+fn say(name: &VmName, line: &str) {
+    let line = format!("{name}: {line}");
+    if !(journal::is_connected() && journal::send(Priority::Error, Some(name), &line).is_ok()) {
+        report::line(&line);
+    }
+}
+
+fn is_current(state: &StateDirectory, generation: u64) -> Exit {
+    if host::is_current(state, generation) {
+        return Exit::Fine;
+    }
+    report::line(&format!(
+        "not started: the VMs have changed since systemd read generation {generation} of the catalog; \
+         systemctl daemon-reload"
+    ));
+    Exit::Input
+}
+
+/// Never fails: a boot goes on without VMs.
+fn generate(args: &StateArgs, normal: &std::path::Path) -> Exit {
+    let state = StateDirectory::at(&args.state_dir);
+    let written = match Catalog::read(&state.catalog()) {
+        // Nothing was ever installed, or its file system is mounted later.
+        Err(CatalogError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Exit::Fine,
+        Err(error) => Err(format!("{} {error}", state.catalog().display())),
+        Ok(catalog) => std::env::current_exe()
+            .map_err(|error| error.to_string())
+            .and_then(|program| UnitPaths::new(&program, &args.state_dir).map_err(|e| e.to_string()))
+            .and_then(|paths| {
+                units::write_drop_ins(&paths, &catalog, normal).map_err(|error| error.to_string())
+            }),
+    };
+    if let Err(why) = written {
+        let line = printable(format!("microvm-spectrum-generator: no VMs: {why}"));
+        // The journal is not there yet.
+        let log = std::fs::File::options().write(true).open("/dev/kmsg");
+        let told = log.and_then(|mut log| writeln!(log, "<3>{line}"));
+        if told.is_err() {
+            report::line(&line);
+        }
+    }
+    Exit::Fine
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `booted`: what a VM was started from.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use super::{HostError, io_error, trust};
+use crate::durable;
+use crate::name::VmName;
+use crate::state_directory::StateDirectory;
+
+/// Notes the package that `current` leads to now, free of links.
+///
+/// # Errors
+/// See [`HostError`].
+pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+    // What is noted is not removed: whoever removes packages holds this lock.
+    let _lock = match File::options().write(true).open(state.lock()) {
+        Ok(lock) => {
+            rustix::fs::flock(&lock, FlockOperation::LockShared)
+                .map_err(|e| io_error("the state directory cannot be locked")(e.into()))?;
+            Some(lock)
+        }
+        // Nobody has ever called sync here.
+        Err(_) => None,
+    };
+    let package = trust::resolve(&state.current(name))?;
+    let booted = state.booted(name);
+    durable::replace_link(&booted, &package)
+        .map_err(io_error(format!("{} cannot be written", booted.display())))
+}
+
+/// Removes that note.
+///
+/// # Errors
+/// See [`HostError`].
+pub fn clear_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+    let booted = state.booted(name);
+    match std::fs::remove_file(&booted) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error(format!("{} cannot be removed", booted.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the catalog's current generation is this one.
+pub fn is_current(state: &StateDirectory, generation: u64) -> bool {
+    std::fs::read_link(state.current_generation())
+        .is_ok_and(|link| link == Path::new(&state.generation_link(generation)))
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Starting and stopping a VM's own program, as the VM's user.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::path::Path;
+
+use sd_notify::NotifyState;
+
+use super::{HostError, become_script, io_error};
+use crate::name::VmName;
+use crate::package::MANIFEST;
+use crate::state_directory::{SHARES_DIRECTORY, StateDirectory};
+
+/// Becomes the `microvm-run` of the package that a VM was started from, in the
+/// working directory; returns only when that fails.
+///
+/// Sockets of shared directories are served elsewhere, by root, and get links
+/// here, where packages look for them.
+///
+/// # Errors
+/// See [`HostError`].
+pub fn run(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+    link_sockets(&Path::new(SHARES_DIRECTORY).join(name.as_str()))
+        .map_err(io_error("the sockets of shared directories cannot be linked to"))?;
+    let package = state.booted(name);
+    let mut arguments = Vec::new();
+    if package.join(MANIFEST).exists() {
+        arguments.push("--external-virtiofsd");
+    } else {
+        // Others do not tell when they are ready.
+        let _ = sd_notify::notify(&[NotifyState::Ready]);
+    }
+    Err(become_script(&package.join("bin/microvm-run"), &arguments))
+}
+
+fn link_sockets(directory: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_socket() {
+            let link = entry.file_name();
+            match std::fs::remove_file(&link) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => symlink(entry.path(), link)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the `microvm-shutdown` of a package whose `microvm-run` is not this
+/// program's supervisor, which only needs a signal.
+///
+/// # Errors
+/// See [`HostError`].
+pub fn stop(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+    let package = state.booted(name);
+    let script = package.join("bin/microvm-shutdown");
+    if package.join(MANIFEST).exists() || !script.exists() {
+        return Ok(());
+    }
+    Err(become_script(&script, &[]))
+}

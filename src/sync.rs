@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `sync`: from the sources to a new generation of the state directory.
+//!
+//! All sources are scanned, runner packages are built for what changed, and one
+//! rename switches from the old catalog to the new one. Whenever it is
+//! interrupted, the old catalog or the new one is there, complete.
+
+mod access;
+mod generation;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+
+use crate::architecture::Architecture;
+use crate::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, Runnable, VmState};
+use crate::config::{AcceleratorChoice, Config};
+use crate::definition::{self, Location};
+use crate::lease::Leases;
+use crate::manifest::{Accelerator, HypervisorName, Plan};
+use crate::name::{SourceName, VmId, VmName};
+use crate::package::Package;
+use crate::plan::{self, Choices};
+use crate::problem::{Problem, Problems};
+use crate::state_directory::StateDirectory;
+use crate::tool::Tool;
+
+pub use generation::Installed;
+
+/// What `sync` is given besides the configuration.
+pub struct Host<'a> {
+    /// Where the VMs go.
+    pub state: &'a StateDirectory,
+    /// The architecture of the host.
+    pub architecture: Architecture,
+    /// Where the programs are that running VMs takes.
+    pub tools: BTreeMap<Tool, PathBuf>,
+    /// Tells what executes guests' instructions when nobody chose; asked once at most.
+    pub accelerator: &'a mut dyn FnMut() -> Accelerator,
+    /// User ids that somebody else has.
+    pub taken_uids: BTreeSet<u32>,
+    /// Whether the VMs will run in the units here, as users of their own.
+    pub for_units: bool,
+}
+
+/// Why `sync` could do nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The state directory is not what it should be.
+    #[error("{0}")]
+    Refused(Problem),
+    /// The system refused.
+    #[error("{} cannot be written: {error}", .path.display())]
+    Io {
+        /// What was to be written.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+}
+
+/// What `sync` did.
+pub struct Synced {
+    /// The catalog that is there now.
+    pub catalog: Catalog,
+    /// The catalog that was there before, if there was one.
+    pub before: Option<Catalog>,
+    /// What is wrong with sources, VM directories and settings.
+    pub problems: Problems,
+    /// Whether there is a new generation.
+    pub changed: bool,
+}
+
+/// A VM that can run, and its package.
+struct Built {
+    name: VmName,
+    file_name: String,
+    package: Package,
+}
+
+/// Brings the state directory up to date.
+///
+/// # Errors
+/// When nothing could be done; the old catalog is then still there.
+pub fn run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
+    let mut state = generation::Transaction::begin(host.state)?;
+    let before = state.catalog();
+    let mut leases = Leases::read(&host.state.leases()).map_err(SyncError::Refused)?;
+    let leases_before = leases.clone();
+    let mut problems = Problems::default();
+    let (vms, built) = scan(config, &mut host, &mut leases, &mut problems);
+    if leases != leases_before {
+        // Before anything is called by them.
+        leases
+            .write(&host.state.leases())
+            .map_err(|error| SyncError::Io { path: host.state.leases(), error })?;
+    }
+    let installed = state.install(vms, &built, before.as_ref())?;
+    Ok(Synced { catalog: installed.catalog, before, problems, changed: installed.changed })
+}
+
+/// Reads all VMs of all sources and plans those that can run.
+fn scan(
+    config: &Config,
+    host: &mut Host<'_>,
+    leases: &mut Leases,
+    problems: &mut Problems,
+) -> (Vec<CatalogVm>, Vec<Built>) {
+    let mut found: BTreeMap<VmName, Vec<(SourceName, Location)>> = BTreeMap::new();
+    for source in &config.sources {
+        match source.locations(problems) {
+            Ok(locations) => {
+                for location in locations {
+                    match VmName::new(location.file_name()) {
+                        Ok(name) => {
+                            found.entry(name).or_default().push((source.name.clone(), location));
+                        }
+                        // Said by the reading of the definition.
+                        Err(_) => {
+                            problems.extend(
+                                definition::read(&location, host.architecture).problems.into_sorted(),
+                            );
+                        }
+                    }
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let (mut vms, mut built) = (Vec::new(), Vec::new());
+    for (name, places) in found {
+        let mut first: Option<SourceName> = None;
+        for (source, location) in places {
+            let id = VmId { source: source.clone(), name: name.clone() };
+            let state = match &first {
+                Some(by) => VmState::Shadowed { by: by.clone() },
+                None => match prepare(&id, &location, config, host, leases) {
+                    Ok((runnable, package)) => {
+                        let file_name = runnable.package.clone();
+                        built.push(Built { name: name.clone(), file_name, package });
+                        VmState::Runnable(runnable)
+                    }
+                    Err(wrong) => {
+                        let wrong = wrong.into_sorted();
+                        let state = VmState::Broken { problems: CatalogProblem::errors(&wrong) };
+                        problems.extend(wrong);
+                        state
+                    }
+                },
+            };
+            first.get_or_insert_with(|| source.clone());
+            let directory = crate::printable::printable(location.directory());
+            vms.push(CatalogVm { name: name.clone(), source, directory, state });
+        }
+    }
+    (vms, built)
+}
+
+/// Reads and plans one VM.
+fn prepare(
+    id: &VmId,
+    location: &Location,
+    config: &Config,
+    host: &mut Host<'_>,
+    leases: &mut Leases,
+) -> Result<(Runnable, Package), Problems> {
+    let settings = config.settings(id);
+    let hypervisor = settings.hypervisor.unwrap_or(HypervisorName::CloudHypervisor);
+    let accelerator = match hypervisor {
+        HypervisorName::Qemu => settings.accel.and_then(AcceleratorChoice::chosen),
+        HypervisorName::CloudHypervisor => Some(Accelerator::Kvm),
+    };
+    let choices = Choices {
+        hypervisor,
+        architecture: host.architecture,
+        memory_mib: settings.memory.unwrap_or(plan::DEFAULT_MEMORY_MIB),
+        vcpus: settings.vcpus.unwrap_or(1),
+        accelerator: accelerator.unwrap_or_else(|| (host.accelerator)()),
+        tools: host.tools.clone(),
+    };
+    let reading = definition::read(location, host.architecture);
+    let mut problems = reading.problems;
+    if host.state.is_anothers(&id.name) {
+        problems.error(
+            host.state.vm(&id.name),
+            format!("belongs to a VM that was installed otherwise, whose place {id} cannot take"),
+            "remove that VM, or rename one of them",
+        );
+    }
+    let plan = match reading.definition {
+        Some(definition) => plan::make(&definition, &choices),
+        None => Err(plan::check_choices(&choices, &location.directory())),
+    };
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(more) => {
+            problems.extend(more.into_sorted());
+            return Err(problems);
+        }
+    };
+    let uid = leases.uid(id, &config.uids, &host.taken_uids).map_err(|error| {
+        let mut problems = Problems::default();
+        problems.error(location.directory(), error.to_string(), "widen [uids] in the configuration");
+        problems
+    })?;
+    if host.for_units {
+        access::check(&plan, uid, &mut problems);
+    }
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    let package = Package::of(&plan);
+    let runnable = runnable(&plan, &package, uid, settings.autostart.unwrap_or(false));
+    Ok((runnable, package))
+}
+
+fn runnable(plan: &Plan, package: &Package, uid: u32, autostart: bool) -> Runnable {
+    let identity = package.identity();
+    let links = plan.interfaces.iter().map(|interface| CatalogLink {
+        provider: interface.provider.clone(),
+        id: interface.link.clone(),
+        ipv4: interface.ipv4,
+    });
+    Runnable {
+        uid,
+        hypervisor: plan.hypervisor,
+        package: format!("{}-{}", plan.name, identity.get(..IDENTITY_DIGITS).unwrap_or(&identity)),
+        autostart,
+        links: links.collect(),
+    }
+}
+
+/// How many digits of a package's identity are in its name: 128 bits.
+const IDENTITY_DIGITS: usize = 32;

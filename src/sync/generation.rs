@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Installing a new generation in the state directory.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::{Built, SyncError};
+use crate::catalog::{CATALOG_VERSION, Catalog, CatalogVm};
+use crate::durable;
+use crate::name::VmName;
+use crate::package::WriteError;
+use crate::state_directory::StateDirectory;
+
+/// The state directory, which nobody else changes meanwhile.
+pub(super) struct Transaction<'a> {
+    state: &'a StateDirectory,
+    _lock: File,
+}
+
+/// What [`Transaction::install`] has made.
+pub struct Installed {
+    /// The catalog that is there now.
+    pub catalog: Catalog,
+    /// Whether it is a new one.
+    pub changed: bool,
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> SyncError {
+    let path = path.to_owned();
+    move |error| SyncError::Io { path, error }
+}
+
+impl<'a> Transaction<'a> {
+    /// Waits until nobody else changes the state directory, which is made if
+    /// it is missing.
+    pub fn begin(state: &'a StateDirectory) -> Result<Self, SyncError> {
+        for directory in [state.own(), state.generations(), state.packages()] {
+            durable::ensure_directory(&directory).map_err(at(&directory))?;
+        }
+        let path = state.lock();
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| at(&path)(e.into()))?;
+        Ok(Self { state, _lock: lock })
+    }
+
+    /// The current catalog. One that cannot be used is as good as none: all of
+    /// it is made anew.
+    pub fn catalog(&self) -> Option<Catalog> {
+        Catalog::read(&self.state.catalog()).ok()
+    }
+
+    /// Makes `vms` and their packages the current generation, unless nothing
+    /// has changed, and cleans up.
+    pub fn install(
+        &mut self,
+        vms: Vec<CatalogVm>,
+        built: &[Built],
+        before: Option<&Catalog>,
+    ) -> Result<Installed, SyncError> {
+        let unchanged = before.filter(|before| before.vms == vms);
+        let kept = self.packages_in_use(before)?;
+        let installed = match unchanged {
+            Some(before) if built.iter().all(|b| kept.contains(&b.file_name)) => {
+                Installed { catalog: before.clone(), changed: false }
+            }
+            _ => {
+                let catalog = self.write(vms, built, &kept)?;
+                Installed { catalog, changed: true }
+            }
+        };
+        let names: BTreeSet<_> = built.iter().map(|b| &b.name).collect();
+        for name in &names {
+            self.ensure_folder(name)?;
+        }
+        self.clean_up(&installed.catalog, &names);
+        Ok(installed)
+    }
+
+    /// Writes a generation, and switches to it.
+    fn write(
+        &self,
+        vms: Vec<CatalogVm>,
+        built: &[Built],
+        kept: &BTreeSet<String>,
+    ) -> Result<Catalog, SyncError> {
+        for Built { file_name, package, .. } in built.iter().filter(|b| !kept.contains(&b.file_name)) {
+            let path = self.state.packages().join(file_name);
+            // One that nothing names was not finished.
+            remove_all(&path).map_err(at(&path))?;
+            durable::create_directory(&path).map_err(at(&path))?;
+            package.write_into(&path).map_err(|error| match error {
+                WriteError::Io { path, error } => SyncError::Io { path, error },
+                other => at(&path)(io::Error::other(other.to_string())),
+            })?;
+        }
+        let generation = self.next_generation()?;
+        let directory = self.state.generation(generation);
+        let links = directory.join("vms");
+        durable::create_directory(&directory).map_err(at(&directory))?;
+        durable::create_directory(&links).map_err(at(&links))?;
+        for Built { name, file_name, .. } in built {
+            let link = links.join(name.as_str());
+            std::os::unix::fs::symlink(StateDirectory::package_link(file_name), &link).map_err(at(&link))?;
+        }
+        let catalog = Catalog { version: CATALOG_VERSION, generation, vms };
+        let path = directory.join("catalog.json");
+        durable::create_file(&path, &catalog.to_text(), 0o644).map_err(at(&path))?;
+        let current = self.state.current_generation();
+        // Syncs all of the above before it renames.
+        durable::replace_link(&current, &self.state.generation_link(generation)).map_err(at(&current))?;
+        Ok(catalog)
+    }
+
+    /// A number that no generation has, also none that was not finished.
+    fn next_generation(&self) -> Result<u64, SyncError> {
+        let directory = self.state.generations();
+        let names = names(&directory).map_err(at(&directory))?;
+        let last = names.iter().filter_map(|name| name.parse::<u64>().ok()).max();
+        Ok(last.unwrap_or(0).saturating_add(1))
+    }
+
+    /// The packages that are complete for sure: those of the current catalog,
+    /// and those that VMs were started from.
+    fn packages_in_use(&self, catalog: Option<&Catalog>) -> Result<BTreeSet<String>, SyncError> {
+        let mut used: BTreeSet<_> = catalog
+            .into_iter()
+            .flat_map(Catalog::runnable)
+            .map(|(_, runnable)| runnable.package.clone())
+            .filter(|name| self.state.packages().join(name).is_dir())
+            .collect();
+        for name in names(self.state.root()).map_err(at(self.state.root()))? {
+            if let Ok(target) = std::fs::read_link(self.state.root().join(name).join("booted"))
+                && target.parent() == Some(self.state.packages().as_path())
+                && let Some(package) = target.file_name().and_then(|name| name.to_str())
+            {
+                used.insert(package.to_owned());
+            }
+        }
+        Ok(used)
+    }
+
+    /// Makes a VM's folder, unless it is there.
+    fn ensure_folder(&self, name: &VmName) -> Result<(), SyncError> {
+        let (folder, current) = (self.state.vm(name), self.state.current(name));
+        let wanted = StateDirectory::current_link(name);
+        if std::fs::read_link(&current).is_ok_and(|found| found == wanted) {
+            return Ok(());
+        }
+        durable::ensure_directory(&folder).map_err(at(&folder))?;
+        durable::replace_link(&current, &wanted).map_err(at(&current))
+    }
+
+    /// Removes what nothing names any more. What cannot be removed now is the
+    /// next time.
+    fn clean_up(&self, catalog: &Catalog, runnable: &BTreeSet<&VmName>) {
+        let root = self.state.root();
+        for name in names(root).unwrap_or_default() {
+            let Ok(name) = VmName::new(&name) else { continue };
+            let ours = self.state.current(&name).is_symlink() && !self.state.is_anothers(&name);
+            let booted = self.state.booted(&name).symlink_metadata().is_ok();
+            if ours && !booted && !runnable.contains(&name) {
+                let _ = std::fs::remove_file(self.state.current(&name));
+                let _ = std::fs::remove_dir(self.state.vm(&name));
+            }
+        }
+        let generation = catalog.generation.to_string();
+        let Ok(used) = self.packages_in_use(Some(catalog)) else { return };
+        let unused = |directory: PathBuf, used: &dyn Fn(&str) -> bool| {
+            for name in names(&directory).unwrap_or_default().iter().filter(|name| !used(name)) {
+                let _ = remove_all(&directory.join(name));
+            }
+        };
+        unused(self.state.generations(), &|name| name == generation);
+        unused(self.state.packages(), &|name| used.contains(name));
+    }
+}
+
+/// The names in a directory that are UTF-8; there are no others of ours.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    let names = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Talking to systemd, by its own `systemctl`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::name::VmName;
+
+/// What systemd knows of a unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitStatus {
+    /// `active`, `inactive`, `failed`, `activating`, `deactivating`, …
+    pub active: String,
+    /// The state in more detail, `running` or `auto-restart`.
+    pub sub: String,
+    /// What the supervisor last told of itself.
+    pub text: String,
+}
+
+/// The name of the unit that runs a VM.
+pub fn unit(name: &VmName) -> String {
+    format!("microvm@{name}.service")
+}
+
+/// Whether systemd is this system's PID 1 (`sd_booted(3)`).
+pub fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+fn systemctl(arguments: &[&str]) -> Command {
+    let mut command = Command::new("systemctl");
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn succeeded(output: &Output) -> io::Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+    Err(io::Error::other(format!("systemctl ended with {}: {said}", output.status)))
+}
+
+/// Has systemd read all unit files again, and run its generators.
+///
+/// # Errors
+/// What systemctl says.
+pub fn reload() -> io::Result<()> {
+    succeeded(&systemctl(&["daemon-reload"]).output()?)
+}
+
+/// Has systemd start units, without waiting.
+///
+/// # Errors
+/// What systemctl says.
+pub fn start_soon(units: &[String]) -> io::Result<()> {
+    succeeded(&systemctl(&["start", "--no-block", "--"]).args(units).output()?)
+}
+
+/// Has systemd do `verb` (`start`, `stop`, `restart`) to units, and waits for it.
+///
+/// systemctl talks to the user, and asks for a password where it takes one.
+///
+/// # Errors
+/// When systemctl cannot be started. Returns whether it succeeded.
+pub fn control(verb: &str, units: &[String]) -> io::Result<bool> {
+    if matches!(verb, "start" | "restart") {
+        // Somebody wants it now, however often it has failed before.
+        let _ = systemctl(&["reset-failed", "--"]).args(units).stderr(Stdio::null()).status();
+    }
+    let mut command = systemctl(&[verb, "--"]);
+    command.args(units).stdin(Stdio::inherit());
+    Ok(command.status()?.success())
+}
+
+/// The status of units, by name.
+///
+/// # Errors
+/// What systemctl says.
+pub fn status(units: &[String]) -> io::Result<BTreeMap<String, UnitStatus>> {
+    let mut found = BTreeMap::new();
+    if units.is_empty() {
+        return Ok(found);
+    }
+    let output =
+        systemctl(&["show", "--property=Id,ActiveState,SubState,StatusText", "--"]).args(units).output()?;
+    succeeded(&output)?;
+    for block in String::from_utf8_lossy(&output.stdout).split("\n\n") {
+        let mut id = String::new();
+        let mut status = UnitStatus::default();
+        for (key, value) in block.lines().filter_map(|line| line.split_once('=')) {
+            match key {
+                "Id" => value.clone_into(&mut id),
+                "ActiveState" => value.clone_into(&mut status.active),
+                "SubState" => value.clone_into(&mut status.sub),
+                "StatusText" => value.clone_into(&mut status.text),
+                _ => {}
+            }
+        }
+        found.insert(id, status);
+    }
+    Ok(found)
+}

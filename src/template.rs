@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Rendering the templates of scripts and unit files.
+
+use std::sync::LazyLock;
+
+use handlebars::{
+    Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderErrorReason, no_escape,
+};
+use serde::Serialize;
+
+/// The text of `template`, which is part of this program, with `data` filled in.
+pub fn render(template: &str, data: &impl Serialize) -> String {
+    static TEMPLATES: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
+        let mut templates = Handlebars::new();
+        templates.set_strict_mode(true);
+        templates.register_escape_fn(no_escape);
+        templates.register_helper("sh", Box::new(sh));
+        templates
+    });
+    // Every test renders all templates.
+    TEMPLATES.render_template(template, data).unwrap_or_default()
+}
+
+/// `{{sh value}}`: a value as one word of a shell's command line.
+fn sh(
+    helper: &Helper<'_>,
+    _: &Handlebars<'_>,
+    _: &Context,
+    _: &mut RenderContext<'_, '_>,
+    out: &mut dyn Output,
+) -> HelperResult {
+    let value = helper.param(0).and_then(|p| p.value().as_str()).unwrap_or_default();
+    let word = shlex::try_quote(value).map_err(|e| RenderErrorReason::Other(e.to_string()))?;
+    Ok(out.write(&word)?)
+}

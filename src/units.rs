@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The unit files for the host, which are the same on every distribution.
+//!
+//! Names and meaning of the templated units are microvm.nix's. Their text is in
+//! `src/templates/units`; here are only the paths filled in.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::catalog::{Catalog, CatalogVm, Runnable};
+use crate::durable;
+use crate::manifest::HypervisorName;
+use crate::template::render;
+
+/// The paths that unit files name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnitPaths {
+    program: String,
+    state_dir: String,
+}
+
+/// A path that cannot stand in a unit file as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} cannot stand in a unit file: use an absolute path of letters, digits and . _ + = @ : , -", .0.display())]
+pub struct UnitPathError(PathBuf);
+
+impl UnitPaths {
+    /// The paths of this program and of the state directory.
+    ///
+    /// # Errors
+    /// When a path has characters that systemd would interpret, whether now or
+    /// in another line of the unit.
+    pub fn new(program: &Path, state_dir: &Path) -> Result<Self, UnitPathError> {
+        let plain = |path: &Path| {
+            let text = path.to_str().unwrap_or_default();
+            let known = |c: char| c.is_ascii_alphanumeric() || "/._+=@:,-".contains(c);
+            (path.is_absolute() && text.chars().all(known))
+                .then(|| text.to_owned())
+                .ok_or_else(|| UnitPathError(path.to_owned()))
+        };
+        Ok(Self { program: plain(program)?, state_dir: plain(state_dir)? })
+    }
+}
+
+macro_rules! files {
+    ($($path:literal: $mode:literal = $template:literal),* $(,)?) => {
+        [$(($path, $mode, include_str!(concat!("templates/units/", $template, ".hbs")))),*]
+    };
+}
+
+/// The files beneath a `lib` directory, with mode and template.
+const FILES: [(&str, u32, &str); 10] = files! {
+    "systemd/system/microvm@.service": 0o644 = "microvm@.service",
+    "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
+    "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
+    "systemd/system/microvm-pci-devices@.service": 0o644 = "microvm-pci-devices@.service",
+    "systemd/system/microvm-set-booted@.service": 0o644 = "microvm-set-booted@.service",
+    "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service",
+    "systemd/system/microvms.target": 0o644 = "microvms.target",
+    "systemd/system-generators/microvm-spectrum-generator": 0o755 = "generator.sh",
+    "sysusers.d/microvm-spectrum.conf": 0o644 = "sysusers.conf",
+    "tmpfiles.d/microvm-spectrum.conf": 0o644 = "tmpfiles.conf",
+};
+
+/// Writes the unit files, the generator and the fragments for `systemd-sysusers`
+/// and `systemd-tmpfiles` beneath `output`, in the places that they have in a
+/// prefix's `lib`.
+///
+/// # Errors
+/// The system's error and the file that it is about.
+pub fn write(paths: &UnitPaths, output: &Path) -> Result<(), (PathBuf, io::Error)> {
+    for (path, mode, template) in FILES {
+        let path = output.join(path);
+        path.parent()
+            .map_or(Ok(()), durable::ensure_directory)
+            .and_then(|()| durable::replace_file(&path, &render(template, paths), mode))
+            .map_err(|error| (path, error))?;
+    }
+    Ok(())
+}
+
+/// The file name of the drop-ins that the generator writes.
+const DROP_IN: &str = "50-microvm-spectrum.conf";
+/// The target that starts VMs with the host.
+const TARGET: &str = "microvms.target";
+
+/// Writes the drop-ins of a catalog's VMs into the directory of a generator, and
+/// the links by which [`TARGET`] starts those that start with the host.
+///
+/// Nothing is synced: the directory is in memory and is made anew each time.
+///
+/// # Errors
+/// The system's error.
+pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io::Result<()> {
+    for (vm, runnable) in catalog.runnable() {
+        let data = drop_in_data(paths, catalog.generation, vm, runnable);
+        let write = |unit: &str, text: &str| {
+            let directory = directory.join(format!("{unit}@{}.service.d", vm.name));
+            std::fs::create_dir_all(&directory)?;
+            std::fs::write(directory.join(DROP_IN), text)
+        };
+        write("microvm", &render(include_str!("templates/units/drop-in.conf.hbs"), &data))?;
+        let user = render(include_str!("templates/units/drop-in-user.conf.hbs"), &data);
+        for unit in ["microvm-virtiofsd", "microvm-tap-interfaces", "microvm-pci-devices"] {
+            write(unit, &user)?;
+        }
+        if runnable.autostart {
+            let wants = directory.join(format!("{TARGET}.wants"));
+            std::fs::create_dir_all(&wants)?;
+            let link = wants.join(format!("microvm@{}.service", vm.name));
+            std::os::unix::fs::symlink("../microvm@.service", link)?;
+        }
+    }
+    Ok(())
+}
+
+fn drop_in_data(
+    paths: &UnitPaths,
+    generation: u64,
+    vm: &CatalogVm,
+    runnable: &Runnable,
+) -> serde_json::Value {
+    let providers: Vec<_> = runnable.links.iter().map(|link| &link.provider).collect();
+    json!({
+        "program": paths.program,
+        "state_dir": paths.state_dir,
+        "generation": generation,
+        "name": vm.name,
+        "source": vm.source,
+        "uid": runnable.uid,
+        "providers": providers,
+        "inet": runnable.hypervisor == HypervisorName::CloudHypervisor && !runnable.links.is_empty(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_a_unit_would_interpret_are_refused() {
+        let new = |program: &str, state: &str| UnitPaths::new(Path::new(program), Path::new(state));
+        assert!(new("/nix/store/0x-a+b=1.2/bin/p", "/var/lib/microvms").is_ok());
+        for bad in ["", "p", "/a b", "/a%i", "/a$b", "/a\nb", "/a\"b", "/a\\b", "/a;b", "/ü"] {
+            assert!(new(bad, "/s").is_err() && new("/p", bad).is_err(), "{bad:?}");
+        }
+    }
+}
