@@ -21,6 +21,10 @@ pub struct UnitStatus {
     pub text: String,
 }
 
+/// The units that a VM's unit requires.
+const HELPERS: [&str; 4] =
+    ["microvm-set-booted", "microvm-tap-interfaces", "microvm-pci-devices", "microvm-virtiofsd"];
+
 /// The name of the unit that runs a VM.
 pub fn unit(name: &VmName) -> String {
     format!("microvm@{name}.service")
@@ -62,16 +66,19 @@ pub fn start_soon(units: &[String]) -> io::Result<()> {
     succeeded(&systemctl(&["start", "--no-block", "--"]).args(units).output()?)
 }
 
-/// Has systemd do `verb` (`start`, `stop`, `restart`) to units, and waits for it.
+/// Has systemd do `verb` (`start`, `stop`, `restart`) to VMs, and waits for it.
 ///
 /// systemctl talks to the user, and asks for a password where it takes one.
 ///
 /// # Errors
 /// When systemctl cannot be started. Returns whether it succeeded.
-pub fn control(verb: &str, units: &[String]) -> io::Result<bool> {
+pub fn control(verb: &str, names: &[VmName]) -> io::Result<bool> {
+    let units: Vec<_> = names.iter().map(unit).collect();
     if matches!(verb, "start" | "restart") {
         // Somebody wants it now, however often it has failed before.
-        let _ = systemctl(&["reset-failed", "--"]).args(units).stderr(Stdio::null()).status();
+        let helpers = names.iter().flat_map(|name| HELPERS.map(|unit| format!("{unit}@{name}.service")));
+        let all: Vec<_> = units.iter().cloned().chain(helpers).collect();
+        let _ = systemctl(&["reset-failed", "--"]).args(all).stderr(Stdio::null()).status();
     }
     let mut command = systemctl(&[verb, "--"]);
     command.args(units).stdin(Stdio::inherit());

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
+use crate::name::VmName;
 use crate::printable::printable;
 use crate::systemd;
 
@@ -26,11 +27,11 @@ pub(super) fn run(verb: &str, args: &ControlArgs) -> Exit {
     if let Some(exit) = names.iter().find_map(|name| name.as_ref().err()) {
         return *exit;
     }
-    let units: Vec<_> = names.iter().flatten().map(systemd::unit).collect();
-    match systemd::control(verb, &units) {
+    let names: Vec<_> = names.into_iter().flatten().collect();
+    match systemd::control(verb, &names) {
         Ok(true) => Exit::Fine,
         Ok(false) => {
-            explain(&units);
+            explain(&names);
             Exit::Host
         }
         Err(error) => {
@@ -41,9 +42,10 @@ pub(super) fn run(verb: &str, args: &ControlArgs) -> Exit {
 }
 
 /// Says of the VMs that failed what their supervisors said last.
-fn explain(units: &[String]) {
-    for (unit, status) in systemd::status(units).unwrap_or_default() {
-        let name = unit.trim_start_matches("microvm@").trim_end_matches(".service");
+fn explain(names: &[VmName]) {
+    let units: Vec<_> = names.iter().map(systemd::unit).collect();
+    let found = systemd::status(&units).unwrap_or_default();
+    for (name, status) in names.iter().filter_map(|name| Some((name, found.get(&systemd::unit(name))?))) {
         if matches!(status.active.as_str(), "failed" | "inactive" | "activating") {
             let why = if status.text.is_empty() { "it did not start" } else { &status.text };
             report::line(&format!("{name}: {}", printable(why)));

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A VM's life in its units: start, stop, restart, and how a guest ends it.
+
+use std::fs;
+
+use crate::machine::{is_skipped, wait_for};
+use crate::place::Host;
+
+#[test]
+fn start_use_stop_and_nothing_is_left() {
+    if is_skipped("start_use_stop_and_nothing_is_left") {
+        return;
+    }
+    let host = Host::new();
+    host.vm_with_share("appvm");
+    host.sync();
+    let row = host.row("appvm");
+    assert_eq!(
+        (&row["state"], &row["source"], &row["uid"]),
+        (&"stopped".into(), &"user".into(), &70_000.into())
+    );
+    host.run(&["start", "appvm"]).exits(0).says_nothing();
+    // Started means that the control socket answers.
+    assert!(host.machine.path("/run/microvm/appvm/appvm.control.sock").exists());
+    assert_eq!(host.state("appvm"), "running");
+    host.wait_boots("appvm", 1);
+    assert_eq!(
+        host.in_guest(
+            "appvm",
+            "mount-share home /mnt; cat /mnt/from-host; echo new >/mnt/new; ls -n /mnt/new"
+        ),
+        "hello from the host\n-rw-r--r--    1 0        0                4 Jan  1 00:00 /mnt/new"
+            .replace("Jan  1 00:00 ", &month_day_time(&host))
+    );
+    // Each runs as who it should.
+    for (pattern, uid) in
+        [("microvm-spectrum vm run", "70000"), ("qemu-system", "70000"), ("virtiofsd --fd", "4242")]
+    {
+        for pid in host.processes(pattern) {
+            assert_eq!(host.ok(&["stat", "--format=%u", &format!("/proc/{pid}")]), uid, "{pattern}");
+        }
+        assert!(!host.processes(pattern).is_empty(), "{pattern}");
+    }
+    let booted = host.ok(&["readlink", "/var/lib/microvms/appvm/booted"]);
+    assert_eq!(booted, host.ok(&["readlink", "-f", "/var/lib/microvms/appvm/current"]));
+
+    host.run(&["restart", "appvm"]).exits(0).says_nothing();
+    host.wait_boots("appvm", 2);
+    host.run(&["stop", "appvm"]).exits(0).says_nothing();
+    assert_eq!(host.state("appvm"), "stopped");
+    wait_for("the end of all helpers", || {
+        let units = host.ok(&["systemctl", "list-units", "--plain", "--no-legend", "microvm*"]);
+        units.is_empty().then_some(())
+    });
+    for pattern in ["qemu-system", "virtiofsd", "microvm-spectrum"] {
+        assert!(host.processes(pattern).is_empty(), "{pattern}");
+    }
+    for directory in ["/run/microvm", "/run/microvm-virtiofsd"] {
+        assert_eq!(fs::read_dir(host.machine.path(directory)).unwrap().count(), 0, "{directory}");
+    }
+    assert!(!host.machine.path("/var/lib/microvms/appvm/booted").is_symlink());
+}
+
+/// The time of a file that was made now, as busybox' `ls` prints it.
+fn month_day_time(host: &Host) -> String {
+    let line = host.in_guest("appvm", "ls -n /mnt/new");
+    let words: Vec<_> = line.split_whitespace().collect();
+    format!("{} {:>2} {} ", words[5], words[6], words[7])
+}
+
+#[test]
+fn a_guest_that_powers_off_stays_off_and_one_that_reboots_goes_on() {
+    if is_skipped("a_guest_that_powers_off_stays_off_and_one_that_reboots_goes_on") {
+        return;
+    }
+    let host = Host::new();
+    host.vm_with_share("appvm");
+    host.sync();
+    host.start("appvm");
+    let pid = host.machine.property("microvm@appvm.service", "MainPID");
+    // A reboot is a reset in place.
+    host.in_guest("appvm", "(sleep 1; reboot -f) &");
+    host.wait_boots("appvm", 2);
+    assert_eq!(host.machine.property("microvm@appvm.service", "MainPID"), pid);
+    assert_eq!(host.in_guest("appvm", "mount-share home /mnt; cat /mnt/from-host"), "hello from the host");
+    host.last_words("appvm", "poweroff -f");
+    host.wait_state("appvm", "stopped");
+    // Longer than it takes to restart one.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(host.state("appvm"), "stopped");
+    assert_eq!(host.machine.property("microvm@appvm.service", "Result"), "success");
+    // What it needed is gone as well.
+    let units = host.ok(&["systemctl", "list-units", "--plain", "--no-legend", "microvm*"]);
+    assert_eq!(units, "");
+    assert!(!host.machine.path("/var/lib/microvms/appvm/booted").is_symlink());
+}
+
+#[test]
+fn a_guest_that_panics_is_started_again_and_its_journal_says_why() {
+    if is_skipped("a_guest_that_panics_is_started_again_and_its_journal_says_why") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("appvm");
+    host.sync();
+    host.start("appvm");
+    host.last_words("appvm", "kill -USR1 1");
+    host.wait_boots("appvm", 2);
+    let journal = host.machine.journal("microvm@appvm.service");
+    assert!(journal.contains("microvm-spectrum: appvm: the guest's kernel panicked"), "{journal}");
+    // A stop while it boots again.
+    host.last_words("appvm", "kill -USR1 1");
+    wait_for("the second panic", || {
+        let journal = host.machine.journal("microvm@appvm.service");
+        (journal.matches("the guest's kernel panicked").count() == 2).then_some(())
+    });
+    host.run(&["stop", "appvm"]).exits(0);
+    assert_eq!(host.state("appvm"), "stopped");
+    assert!(host.processes("qemu-system").is_empty());
+}
+
+#[test]
+fn a_stop_while_it_boots() {
+    if is_skipped("a_stop_while_it_boots") {
+        return;
+    }
+    let host = Host::new();
+    host.vm_with_share("appvm");
+    host.sync();
+    for delay in [0, 100, 300, 700] {
+        host.run(&["start", "appvm"]).exits(0);
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        host.run(&["stop", "appvm"]).exits(0);
+        assert_eq!(host.state("appvm"), "stopped", "after {delay} ms");
+        assert_eq!(host.machine.property("microvm@appvm.service", "Result"), "success");
+        assert!(host.processes("qemu-system").is_empty());
+    }
+    host.start("appvm");
+}
+
+#[test]
+fn a_package_replaced_while_the_vm_runs_stops_what_was_started() {
+    if is_skipped("a_package_replaced_while_the_vm_runs_stops_what_was_started") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("appvm");
+    host.sync();
+    host.start("appvm");
+    let link = |name: &str| host.ok(&["readlink", "-f", &format!("/var/lib/microvms/appvm/{name}")]);
+    let before = link("booted");
+    let pid = host.machine.property("microvm@appvm.service", "MainPID");
+    host.configure("[vm.appvm]\nmemory = 160\n");
+    host.sync();
+    host.vm("other");
+    host.sync();
+    // It runs on, and what it runs from is still there.
+    assert_eq!(host.machine.property("microvm@appvm.service", "MainPID"), pid);
+    assert_eq!(link("booted"), before);
+    assert_ne!(link("current"), before);
+    assert!(host.machine.path(&before).join("bin/microvm-run").exists());
+    host.run(&["stop", "appvm"]).exits(0);
+    assert_eq!(host.machine.property("microvm@appvm.service", "Result"), "success");
+    assert!(host.log("appvm").contains("guest: power button"));
+    host.start("appvm");
+    assert_eq!(link("booted"), link("current"));
+    assert!(host.log("appvm").contains("Memory: ") && host.in_guest("appvm", "free -m").contains("14"));
+    // Now nobody needs the first package.
+    host.sync();
+    assert!(!host.machine.path(&before).exists());
+}
+
+#[test]
+fn a_unit_never_starts_with_the_drop_in_of_another_generation() {
+    if is_skipped("a_unit_never_starts_with_the_drop_in_of_another_generation") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("appvm");
+    host.sync();
+    // The rename without the reload: as if somebody started between the two.
+    host.vm("other");
+    host.run(&["sync", "--no-systemd"]).exits(0);
+    host.machine.run(&["systemctl", "start", "microvm@appvm.service"]);
+    assert_eq!(host.state("appvm"), "stopped");
+    let journal = host.machine.journal("microvm@appvm.service");
+    assert!(journal.contains("the VMs have changed since systemd read generation 1"), "{journal}");
+    host.ok(&["systemctl", "daemon-reload"]);
+    host.start("appvm");
+}
+
+#[test]
+fn vms_that_start_with_the_host_do() {
+    if is_skipped("vms_that_start_with_the_host_do") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("auto");
+    host.vm("manual");
+    host.configure("[vm.auto]\nautostart = true\n");
+    // As at boot: nothing is installed yet.
+    host.ok(&["systemctl", "start", "microvm-spectrum-sync.service"]);
+    host.machine.wait_active("microvm@auto.service");
+    assert_eq!(host.state("manual"), "stopped");
+    host.machine.wait_active("microvms.target");
+    // Somebody stops it, and another sync leaves it so; a new one starts.
+    host.run(&["stop", "auto"]).exits(0);
+    host.vm("late");
+    host.configure("[vm.auto]\nautostart = true\n[vm.late]\nautostart = true\n");
+    host.sync();
+    host.machine.wait_active("microvm@late.service");
+    assert_eq!(host.state("auto"), "stopped");
+    // The generator's link is what systemd goes by.
+    host.run(&["stop", "late"]).exits(0);
+    host.ok(&["systemctl", "stop", "microvms.target"]);
+    host.ok(&["systemctl", "start", "microvms.target"]);
+    host.machine.wait_active("microvm@auto.service");
+    host.machine.wait_active("microvm@late.service");
+}

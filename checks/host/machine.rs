@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A machine with a real systemd, thrown away after the test (see
+//! `checks/systemd-box`), and a terminal to sit at.
+
+// Each test uses some of it.
+#![allow(dead_code)]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::pty::OpenptFlags;
+use rustix::termios::{LocalModes, Winsize};
+
+use crate::fixture::program::{Ran, run_raw, skipped};
+
+/// How long anything may take on a slow and busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The script that boots a machine and keeps it.
+const KEEPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/checks/systemd-box");
+
+/// Waits until `done` gives something, or fails saying what did not happen.
+#[track_caller]
+pub fn wait_for<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    wait_or_explain(what, done, String::new)
+}
+
+/// Like [`wait_for`], with an explanation of how things are instead.
+#[track_caller]
+fn wait_or_explain<T>(
+    what: &str,
+    mut done: impl FnMut() -> Option<T>,
+    explain: impl FnOnce() -> String,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        if Instant::now() >= deadline {
+            panic!("did not happen in time: {what}\n{}", explain());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether there can be machines here, or why not. That one which can be does
+/// not boot is a failure and is not found here.
+pub fn is_possible() -> Result<(), String> {
+    let checked = Command::new(KEEPER).arg("--check").stdin(Stdio::null()).output().unwrap();
+    if checked.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&checked.stderr).trim().replace('\n', ", "))
+}
+
+/// Says that a test is skipped, and why, where there can be no machines.
+pub fn is_skipped(test: &str) -> bool {
+    is_possible().inspect_err(|why| skipped(test, why)).is_err()
+}
+
+/// A machine that has booted.
+pub struct Machine {
+    keeper: Child,
+    /// Its end is the machine's; none when it is gone already.
+    power: Option<ChildStdin>,
+    /// The machine's first process, as seen from outside.
+    pub pid: u32,
+    messages: Collected,
+}
+
+impl Machine {
+    /// Boots this system, without what is enabled in it.
+    pub fn boot() -> Self {
+        Self::boot_with(&[])
+    }
+
+    /// Boots with options of `checks/systemd-box`.
+    pub fn boot_with(options: &[&str]) -> Self {
+        let mut keeper = Command::new(KEEPER)
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{KEEPER}: {e}"));
+        let power = keeper.stdin.take();
+        let messages = Collected::from(keeper.stderr.take().unwrap());
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid = line.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
+        let Some(pid) = pid else {
+            drop(power);
+            let status = keeper.wait();
+            panic!("the machine did not boot ({line:?}, {status:?}):\n{}", messages.text());
+        };
+        let machine = Self { keeper, power, pid, messages };
+        // Where this machine's systemd does not look for services of its own.
+        machine.mkdir("/sys/fs/cgroup/tests");
+        machine
+    }
+
+    /// A command that runs in the machine as its root, with nothing of the
+    /// environment here. Who kills it, or is killed, kills the program too, and
+    /// signals from a terminal reach the program.
+    pub fn command<S: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = self.enter(&[]);
+        command.arg(program).args(arguments);
+        command
+    }
+
+    /// A command that runs in the machine as an ordinary user, who is in no
+    /// groups and can gain nothing from anywhere.
+    pub fn command_as<S: AsRef<OsStr>>(
+        &self,
+        uid: u32,
+        gid: u32,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let (uid, gid) = (format!("--reuid={uid}"), format!("--regid={gid}"));
+        let nothing = ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
+        let mut command = self.enter(&[[uid.as_str(), gid.as_str()].as_slice(), &nothing].concat());
+        command.arg(program).args(arguments);
+        command
+    }
+
+    /// The way in, up to the program.
+    fn enter(&self, privileges: &[&str]) -> Command {
+        // Into the machine's control groups while its files are still strange.
+        let join = "echo 0 >\"$1\" && shift && exec \"$@\"";
+        // nsenter's own fork would stop for ever when the machine stops what runs
+        // in it, as it does to power off; so here a shell forks.
+        let run = "trap : HUP INT QUIT; setpriv --pdeathsig KILL \"$@\"; exit $?";
+        let mut command = Command::new("sh");
+        command.args(["-c", join, "sh"]).arg(self.path("/sys/fs/cgroup/tests/cgroup.procs"));
+        command.args(["nsenter", "--target", &self.pid.to_string(), "--no-fork"]);
+        command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
+        command.args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
+        command.args(["LANG=C.UTF-8", "TERM=dumb", "sh", "-c", run, "sh"]).args(privileges).arg("--");
+        command
+    }
+
+    /// Runs a command line to its end. A signal's end is 128 and its number.
+    pub fn run(&self, line: &[&str]) -> Ran {
+        finish(self.command(line[0], &line[1..]))
+    }
+
+    /// Like [`Self::run`], as in [`Self::command_as`].
+    pub fn try_as(&self, uid: u32, gid: u32, line: &[&str]) -> Ran {
+        finish(self.command_as(uid, gid, line[0], &line[1..]))
+    }
+
+    /// Runs what must succeed, and returns what it printed, without the last
+    /// line's end. After a failure the end of the machine shows its journal.
+    #[track_caller]
+    pub fn ok(&self, line: &[&str]) -> String {
+        let ran = self.run(line);
+        assert!(ran.status == 0, "{line:?}: status {}\n{}{}", ran.status, ran.stdout, ran.stderr);
+        ran.stdout.trim_end_matches('\n').to_owned()
+    }
+
+    /// A file of the machine, as seen from here. Its links, and those in the
+    /// path to it, lead to files of the host.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        assert!(inside.starts_with('/'), "{inside:?}");
+        PathBuf::from(format!("/proc/{}/root{inside}", self.pid))
+    }
+
+    /// Reads a text file; links lead to where they do in the machine.
+    #[track_caller]
+    pub fn read(&self, inside: &str) -> String {
+        let mut text = String::new();
+        self.open(inside, OFlags::RDONLY)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .unwrap_or_else(|e| panic!("{inside}: {e}"));
+        text
+    }
+
+    /// Writes a text file, and makes the directories above it.
+    #[track_caller]
+    pub fn write(&self, inside: &str, text: &str) {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let file = match self.open(inside, flags) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.mkdir(Path::new(inside).parent().unwrap().to_str().unwrap());
+                self.open(inside, flags)
+            }
+            opened => opened,
+        };
+        file.and_then(|mut file| file.write_all(text.as_bytes())).unwrap_or_else(|e| panic!("{inside}: {e}"));
+    }
+
+    /// Makes a directory and those above it.
+    #[track_caller]
+    pub fn mkdir(&self, inside: &str) {
+        std::fs::create_dir_all(self.path(inside)).unwrap_or_else(|e| panic!("{inside}: {e}"));
+    }
+
+    fn open(&self, inside: &str, flags: OFlags) -> std::io::Result<File> {
+        let root = File::open(self.path("/"))?;
+        let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o644) } else { Mode::empty() };
+        Ok(rustix::fs::openat2(root, inside, flags | OFlags::CLOEXEC, mode, ResolveFlags::IN_ROOT)?.into())
+    }
+
+    /// One property of a unit, as `systemctl show` prints it.
+    #[track_caller]
+    pub fn property(&self, unit: &str, name: &str) -> String {
+        self.ok(&["systemctl", "show", "--value", "--property", name, "--", unit])
+    }
+
+    /// What a unit has said until now, without the times.
+    #[track_caller]
+    pub fn journal(&self, unit: &str) -> String {
+        self.ok(&["journalctl", "--sync"]);
+        self.ok(&["journalctl", "--quiet", "--no-pager", "--output=cat", "--unit", unit])
+    }
+
+    /// Waits until a unit is active.
+    #[track_caller]
+    pub fn wait_active(&self, unit: &str) {
+        self.wait_state(unit, "active");
+    }
+
+    /// Waits until a unit is in this state (`inactive`, `failed`, ...).
+    #[track_caller]
+    pub fn wait_state(&self, unit: &str, state: &str) {
+        wait_or_explain(
+            &format!("{unit} is {state}"),
+            || (self.property(unit, "ActiveState") == state).then_some(()),
+            || self.run(&["systemctl", "status", "--no-pager", "--full", "--lines=50", "--", unit]).stdout,
+        );
+    }
+
+    /// Ends the keeper as a crash would.
+    pub fn kill_keeper(mut self) {
+        self.power = None;
+        self.keeper.kill().unwrap();
+        self.keeper.wait().unwrap();
+    }
+
+    fn keeper_ends(&mut self, deadline: Instant) -> Option<ExitStatus> {
+        loop {
+            let ended = self.keeper.try_wait().unwrap();
+            if ended.is_some() || Instant::now() >= deadline {
+                return ended;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let Some(power) = self.power.take() else { return };
+        let failing = std::thread::panicking();
+        if failing && self.keeper.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // Not with `run`: a second panic would hide the first.
+            let lines = ["--quiet", "--no-pager", "--lines=80", "--output=short-monotonic"];
+            if let Ok(journal) = self.command("journalctl", lines).stdin(Stdio::null()).output() {
+                eprintln!("The machine's journal:\n{}", String::from_utf8_lossy(&journal.stdout));
+            }
+        }
+        drop(power);
+        let ended = self.keeper_ends(Instant::now() + PATIENCE);
+        if ended.is_none() {
+            let _ = self.keeper.kill();
+            let _ = self.keeper.wait();
+        }
+        let clean = ended.is_some_and(|status| status.success());
+        assert!(clean || failing, "the machine did not power off ({ended:?}):\n{}", self.messages.text());
+    }
+}
+
+fn finish(mut command: Command) -> Ran {
+    command.stdin(Stdio::null());
+    run_raw(&mut command, Stdio::piped(), Stdio::piped())
+}
+
+/// What a thread has read until now.
+#[derive(Clone, Default)]
+struct Collected(Arc<Mutex<Vec<u8>>>);
+
+impl Collected {
+    fn from(mut pipe: impl Read + Send + 'static) -> Self {
+        let collected = Self::default();
+        let all = collected.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                all.0.lock().unwrap().extend(&buffer[..length]);
+            }
+        });
+        collected
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+/// A terminal with a program in it: a pseudo-terminal of the host, which is the
+/// program's controlling terminal also when the program is in a machine.
+pub struct Terminal {
+    child: Child,
+    /// This side of it; none after it was hung up.
+    near: Option<Arc<File>>,
+    shown: Collected,
+}
+
+impl Terminal {
+    /// Runs a command in a new terminal. Its program, arguments, directory and
+    /// variables count, not where its input and output were to go.
+    pub fn start(command: &Command, rows: u16, columns: u16) -> Self {
+        let near =
+            rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        rustix::pty::grantpt(&near).unwrap();
+        rustix::pty::unlockpt(&near).unwrap();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let far = File::from(rustix::pty::ioctl_tiocgptpeer(&near, flags).unwrap());
+        rustix::termios::tcsetwinsize(&near, size(rows, columns)).unwrap();
+
+        // To make it the controlling terminal takes a session of the program's own.
+        let mut seated = Command::new("setsid");
+        seated.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        if let Some(directory) = command.get_current_dir() {
+            seated.current_dir(directory);
+        }
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => seated.env(name, value),
+                None => seated.env_remove(name),
+            };
+        }
+        let child = seated
+            .stdin(far.try_clone().unwrap())
+            .stdout(far.try_clone().unwrap())
+            .stderr(far)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+
+        let near = Arc::new(File::from(near));
+        let shown = Collected::default();
+        let (weak, all) = (Arc::downgrade(&near), shown.clone());
+        std::thread::spawn(move || watch(&weak, &all));
+        Self { child, near: Some(near), shown }
+    }
+
+    fn near(&self) -> &File {
+        self.near.as_ref().expect("it was hung up")
+    }
+
+    /// Everything that it has shown, with the line ends of a terminal.
+    pub fn text(&self) -> String {
+        self.shown.text()
+    }
+
+    /// Waits until it has shown this.
+    #[track_caller]
+    pub fn wait_for(&self, wanted: &str) {
+        self.wait_for_times(wanted, 1);
+    }
+
+    /// Waits until it has shown this so many times.
+    #[track_caller]
+    pub fn wait_for_times(&self, wanted: &str, times: usize) {
+        wait_or_explain(
+            &format!("{times} × {wanted:?} on the terminal"),
+            || (self.text().matches(wanted).count() >= times).then_some(()),
+            || format!("{:?}", self.text()),
+        );
+    }
+
+    /// Types on its keyboard; Enter is `\r`.
+    pub fn type_text(&self, text: &str) {
+        self.near().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Whether each key goes to the program as it is, and is not shown.
+    pub fn is_raw(&self) -> bool {
+        // The modes are the other side's; this one has none.
+        let modes = rustix::termios::tcgetattr(self.near()).unwrap().local_modes;
+        !modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
+    }
+
+    /// Gives it another size, which the program is told.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        rustix::termios::tcsetwinsize(self.near(), size(rows, columns)).unwrap();
+    }
+
+    /// Cuts it off, as when a connection is lost.
+    pub fn hang_up(&mut self) {
+        let weak = Arc::downgrade(&self.near.take().expect("it was hung up"));
+        wait_for("the end of who watches the terminal", || (weak.strong_count() == 0).then_some(()));
+    }
+
+    /// Waits until the program has ended.
+    #[track_caller]
+    pub fn end(&mut self) -> ExitStatus {
+        let (child, shown) = (&mut self.child, &self.shown);
+        wait_or_explain("the program's end", || child.try_wait().unwrap(), || format!("{:?}", shown.text()))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn size(rows: u16, columns: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// Collects what a terminal shows, for as long as somebody else holds it.
+fn watch(terminal: &Weak<File>, all: &Collected) {
+    let mut buffer = [0; 4096];
+    while let Some(mut near) = terminal.upgrade() {
+        let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let mut waiting = [PollFd::from_borrowed_fd(std::os::fd::AsFd::as_fd(&*near), PollFlags::IN)];
+        if poll(&mut waiting, Some(&soon)).is_ok_and(|ready| ready == 0) {
+            continue;
+        }
+        // An error is what remains when nobody is left on the other side.
+        match near.read(&mut buffer) {
+            Ok(length @ 1..) => all.0.lock().unwrap().extend(&buffer[..length]),
+            _ => return,
+        }
+    }
+}

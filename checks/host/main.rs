@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The host side on a real systemd as PID 1: units, drop-ins and commands, with
+//! real guests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+#[path = "../fixture/mod.rs"]
+mod fixture;
+mod lifecycle;
+mod machine;
+mod place;

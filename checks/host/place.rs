@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A machine where the program is installed and a user partition has VMs.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use crate::fixture::program::{PROGRAM, Ran};
+use crate::machine::{Machine, wait_for};
+
+/// The installed program.
+pub const INSTALLED: &str = "/usr/local/bin/microvm-spectrum";
+/// The user partition, in the machine.
+pub const PARTITION: &str = "/srv/P";
+/// Whom shared directories belong to.
+pub const OWNER: u32 = 4242;
+
+/// A part of the test guest; without it the test fails, since it would test nothing.
+pub fn part(name: &str) -> PathBuf {
+    let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
+    std::env::var_os(&variable).map(PathBuf::from).unwrap_or_else(|| {
+        panic!("{variable} is not set: run `make check`, or `checks/with-test-guest cargo test`")
+    })
+}
+
+/// A machine with everything in its place.
+pub struct Host {
+    pub machine: Machine,
+}
+
+impl Host {
+    /// Boots it, with the program and its units installed, and an empty partition.
+    pub fn new() -> Self {
+        let machine = Machine::boot();
+        let copy = |from: PathBuf, to: &str, mode: u32| {
+            let to = machine.path(to);
+            fs::copy(&from, &to).unwrap_or_else(|e| panic!("{} to {}: {e}", from.display(), to.display()));
+            fs::set_permissions(to, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        copy(PROGRAM.into(), INSTALLED, 0o755);
+        copy(part("VIRTIOFSD"), "/usr/local/bin/virtiofsd", 0o755);
+        machine.mkdir(&format!("{PARTITION}/svc/data"));
+        copy(part("KERNEL"), &format!("{PARTITION}/vmlinux"), 0o644);
+        copy(part("ROOT"), &format!("{PARTITION}/root.img"), 0o644);
+        let host = Self { machine };
+        host.configure("");
+        host.ok(&[INSTALLED, "units", "--output", "/usr/local/lib"]);
+        host.ok(&["systemd-sysusers"]);
+        host.ok(&["systemd-tmpfiles", "--create", "/usr/local/lib/tmpfiles.d/microvm-spectrum.conf"]);
+        host
+    }
+
+    /// Writes the configuration: one partition, QEMU with TCG, and `more`.
+    pub fn configure(&self, more: &str) {
+        let qemu = part("QEMU");
+        self.machine.write(
+            "/etc/microvm-spectrum/config.toml",
+            &format!(
+                "[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '{PARTITION}'\n\
+                 [defaults]\nhypervisor = 'qemu'\naccel = 'tcg'\nmemory = 128\n\
+                 [tools]\nqemu-system-x86_64 = '{}'\n{more}",
+                qemu.display()
+            ),
+        );
+    }
+
+    #[track_caller]
+    pub fn ok(&self, line: &[&str]) -> String {
+        self.machine.ok(line)
+    }
+
+    /// Runs the installed program.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.machine.run(&[&[INSTALLED], arguments].concat())
+    }
+
+    /// Adds a VM directory whose kernel and image are the partition's.
+    pub fn vm(&self, name: &str) -> PathBuf {
+        let directory = self.machine.path(&format!("{PARTITION}/svc/data/{name}"));
+        fs::create_dir_all(directory.join("blk")).unwrap();
+        symlink("/ext/vmlinux", directory.join("vmlinux")).unwrap();
+        symlink("/ext/root.img", directory.join("blk/root.img")).unwrap();
+        directory
+    }
+
+    /// Adds a VM directory with a shared directory `home`, which is returned.
+    pub fn vm_with_share(&self, name: &str) -> PathBuf {
+        let directory = self.vm(name);
+        let shared = self.machine.path(&format!("{PARTITION}/shared-{name}"));
+        fs::create_dir(&shared).unwrap();
+        fs::write(shared.join("from-host"), "hello from the host\n").unwrap();
+        for path in [shared.clone(), shared.join("from-host")] {
+            chown(path, Some(OWNER), Some(OWNER)).unwrap();
+        }
+        fs::create_dir_all(directory.join("shared-dirs/home")).unwrap();
+        symlink(format!("/ext/shared-{name}"), directory.join("shared-dirs/home/dir")).unwrap();
+        shared
+    }
+
+    /// Installs the VMs.
+    #[track_caller]
+    pub fn sync(&self) {
+        self.run(&["sync"]).exits(0);
+    }
+
+    /// Starts a VM and waits until its guest is up.
+    #[track_caller]
+    pub fn start(&self, name: &str) {
+        let before = self.boots(name);
+        self.run(&["start", name]).exits(0);
+        self.wait_boots(name, before + 1);
+    }
+
+    /// How often a VM's guest has come up.
+    pub fn boots(&self, name: &str) -> usize {
+        self.log(name).matches("guest: ready").count()
+    }
+
+    /// Waits until a VM's guest has come up so often.
+    #[track_caller]
+    pub fn wait_boots(&self, name: &str, times: usize) {
+        wait_for(&format!("boot {times} of {name}"), || (self.boots(name) >= times).then_some(()));
+    }
+
+    /// What a VM has printed.
+    pub fn log(&self, name: &str) -> String {
+        self.ok(&["journalctl", "--sync"]);
+        self.run(&["log", name]).stdout
+    }
+
+    /// A VM's state, as `list` has it.
+    pub fn state(&self, name: &str) -> String {
+        self.row(name)["state"].as_str().unwrap().to_owned()
+    }
+
+    /// A VM, as `list --json` has it.
+    pub fn row(&self, name: &str) -> serde_json::Value {
+        let list: serde_json::Value =
+            serde_json::from_str(&self.run(&["list", "--json"]).exits(0).stdout).unwrap();
+        let rows = list["vms"].as_array().unwrap();
+        rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {list}")).clone()
+    }
+
+    #[track_caller]
+    pub fn wait_state(&self, name: &str, state: &str) {
+        wait_for(&format!("{name} is {state}, not {}", self.state(name)), || {
+            (self.state(name) == state).then_some(())
+        });
+    }
+
+    /// The ids, in the machine, of processes with this in their command line.
+    pub fn processes(&self, pattern: &str) -> Vec<String> {
+        // pgrep does not count itself, but the shells that bring us there.
+        let found = self.machine.run(&["pgrep", "--full", "--", &format!("^[^ ]*{pattern}")]);
+        found.stdout.lines().map(str::to_owned).collect()
+    }
+
+    /// Kills those processes, at once.
+    #[track_caller]
+    pub fn kill(&self, pattern: &str) {
+        let found = self.processes(pattern);
+        assert!(!found.is_empty(), "no process has {pattern:?}");
+        let line: Vec<_> = ["kill", "-KILL"].into_iter().chain(found.iter().map(String::as_str)).collect();
+        self.machine.run(&line);
+    }
+
+    /// Runs a command in a VM's guest and returns what it printed.
+    #[track_caller]
+    pub fn in_guest(&self, name: &str, command: &str) -> String {
+        let mut console = self.machine.command(INSTALLED, ["console", name]);
+        let mut console = console.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // The marks are put together in the guest, so an echo could not be one.
+        let typed = format!("echo '<''begin>'; {command}\necho '<''end>'\n");
+        console.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+        let mut stdout = console.stdout.take().unwrap();
+        let (mut text, mut buffer) = (String::new(), [0; 4096]);
+        while !text.contains("<end>") {
+            match stdout.read(&mut buffer).unwrap() {
+                0 => break,
+                length => text.push_str(&String::from_utf8_lossy(&buffer[..length])),
+            }
+        }
+        self.machine.run(&["pkill", "--full", "--", &format!("^{INSTALLED} console {name}$")]);
+        wait_for("the end of the console", || console.try_wait().unwrap());
+        let answer = text.split("<begin>").nth(1).unwrap_or_else(|| panic!("no answer in {text:?}"));
+        answer.split("<end>").next().unwrap().replace('\r', "").replace("guest# ", "").trim().to_owned()
+    }
+
+    /// Types something into a VM's guest that ends it, or its console.
+    pub fn last_words(&self, name: &str, command: &str) {
+        let mut console = self.machine.command(INSTALLED, ["console", name]);
+        let mut console = console.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let _ = console.stdin.as_mut().unwrap().write_all(format!("{command}\n").as_bytes());
+        wait_for("the end of the console", || console.try_wait().unwrap());
+    }
+}
