@@ -6,7 +6,7 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 # In the order written, the cheap first; cargo and the kernel's make do their own.
 .NOTPARALLEL:
 
-bash_scripts := .ci/run checks/demo checks/install-dependencies checks/install-virtiofsd \
+bash_scripts := .ci/run checks/demo checks/install-dependencies checks/install-virtiofsd checks/systemd-box \
 	checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
 	checks/guest/build-kernel checks/lib/*.bash
 guest_scripts := checks/guest/init
@@ -15,7 +15,7 @@ guest_scripts := checks/guest/init
 PREFIX ?= /usr/local
 STATE_DIR ?= /var/lib/microvms
 
-.PHONY: build check check-format check-lints check-scripts check-tests clean demo dependencies help install test-guest
+.PHONY: benchmark build check check-format check-lints check-scripts check-tests clean demo dependencies help install test-guest
 
 help:
 	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
@@ -23,6 +23,7 @@ help:
 	@echo 'make build       target/release/microvm-spectrum'
 	@echo 'make install     program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
 	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
+	@echo 'make benchmark   times and memory, beside those of bare QEMU'
 	@echo 'make clean       remove what cargo built (the cache stays)'
 
 check: check-scripts dependencies check-format check-lints check-tests
@@ -48,6 +49,10 @@ check-lints:
 check-tests:
 	@echo '== cargo test, with the test guest'
 	@checks/with-test-guest cargo test --locked --no-fail-fast
+
+benchmark:
+	@echo '== cargo bench'
+	@checks/with-test-guest cargo bench --locked
 
 test-guest:
 	@echo '== test guest'

@@ -29,7 +29,7 @@ const MAX_TYPED: usize = 64 * 1024;
 pub enum Detached {
     /// The user pressed the detach key.
     ByKey,
-    /// A signal asked the program to end.
+    /// A signal asked the program to end, or the terminal is gone.
     BySignal,
     /// The guest or its VMM closed the console.
     ByGuest,
@@ -162,6 +162,10 @@ pub fn attach(console: Console) -> io::Result<Detached> {
             let length = rustix::io::retry_on_intr(|| rustix::io::read(stdin, &mut buffer))?;
             let read = buffer.get(..length).unwrap_or_default();
             input_open = length > 0;
+            if !input_open && raw.is_some() {
+                // A raw terminal has no end of input but that of the terminal.
+                return Ok(Detached::BySignal);
+            }
             let key = read.iter().position(|b| *b == DETACH_KEY).filter(|_| raw.is_some());
             typed.extend_from_slice(read.get(..key.unwrap_or(length)).unwrap_or_default());
             if key.is_some() {

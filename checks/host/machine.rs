@@ -28,6 +28,23 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// The script that boots a machine and keeps it.
 const KEEPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/checks/systemd-box");
 
+/// How a shell becomes one of a machine's control groups, from outside of them.
+const JOIN: &str = r#"echo 0 >"$1" && shift && exec "$@""#;
+
+/// How a shell that has entered a machine runs a program. To fork is not left to
+/// nsenter: when the machine stops all that runs in it, as it does to power off,
+/// nsenter stops too, and for ever. And whoever is killed outside, this shell
+/// reaps the program, without which the machine's processes cannot end. A shell
+/// without job control ignores signals for what it does not wait for at once.
+const RUN: &str = r#"
+    exec 3<&0
+    trap 'kill -KILL $!; wait $!; exit' TERM
+    [ -t 0 ] && seat='setsid --ctty'
+    $seat env --default-signal=INT,QUIT setpriv --pdeathsig KILL "$@" <&3 3<&- &
+    exec 3<&-
+    wait $!
+    exit $?"#;
+
 /// Waits until `done` gives something, or fails saying what did not happen.
 #[track_caller]
 pub fn wait_for<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
@@ -110,8 +127,8 @@ impl Machine {
     }
 
     /// A command that runs in the machine as its root, with nothing of the
-    /// environment here. Who kills it, or is killed, kills the program too, and
-    /// signals from a terminal reach the program.
+    /// environment here and, unless given, no input. A terminal as its input
+    /// becomes its controlling terminal. Any signal to it kills the program.
     pub fn command<S: AsRef<OsStr>>(
         &self,
         program: impl AsRef<OsStr>,
@@ -140,17 +157,14 @@ impl Machine {
 
     /// The way in, up to the program.
     fn enter(&self, privileges: &[&str]) -> Command {
-        // Into the machine's control groups while its files are still strange.
-        let join = "echo 0 >\"$1\" && shift && exec \"$@\"";
-        // nsenter's own fork would stop for ever when the machine stops what runs
-        // in it, as it does to power off; so here a shell forks.
-        let run = "trap : HUP INT QUIT; setpriv --pdeathsig KILL \"$@\"; exit $?";
         let mut command = Command::new("sh");
-        command.args(["-c", join, "sh"]).arg(self.path("/sys/fs/cgroup/tests/cgroup.procs"));
+        command.args(["-c", "setpriv --pdeathsig TERM \"$@\"; exit $?", "sh"]);
+        command.args(["sh", "-c", JOIN, "sh"]).arg(self.path("/sys/fs/cgroup/tests/cgroup.procs"));
         command.args(["nsenter", "--target", &self.pid.to_string(), "--no-fork"]);
         command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
         command.args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
-        command.args(["LANG=C.UTF-8", "TERM=dumb", "sh", "-c", run, "sh"]).args(privileges).arg("--");
+        command.args(["LANG=C.UTF-8", "TERM=dumb", "sh", "-c", RUN, "sh"]).args(privileges).arg("--");
+        command.stdin(Stdio::null());
         command
     }
 
@@ -322,8 +336,9 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a command in a new terminal. Its program, arguments, directory and
-    /// variables count, not where its input and output were to go.
+    /// Runs a command in a new terminal: one of a machine, or else one that begins
+    /// with `setsid --ctty`, to make it the controlling terminal. Its program,
+    /// arguments, directory and variables count, not its input and output.
     pub fn start(command: &Command, rows: u16, columns: u16) -> Self {
         let near =
             rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
@@ -333,9 +348,9 @@ impl Terminal {
         let far = File::from(rustix::pty::ioctl_tiocgptpeer(&near, flags).unwrap());
         rustix::termios::tcsetwinsize(&near, size(rows, columns)).unwrap();
 
-        // To make it the controlling terminal takes a session of the program's own.
-        let mut seated = Command::new("setsid");
-        seated.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        // Not `command` itself, which would go on holding the other side.
+        let mut seated = Command::new(command.get_program());
+        seated.args(command.get_args());
         if let Some(directory) = command.get_current_dir() {
             seated.current_dir(directory);
         }
@@ -345,12 +360,8 @@ impl Terminal {
                 None => seated.env_remove(name),
             };
         }
-        let child = seated
-            .stdin(far.try_clone().unwrap())
-            .stdout(far.try_clone().unwrap())
-            .stderr(far)
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        seated.stdin(far.try_clone().unwrap()).stdout(far.try_clone().unwrap()).stderr(far);
+        let child = seated.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
 
         let near = Arc::new(File::from(near));
         let shown = Collected::default();

@@ -12,8 +12,14 @@
     clippy::print_stderr
 )]
 
+mod console;
+mod failing;
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod harness;
+mod killed;
 mod lifecycle;
 mod machine;
+mod many;
 mod place;
+mod units;

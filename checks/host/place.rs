@@ -159,15 +159,6 @@ impl Host {
         found.stdout.lines().map(str::to_owned).collect()
     }
 
-    /// Kills those processes, at once.
-    #[track_caller]
-    pub fn kill(&self, pattern: &str) {
-        let found = self.processes(pattern);
-        assert!(!found.is_empty(), "no process has {pattern:?}");
-        let line: Vec<_> = ["kill", "-KILL"].into_iter().chain(found.iter().map(String::as_str)).collect();
-        self.machine.run(&line);
-    }
-
     /// Runs a command in a VM's guest and returns what it printed.
     #[track_caller]
     pub fn in_guest(&self, name: &str, command: &str) -> String {
