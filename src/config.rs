@@ -6,7 +6,7 @@
 //! It is one TOML file, `/etc/microvm-spectrum/config.toml`: the sources of VMs
 //! in their order, and settings, which are never part of a VM directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::boundary::AllowedPrefix;
+use crate::link::LinkId;
 use crate::manifest::{Accelerator, HypervisorName};
 use crate::name::{SourceName, VmId, VmName};
 use crate::problem::{Problem, Problems};
@@ -94,6 +95,12 @@ pub struct Settings {
     pub accel: Option<AcceleratorChoice>,
     /// Whether it starts with the host.
     pub autostart: Option<bool>,
+    /// For how many clients it can provide networks.
+    #[serde(rename = "link-ports")]
+    pub link_ports: Option<u8>,
+    /// The ids of its links, by provider; the others are derived.
+    #[serde(default)]
+    pub links: BTreeMap<VmName, LinkId>,
 }
 
 impl Settings {
@@ -106,6 +113,8 @@ impl Settings {
             vcpus: self.vcpus.or(defaults.vcpus),
             accel: self.accel.or(defaults.accel),
             autostart: self.autostart.or(defaults.autostart),
+            link_ports: self.link_ports.or(defaults.link_ports),
+            links: self.links.clone(),
         }
     }
 }
@@ -219,6 +228,19 @@ impl Config {
                 );
             }
         }
+        let mut links: BTreeMap<LinkId, &String> = BTreeMap::new();
+        for (key, id) in self.vm.iter().flat_map(|(key, vm)| vm.links.values().map(move |id| (key, *id))) {
+            if let Some(other) = links.insert(id, key) {
+                problems.error(
+                    path,
+                    format!("[vm.\"{other}\"] and [vm.\"{key}\"] both declare the link id {id}"),
+                    "change one of them",
+                );
+            }
+        }
+        if !self.defaults.links.is_empty() {
+            problems.error(path, "[defaults] declares links", "declare each in the table of its VM");
+        }
         for (tool, program) in self.tools.iter().filter(|(_, program)| !program.is_absolute()) {
             problems.error(
                 path,
@@ -227,6 +249,11 @@ impl Config {
             );
         }
         problems
+    }
+
+    /// All link ids that are declared.
+    pub fn declared_links(&self) -> BTreeSet<LinkId> {
+        self.vm.values().flat_map(|vm| vm.links.values()).copied().collect()
     }
 
     /// The settings of one VM, with the defaults of the configuration.

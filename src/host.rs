@@ -8,6 +8,7 @@
 //! all of them mean the same package.
 
 mod booted;
+mod links;
 mod run;
 mod shares;
 mod taps;
@@ -19,12 +20,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use booted::{clear_booted, is_current, set_booted};
+pub use links::{links_down, links_up};
 pub use run::{run, stop};
 pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
 
 use crate::name::VmName;
 use crate::state_directory::StateDirectory;
+use crate::wire::WireError;
 
 /// The environment variable in which units name the VM's user.
 pub const USER_VARIABLE: &str = "MICROVM_SPECTRUM_USER";
@@ -43,6 +46,9 @@ pub enum HostError {
     /// Somebody else than root could have put there what root is to use.
     #[error(transparent)]
     Untrusted(#[from] trust::Untrusted),
+    /// A link cannot be made or removed.
+    #[error(transparent)]
+    Wire(#[from] WireError),
     /// A package holds something that makes no sense.
     #[error("{0}")]
     Package(String),
@@ -56,6 +62,25 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
 /// The package that a VM was started from, which only root can have put there.
 fn trusted_package(state: &StateDirectory, name: &VmName) -> Result<PathBuf, HostError> {
     Ok(trust::resolve(&state.booted(name))?)
+}
+
+/// The user id of whom a unit names, or else of the user `microvm`, whom
+/// microvm.nix runs all VMs as.
+///
+/// # Errors
+/// When there is no such user.
+pub fn vm_user() -> Result<u32, HostError> {
+    let user = std::env::var(USER_VARIABLE).unwrap_or_else(|_| "microvm".to_owned());
+    if let Ok(uid) = user.parse() {
+        return Ok(uid);
+    }
+    let accounts = std::fs::read_to_string("/etc/passwd").map_err(io_error("/etc/passwd cannot be read"))?;
+    accounts
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&user.as_str()))
+        .and_then(|fields| fields.get(2)?.parse().ok())
+        .ok_or_else(|| HostError::Package(format!("there is no user {user}")))
 }
 
 /// Becomes a script of a package; returns only when that fails.

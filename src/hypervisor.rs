@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use qemu::kvm_probe;
 
 use crate::architecture::Architecture;
+use crate::link::LinkId;
 use crate::manifest::{HypervisorName, Plan};
 use crate::runtime::SocketNames;
 use crate::tool::Tool;
@@ -111,6 +112,15 @@ pub struct Attached {
 /// The guest's virtio-console, opened for reading and writing.
 pub struct Console(pub OwnedFd);
 
+/// What has become of the port of an interface that was unplugged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unplugged {
+    /// It can be used again.
+    Free,
+    /// The guest has not let go of it in time: it is lost until the VM ends.
+    Lost,
+}
+
 /// One hypervisor.
 pub trait Hypervisor: Sync {
     /// The programs that it takes.
@@ -152,6 +162,37 @@ pub trait Hypervisor: Sync {
     /// # Errors
     /// When the VMM did not take it within `timeout`.
     fn press_power_button(&self, plan: &Plan, sockets: &SocketNames, timeout: Duration) -> io::Result<()>;
+
+    /// Plugs the provider's interface of a link into the running VM, into the
+    /// port number `port`, which must be free; its tap exists.
+    ///
+    /// # Errors
+    /// When the VMM did not take it within `timeout`.
+    fn plug(
+        &self,
+        plan: &Plan,
+        sockets: &SocketNames,
+        port: usize,
+        link: LinkId,
+        timeout: Duration,
+    ) -> io::Result<()>;
+
+    /// Unplugs the interface of a link; its tap is not used any more afterwards,
+    /// whatever the guest does.
+    ///
+    /// # Errors
+    /// When the VMM did not take it. Takes little more than `timeout`.
+    fn unplug(
+        &self,
+        plan: &Plan,
+        sockets: &SocketNames,
+        port: usize,
+        link: LinkId,
+        timeout: Duration,
+    ) -> io::Result<Unplugged>;
+
+    /// How many ports there are; `None` when each interface gets a new number.
+    fn ports(&self, plan: &Plan) -> Option<usize>;
 
     /// Opens the guest's virtio-console.
     ///

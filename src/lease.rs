@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::UidRange;
 use crate::durable;
-use crate::name::VmId;
+use crate::link::{LinkError, LinkId};
+use crate::name::{VmId, VmName};
 use crate::problem::Problem;
 
 /// The version of the file that this program writes and reads.
@@ -28,11 +29,14 @@ pub struct Leases {
     version: u32,
     /// User ids; a VM's group id is the same number.
     uids: BTreeMap<VmId, u32>,
+    /// Link ids, by client and provider.
+    #[serde(default)]
+    links: BTreeMap<VmId, BTreeMap<VmName, LinkId>>,
 }
 
 impl Default for Leases {
     fn default() -> Self {
-        Self { version: LEASES_VERSION, uids: BTreeMap::new() }
+        Self { version: LEASES_VERSION, uids: BTreeMap::new(), links: BTreeMap::new() }
     }
 }
 
@@ -63,7 +67,53 @@ impl Leases {
         if different.len() < leases.uids.len() {
             return Err(refused("gives two VMs the same user id".to_owned()));
         }
+        if leases.taken_links().len() < leases.links.values().map(BTreeMap::len).sum() {
+            return Err(refused("gives two links the same id".to_owned()));
+        }
         Ok(leases)
+    }
+
+    fn taken_links(&self) -> BTreeSet<LinkId> {
+        self.links.values().flat_map(BTreeMap::values).copied().collect()
+    }
+
+    /// The id of the link from a client to a provider: the one that it has, or
+    /// else the one that is derived from the names, none of those in `reserved`.
+    ///
+    /// # Errors
+    /// When no id is free.
+    pub fn link(
+        &mut self,
+        client: &VmId,
+        provider: &VmName,
+        reserved: &BTreeSet<LinkId>,
+    ) -> Result<LinkId, LinkError> {
+        if let Some(id) = self.links.get(client).and_then(|links| links.get(provider)) {
+            return Ok(*id);
+        }
+        let taken = self.taken_links().union(reserved).copied().collect();
+        let id = LinkId::derive(&client.name, provider, &taken)?;
+        self.links.entry(client.clone()).or_default().insert(provider.clone(), id);
+        Ok(id)
+    }
+
+    /// Leases the id that an administrator declared for a link.
+    ///
+    /// # Errors
+    /// The client and the provider whose link has that id already.
+    pub fn declare_link(
+        &mut self,
+        client: &VmId,
+        provider: &VmName,
+        id: LinkId,
+    ) -> Result<(), (VmId, VmName)> {
+        let all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
+        let other = all.filter(|(c, p, _)| (*c, *p) != (client, provider)).find(|(_, _, other)| *other == id);
+        if let Some((other, its_provider, _)) = other {
+            return Err((other.clone(), its_provider.clone()));
+        }
+        self.links.entry(client.clone()).or_default().insert(provider.clone(), id);
+        Ok(())
     }
 
     /// Writes the leases, in one step.
@@ -127,6 +177,29 @@ mod tests {
     }
 
     #[test]
+    fn a_link_keeps_its_id_whatever_comes_and_goes() {
+        let name = |text: &str| VmName::new(text).unwrap();
+        let (lynx, netvm) = (id("user/appvm-lynx"), name("netvm"));
+        let none = BTreeSet::new();
+        let mut leases = Leases::default();
+        let first = leases.link(&lynx, &netvm, &none).unwrap();
+        // The same names on another partition are another link.
+        let second = leases.link(&id("other/appvm-lynx"), &netvm, &none).unwrap();
+        assert_ne!(first, second);
+        // What is reserved is given to nobody else.
+        let derived = LinkId::derive(&name("a"), &netvm, &none).unwrap();
+        let given = leases.link(&id("user/a"), &netvm, &BTreeSet::from([derived])).unwrap();
+        assert_ne!(given, derived);
+        assert_eq!(leases.link(&id("user/a"), &netvm, &none), Ok(given));
+        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(first));
+        // An administrator's word moves a link, but never takes another's id.
+        assert_eq!(leases.declare_link(&lynx, &netvm, second).unwrap_err().0, id("other/appvm-lynx"));
+        leases.declare_link(&lynx, &netvm, derived).unwrap();
+        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(derived));
+        leases.declare_link(&lynx, &netvm, derived).unwrap();
+    }
+
+    #[test]
     fn a_file_that_cannot_be_used_is_never_taken_for_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases.json");
@@ -137,6 +210,8 @@ mod tests {
             r#"{"version": 2, "uids": {}}"#,
             r#"{"version": 1, "uids": {"a": 1}}"#,
             r#"{"version": 1, "uids": {"s/a": 70000, "s/b": 70000}}"#,
+            r#"{"version": 1, "uids": {}, "links": {"s/a": {"n": "0000"}}}"#,
+            r#"{"version": 1, "uids": {}, "links": {"s/a": {"n": "a546", "m": "a546"}}}"#,
         ] {
             std::fs::write(&path, bad).unwrap();
             let problem = Leases::read(&path).unwrap_err();

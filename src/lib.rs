@@ -23,6 +23,7 @@
 //! | all VMs of all sources | [`source`], [`catalog`] |
 //! | the state directory | [`state_directory`], [`sync`] |
 //! | unit files and the generator's drop-ins | [`units`] |
+//! | the host's side of links, and who has which | [`wire`], [`attachment`] |
 //! | running it | [`process`], [`virtiofsd`], [`console`], [`supervisor`] |
 //! | what the units call | [`host`] |
 //! | the command line | [`cli`] |
@@ -41,6 +42,7 @@
 
 pub mod accounts;
 pub mod architecture;
+pub mod attachment;
 pub mod boundary;
 pub mod catalog;
 pub mod cli;
@@ -70,3 +72,4 @@ pub mod template;
 pub mod tool;
 pub mod units;
 pub mod virtiofsd;
+pub mod wire;

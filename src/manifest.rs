@@ -109,6 +109,9 @@ pub struct Plan {
     pub shares: Vec<SharePlan>,
     /// The network interfaces of links to providers.
     pub interfaces: Vec<InterfacePlan>,
+    /// How many interfaces of links can be plugged in while the VM runs, as many
+    /// as it can have clients (QEMU needs a port for each).
+    pub link_ports: u8,
     /// The programs that running the VM takes, by name.
     pub tools: BTreeMap<Tool, PathBuf>,
 }

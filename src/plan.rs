@@ -15,6 +15,7 @@ use crate::link::LinkId;
 use crate::manifest::{
     Accelerator, DefinitionPlace, FilePlan, HypervisorName, InterfacePlan, MANIFEST_VERSION, Plan, SharePlan,
 };
+use crate::name::VmName;
 use crate::problem::{Problem, Problems};
 use crate::runtime::SocketNames;
 use crate::tool::Tool;
@@ -25,6 +26,10 @@ pub const DEFAULT_MEMORY_MIB: u32 = 1024;
 pub const MIN_MEMORY_MIB: u32 = 32;
 /// The largest memory that can be chosen, in MiB (4 TiB).
 pub const MAX_MEMORY_MIB: u32 = 4 * 1024 * 1024;
+/// For how many clients a VM can provide networks, when nobody chooses.
+pub const DEFAULT_LINK_PORTS: u8 = 8;
+/// The most that can be chosen: what fits into the slots that are left.
+pub const MAX_LINK_PORTS: u8 = 24;
 /// The most virtual processors: what both hypervisors take everywhere.
 pub const MAX_VCPUS: u16 = 254;
 
@@ -43,6 +48,10 @@ pub struct Choices {
     pub accelerator: Accelerator,
     /// Where the programs are that running the VM takes.
     pub tools: BTreeMap<Tool, PathBuf>,
+    /// How many interfaces of links can be plugged in.
+    pub link_ports: u8,
+    /// The ids of links that were chosen, by provider; the others are derived.
+    pub links: BTreeMap<VmName, LinkId>,
 }
 
 /// Checks everything that can be said before a plan is made.
@@ -76,6 +85,13 @@ pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
             directory,
             format!("cannot have {} virtual processors", choices.vcpus),
             format!("choose between 1 and {MAX_VCPUS}"),
+        );
+    }
+    if choices.link_ports > MAX_LINK_PORTS {
+        problems.error(
+            directory,
+            format!("cannot have ports for {} clients", choices.link_ports),
+            format!("choose at most {MAX_LINK_PORTS}"),
         );
     }
     for tool in choices.hypervisor.implementation().tools(choices.architecture) {
@@ -119,7 +135,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             choices.hypervisor.implementation().tools(choices.architecture).contains(tool)
                 || **tool == Tool::MicrovmSpectrum
                 || (**tool == Tool::Virtiofsd && !definition.shares.is_empty())
-                || (**tool == Tool::Ip && !definition.network_providers.is_empty())
+                || (matches!(tool, Tool::Ip | Tool::Nft) && !definition.network_providers.is_empty())
         })
         .map(|(tool, path)| (*tool, path.clone()))
         .collect();
@@ -133,7 +149,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             problems.error(path, "this path is not UTF-8", "use a path of UTF-8 text");
         }
     }
-    let interfaces = interfaces(definition, &mut problems);
+    let interfaces = interfaces(definition, &choices.links, &mut problems);
     if problems.has_errors() {
         return Err(problems);
     }
@@ -170,15 +186,34 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             })
             .collect(),
         interfaces,
+        link_ports: choices.link_ports,
         tools,
     })
 }
 
-fn interfaces(definition: &Definition, problems: &mut Problems) -> Vec<InterfacePlan> {
-    let mut taken = BTreeSet::new();
+fn interfaces(
+    definition: &Definition,
+    chosen: &BTreeMap<VmName, LinkId>,
+    problems: &mut Problems,
+) -> Vec<InterfacePlan> {
+    let providers = definition.location.directory().join("providers/net");
+    for unknown in chosen.keys().filter(|name| !definition.network_providers.contains(name)) {
+        problems.error(
+            providers.join(unknown.as_str()),
+            format!("does not exist, and an id is chosen for a link to {unknown}"),
+            "create it, or choose no id for that link",
+        );
+    }
+    let mut taken: BTreeSet<_> = chosen.values().copied().collect();
+    if taken.len() < chosen.len() {
+        problems.error(&providers, "two links have the same id", "choose different ones");
+    }
     let mut interfaces = Vec::new();
     for provider in &definition.network_providers {
-        match LinkId::derive(&definition.name, provider, &taken) {
+        let id = chosen
+            .get(provider)
+            .map_or_else(|| LinkId::derive(&definition.name, provider, &taken), |id| Ok(*id));
+        match id {
             Ok(id) => {
                 taken.insert(id);
                 interfaces.push(InterfacePlan {
@@ -190,7 +225,7 @@ fn interfaces(definition: &Definition, problems: &mut Problems) -> Vec<Interface
                 });
             }
             Err(error) => problems.error(
-                definition.location.directory().join("providers/net").join(provider.as_str()),
+                providers.join(provider.as_str()),
                 error.to_string(),
                 "remove links that are no longer needed",
             ),

@@ -13,6 +13,7 @@
 //! Every thread does one blocking thing and reports to the one loop here.
 
 mod files;
+mod links;
 mod outcome;
 mod output;
 mod shares;
@@ -35,9 +36,9 @@ use crate::printable::printable;
 use crate::problem::{Problem, Problems};
 use crate::process::{Inherited, Process, in_background};
 use crate::runtime::{Lock, SocketNames, remove_socket};
-use crate::tool::Tool;
 use crate::virtiofsd::Server;
 use files::OpenFiles;
+use links::Links;
 use output::{LastLine, say};
 
 /// How long a guest gets to power off, when nobody chooses.
@@ -195,7 +196,6 @@ fn no_thread(error: io::Error) -> Outcome {
 
 fn check_taps(plan: &Plan) -> Result<(), Outcome> {
     let user = rustix::process::geteuid().as_raw();
-    let ip = plan.tool(Tool::Ip).map_or(Tool::Ip.as_str().into(), printable);
     let mut problems = Problems::default();
     for interface in &plan.interfaces {
         let path = std::path::Path::new("/sys/class/net").join(&interface.tap);
@@ -206,10 +206,7 @@ fn check_taps(plan: &Plan) -> Result<(), Outcome> {
                     "the tap interface {} of the link to {} does not exist",
                     interface.tap, interface.provider
                 ),
-                format!(
-                    "make it, as root: {ip} tuntap add dev {0} mode tap vnet_hdr user {user} && {ip} link set dev {0} up",
-                    interface.tap
-                ),
+                format!("make it with the package's bin/tap-up, as root, with MICROVM_SPECTRUM_USER={user}"),
             ));
         }
     }
@@ -257,6 +254,10 @@ fn start_vmm(
         match hypervisor.attach(&plan, &sockets, events, deadline) {
             Err(error) => drop(sender.send(Wake::Attached(Err(error)))),
             Ok(Attached { mut events, control }) => {
+                let links = Links::new(&plan, &sockets, hypervisor);
+                if let Err(error) = in_background(move || links.follow()) {
+                    say(&plan.name, &format!("no links can be plugged in: {error}"));
+                }
                 let mut going = sender.send(Wake::Attached(Ok(control))).is_ok();
                 while going {
                     let event = events.next();

@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use crate::architecture::Architecture;
 use crate::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, Runnable, VmState};
 use crate::config::{AcceleratorChoice, Config};
-use crate::definition::{self, Location};
+use crate::definition::{self, Definition, Location};
 use crate::lease::Leases;
+use crate::link::LinkId;
 use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::name::{SourceName, VmId, VmName};
 use crate::package::Package;
@@ -172,16 +173,21 @@ fn prepare(
         HypervisorName::Qemu => settings.accel.and_then(AcceleratorChoice::chosen),
         HypervisorName::CloudHypervisor => Some(Accelerator::Kvm),
     };
-    let choices = Choices {
+    let mut choices = Choices {
         hypervisor,
         architecture: host.architecture,
         memory_mib: settings.memory.unwrap_or(plan::DEFAULT_MEMORY_MIB),
         vcpus: settings.vcpus.unwrap_or(1),
         accelerator: accelerator.unwrap_or_else(|| (host.accelerator)()),
         tools: host.tools.clone(),
+        link_ports: settings.link_ports.unwrap_or(plan::DEFAULT_LINK_PORTS),
+        links: BTreeMap::new(),
     };
     let reading = definition::read(location, host.architecture);
     let mut problems = reading.problems;
+    if let Some(definition) = &reading.definition {
+        choices.links = links(id, definition, &settings.links, config, leases, &mut problems);
+    }
     if host.state.is_anothers(&id.name) {
         problems.error(
             host.state.vm(&id.name),
@@ -214,6 +220,41 @@ fn prepare(
     let package = Package::of(&plan);
     let runnable = runnable(&plan, &package, uid, settings.autostart.unwrap_or(false));
     Ok((runnable, package))
+}
+
+/// The ids of a VM's links: declared, leased, or leased now.
+fn links(
+    id: &VmId,
+    definition: &Definition,
+    declared: &BTreeMap<VmName, LinkId>,
+    config: &Config,
+    leases: &mut Leases,
+    problems: &mut Problems,
+) -> BTreeMap<VmName, LinkId> {
+    let reserved = config.declared_links();
+    let mut links = declared.clone();
+    for provider in &definition.network_providers {
+        let shown = location_of(definition, provider);
+        if let Some(wanted) = declared.get(provider) {
+            if let Err((client, other)) = leases.declare_link(id, provider, *wanted) {
+                problems.error(
+                    shown,
+                    format!("cannot have the link id {wanted}, which the link from {client} to {other} has"),
+                    "declare another id",
+                );
+            }
+            continue;
+        }
+        match leases.link(id, provider, &reserved) {
+            Ok(link) => drop(links.insert(provider.clone(), link)),
+            Err(error) => problems.error(shown, error.to_string(), "forget links that are no longer needed"),
+        }
+    }
+    links
+}
+
+fn location_of(definition: &Definition, provider: &VmName) -> PathBuf {
+    definition.location.directory().join("providers/net").join(provider.as_str())
 }
 
 fn runnable(plan: &Plan, package: &Package, uid: u32, autostart: bool) -> Runnable {

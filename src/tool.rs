@@ -29,6 +29,9 @@ pub enum Tool {
     /// This program, which the package's scripts call.
     #[serde(rename = "microvm-spectrum")]
     MicrovmSpectrum,
+    /// The tool of nftables, for the rules that keep links apart.
+    #[serde(rename = "nft")]
+    Nft,
     /// QEMU for 64-bit Arm.
     #[serde(rename = "qemu-system-aarch64")]
     QemuAarch64,
@@ -42,11 +45,12 @@ pub enum Tool {
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ChRemote,
         Self::CloudHypervisor,
         Self::Ip,
         Self::MicrovmSpectrum,
+        Self::Nft,
         Self::QemuAarch64,
         Self::QemuX86,
         Self::Virtiofsd,
@@ -59,6 +63,7 @@ impl Tool {
             Self::CloudHypervisor => "cloud-hypervisor",
             Self::Ip => "ip",
             Self::MicrovmSpectrum => "microvm-spectrum",
+            Self::Nft => "nft",
             Self::QemuAarch64 => "qemu-system-aarch64",
             Self::QemuX86 => "qemu-system-x86_64",
             Self::Virtiofsd => "virtiofsd",
@@ -71,6 +76,7 @@ impl Tool {
             Self::ChRemote | Self::CloudHypervisor => "package cloud-hypervisor of Nixpkgs, or its releases",
             Self::Ip => "package iproute2 of Debian and Nixpkgs",
             Self::MicrovmSpectrum => "this program",
+            Self::Nft => "package nftables of Debian and Nixpkgs",
             Self::QemuAarch64 => "package qemu-system-arm of Debian, qemu of Nixpkgs",
             Self::QemuX86 => "package qemu-system-x86 of Debian, qemu of Nixpkgs",
             Self::Virtiofsd => "package virtiofsd of Debian 13 or Nixpkgs, or cargo install virtiofsd",

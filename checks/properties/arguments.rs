@@ -184,6 +184,10 @@ fn check_package(plan: &Plan, intended: &Intended, interfaces: &[Interface]) -> 
     script("microvm-run", "run");
     script("microvm-shutdown", "shutdown");
     script("microvm-console", "console");
+    if !interfaces.is_empty() {
+        script("tap-up", "tap-up");
+        script("tap-down", "tap-down");
+    }
     if !intended.shares.is_empty() {
         script("virtiofsd-run", "virtiofsd");
     }

@@ -104,8 +104,13 @@ pub fn choices(hypervisor: HypervisorName, vmm: &Path, program: &Path) -> Choice
         vcpus: 1,
         accelerator: Accelerator::Tcg,
         tools,
+        link_ports: LINK_PORTS,
+        links: BTreeMap::new(),
     }
 }
+
+/// How many ports for clients VMs have here.
+pub const LINK_PORTS: u8 = 3;
 
 /// Whether a terminal shows the character as it is, where it is.
 fn is_plain(c: char) -> bool {

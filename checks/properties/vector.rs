@@ -10,6 +10,7 @@ use microvm_spectrum::manifest::HypervisorName;
 use serde_json::{Value, json};
 
 use crate::directory::Intended;
+use crate::support::LINK_PORTS;
 
 /// The memory of every VM of these tests, in MiB.
 pub const MEMORY_MIB: u32 = 64;
@@ -174,6 +175,16 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface]) {
         words.json("-netdev", tap);
         let device = json!({"driver": "virtio-net-pci", "netdev": id, "mac": mac, "romfile": ""});
         words.json("-device", device);
+    }
+    for index in 0..LINK_PORTS {
+        let id = format!("port{index}");
+        let addr = format!("0x1d.{index:#x}");
+        let (multifunction, chassis) = (index == 0, index + 1);
+        words.json(
+            "-device",
+            json!({"driver": "pcie-root-port", "id": id, "bus": "pcie.0", "addr": addr,
+                   "multifunction": multifunction, "chassis": chassis}),
+        );
     }
     words.json("-device", json!({"driver": "pvpanic-pci"}));
     words.json("-device", json!({"driver": "virtio-rng-pci"}));

@@ -11,7 +11,9 @@ use clap::Args;
 use super::{Exit, LocationArgs, host_architecture, read_definition, report};
 use crate::architecture::Architecture;
 use crate::config::AcceleratorChoice;
+use crate::link::{LinkError, LinkId};
 use crate::manifest::{Accelerator, HypervisorName, Plan};
+use crate::name::VmName;
 use crate::package::{Package, WriteError};
 use crate::plan::{self, Choices};
 use crate::problem::Problem;
@@ -50,6 +52,14 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "NAME=PATH", value_parser = parse_tool)]
     tool: Vec<(Tool, PathBuf)>,
 
+    /// For how many clients the VM can provide networks
+    #[arg(long, value_name = "N", default_value_t = plan::DEFAULT_LINK_PORTS)]
+    link_ports: u8,
+
+    /// The id of the link to a network provider, four hexadecimal digits, instead of the derived one
+    #[arg(long, value_name = "PROVIDER=ID", value_parser = parse_link)]
+    link: Vec<(VmName, LinkId)>,
+
     /// What executes the guest's instructions (QEMU only); auto takes kvm when a short probe shows that it works
     #[arg(long, value_enum)]
     accel: Option<AcceleratorChoice>,
@@ -60,6 +70,12 @@ pub(super) fn parse_tool(text: &str) -> Result<(Tool, PathBuf), String> {
     let tool = name.parse().map_err(|e: ToolError| e.to_string())?;
     let path = std::path::absolute(path).map_err(|_| ToolError::Syntax.to_string())?;
     Ok((tool, path))
+}
+
+fn parse_link(text: &str) -> Result<(VmName, LinkId), String> {
+    let (provider, id) = text.split_once('=').ok_or("expected PROVIDER=ID, such as netvm=a546")?;
+    let provider = VmName::new(provider).map_err(|error| error.to_string())?;
+    Ok((provider, id.parse().map_err(|error: LinkError| error.to_string())?))
 }
 
 pub(super) fn run(args: &BuildArgs) -> Exit {
@@ -85,6 +101,8 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         vcpus: args.vcpus,
         accelerator,
         tools,
+        link_ports: args.link_ports,
+        links: args.link.iter().cloned().collect(),
     };
     let plan = match definition {
         Some(definition) => plan::make(&definition, &choices),

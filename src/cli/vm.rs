@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use rustix::fs::Mode;
 
 use super::{Exit, console, report};
+use crate::host::{self, HostError};
 use crate::journal::Priority;
 use crate::manifest::Plan;
 use crate::package;
@@ -67,6 +68,16 @@ enum VmVerb {
         #[command(flatten)]
         package: PackageArgs,
     },
+    /// Make the VM's links to its network providers, as root (bin/tap-up)
+    TapUp {
+        #[command(flatten)]
+        package: PackageArgs,
+    },
+    /// Remove them (bin/tap-down)
+    TapDown {
+        #[command(flatten)]
+        package: PackageArgs,
+    },
     /// Serve the VM's shared directories (bin/virtiofsd-run)
     Virtiofsd {
         #[command(flatten)]
@@ -86,6 +97,8 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
     let (VmVerb::Run { package, .. }
     | VmVerb::Shutdown { package, .. }
     | VmVerb::Console { package }
+    | VmVerb::TapUp { package }
+    | VmVerb::TapDown { package }
     | VmVerb::Virtiofsd { package }) = &args.verb;
     let plan = match package::load(&package.package) {
         Ok(plan) => plan,
@@ -102,6 +115,10 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
         }
         VmVerb::Shutdown { timeout, .. } => shutdown(&plan, Duration::from_secs(*timeout)).into(),
         VmVerb::Console { .. } => console::attach(&plan).into(),
+        VmVerb::TapUp { .. } => {
+            links(host::vm_user().and_then(|user| host::links_up(&plan, user, &|_| user)))
+        }
+        VmVerb::TapDown { .. } => links(host::links_down(&plan)),
         VmVerb::Virtiofsd { .. } => serve_shares(&plan),
     }
 }
@@ -133,6 +150,16 @@ fn shutdown(plan: &Plan, timeout: Duration) -> Exit {
         std::thread::sleep(LOOK_INTERVAL);
     }
     Exit::Fine
+}
+
+fn links(done: Result<(), HostError>) -> ExitCode {
+    match done {
+        Ok(()) => Exit::Fine.into(),
+        Err(error) => {
+            report::line(&printable(error.to_string()));
+            Exit::Host.into()
+        }
+    }
 }
 
 fn serve_shares(plan: &Plan) -> ExitCode {

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::fs::FlockOperation;
 
 use super::{HostError, io_error, trust};
+use crate::attachment;
 use crate::durable;
 use crate::name::VmName;
 use crate::state_directory::StateDirectory;
@@ -30,6 +31,8 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
         Err(_) => None,
     };
     let package = trust::resolve(&state.current(name))?;
+    // Clients may come while it runs.
+    attachment::prepare(name).map_err(io_error(format!("{} cannot be made", attachment::DIRECTORY)))?;
     let booted = state.booted(name);
     durable::replace_link(&booted, &package)
         .map_err(io_error(format!("{} cannot be written", booted.display())))

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{HostError, USER_VARIABLE, become_script, io_error, trust, trusted_package};
+use super::{HostError, become_script, io_error, trust, trusted_package, vm_user};
 use crate::name::VmName;
 use crate::package::{self, LoadError, MANIFEST};
 use crate::problem::{Problem, Problems};
@@ -31,7 +31,7 @@ pub fn serve_shares(state: &StateDirectory, name: &VmName) -> Result<Outcome, Ho
         virtiofsd::mount_whole_proc(Path::new("proc.mount"))
             .map_err(io_error("/proc cannot be mounted again"))
     };
-    let privileges = Privileges { client: Some(client()?), mounts: Some(PathBuf::from(".")) };
+    let privileges = Privileges { client: Some(vm_user()?), mounts: Some(PathBuf::from(".")) };
     let served = if package.join(MANIFEST).exists() {
         let plan =
             package::load(&package).map_err(|error: LoadError| HostError::Package(error.to_string()))?;
@@ -56,22 +56,6 @@ pub fn serve_shares(state: &StateDirectory, name: &VmName) -> Result<Outcome, Ho
         supervisor::serve(&serving, &open, &Again::Always)
     };
     Ok(served.unwrap_or_else(|outcome| outcome))
-}
-
-/// The user id of whom the unit names.
-fn client() -> Result<u32, HostError> {
-    let user = std::env::var(USER_VARIABLE)
-        .map_err(|_| HostError::Package(format!("{USER_VARIABLE} is not set: use the unit file")))?;
-    if let Ok(uid) = user.parse() {
-        return Ok(uid);
-    }
-    let accounts = std::fs::read_to_string("/etc/passwd").map_err(io_error("/etc/passwd cannot be read"))?;
-    accounts
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.first() == Some(&user.as_str()))
-        .and_then(|fields| fields.get(2)?.parse().ok())
-        .ok_or_else(|| HostError::Package(format!("there is no user {user}")))
 }
 
 /// A share of the older convention.

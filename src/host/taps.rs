@@ -3,15 +3,19 @@
 
 //! Tap interfaces, for one user each.
 //!
-//! A package may bring its own `bin/tap-up` and `bin/tap-down`; those of the
+//! The links of this program's own packages are another module's (`links`).
+//! Another package may bring its own `bin/tap-up` and `bin/tap-down`; those of the
 //! older convention only name their taps in `share/microvm/tap-interfaces`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{HostError, USER_VARIABLE, become_script, io_error, trust, trusted_package};
+use super::links::{links_down, links_up};
+use super::{HostError, USER_VARIABLE, become_script, io_error, trust, trusted_package, vm_user};
+use crate::catalog::Catalog;
+use crate::manifest::Plan;
 use crate::name::VmName;
-use crate::package;
+use crate::package::{self, MANIFEST};
 use crate::state_directory::StateDirectory;
 use crate::tool::{self, Tool};
 
@@ -26,11 +30,21 @@ const FLAGS: [&str; 4] = ["vnet_hdr", "multi_queue", "pi", "one_queue"];
 /// See [`HostError`].
 pub fn tap_up(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
     let package = trusted_package(state, name)?;
+    if package.join(MANIFEST).exists() {
+        let plan = load(&package)?;
+        let catalog = Catalog::read(&state.catalog()).ok();
+        let user = vm_user()?;
+        let provider_user = |provider: &VmName| {
+            let found = catalog.iter().flat_map(Catalog::runnable).find(|(vm, _)| vm.name == *provider);
+            found.map_or(user, |(_, runnable)| runnable.uid)
+        };
+        return links_up(&plan, user, &provider_user);
+    }
     let script = package.join("bin/tap-up");
     if script.exists() {
         return Err(become_script(&trust::resolve(&script)?, &[]));
     }
-    let ip = ip(&package);
+    let ip = ip();
     let user = std::env::var(USER_VARIABLE).unwrap_or_else(|_| "root".to_owned());
     let flags = words(&package.join("share/microvm/tap-flags"))?;
     if let Some(unknown) = flags.iter().find(|flag| !FLAGS.contains(&flag.as_str())) {
@@ -54,23 +68,28 @@ pub fn tap_up(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
 /// See [`HostError`].
 pub fn tap_down(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
     let package = trusted_package(state, name)?;
+    if package.join(MANIFEST).exists() {
+        return links_down(&load(&package)?);
+    }
     let script = package.join("bin/tap-down");
     if script.exists() {
         return Err(become_script(&trust::resolve(&script)?, &[]));
     }
-    let ip = ip(&package);
+    let ip = ip();
     for tap in taps(&package)?.iter().filter(|tap| is_tap(tap)) {
         call(&ip, &["link", "delete", "dev", tap])?;
     }
     Ok(())
 }
 
-/// The package's own `ip`, or else the one in PATH.
-fn ip(package: &Path) -> PathBuf {
-    let given = package::load(package).ok().and_then(|plan| plan.tool(Tool::Ip).map(Path::to_owned));
+fn load(package: &Path) -> Result<Plan, HostError> {
+    package::load(package).map_err(|error| HostError::Package(error.to_string()))
+}
+
+/// `ip` of the host's PATH.
+fn ip() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = || tool::find_all(&Default::default(), &path).remove(&Tool::Ip);
-    given.or_else(found).unwrap_or_else(|| Tool::Ip.as_str().into())
+    tool::find_all(&Default::default(), &path).remove(&Tool::Ip).unwrap_or_else(|| Tool::Ip.as_str().into())
 }
 
 fn words(file: &Path) -> Result<Vec<String>, HostError> {

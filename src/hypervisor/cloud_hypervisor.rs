@@ -24,9 +24,11 @@ use rustix::fs::OFlags;
 use serde_json::Value;
 
 use super::{
-    Attached, Console, Control, EVENTS_FD, Events, FilePaths, Hypervisor, VmmEvent, program, timed_out,
+    Attached, Console, Control, EVENTS_FD, Events, FilePaths, Hypervisor, Unplugged, VmmEvent, program,
+    timed_out,
 };
 use crate::architecture::Architecture;
+use crate::link::LinkId;
 use crate::manifest::Plan;
 use crate::runtime::SocketNames;
 use crate::tool::Tool;
@@ -141,6 +143,38 @@ impl Hypervisor for CloudHypervisor {
         Remote::new(plan, sockets).call("power-button", timeout).map(drop)
     }
 
+    fn plug(
+        &self,
+        plan: &Plan,
+        sockets: &SocketNames,
+        port: usize,
+        link: LinkId,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        // hotplug.md, "Add Network Device".
+        let device =
+            format!("tap={},mac={},id={}", link.provider_tap(), link.provider_mac(), device_id(link, port));
+        Remote::new(plan, sockets).call_with(&["add-net", &device], timeout).map(drop)
+    }
+
+    fn unplug(
+        &self,
+        plan: &Plan,
+        sockets: &SocketNames,
+        port: usize,
+        link: LinkId,
+        timeout: Duration,
+    ) -> io::Result<Unplugged> {
+        // hotplug.md, "Remove Device": the VMM frees the slot when the guest lets
+        // go, and keeps the tap open until then.
+        let id = device_id(link, port);
+        Remote::new(plan, sockets).call_with(&["remove-device", &id], timeout).map(|_| Unplugged::Free)
+    }
+
+    fn ports(&self, _plan: &Plan) -> Option<usize> {
+        None
+    }
+
     fn open_console(&self, plan: &Plan, sockets: &SocketNames, timeout: Duration) -> io::Result<Console> {
         let info = Remote::new(plan, sockets).call("info", timeout)?;
         let info: Value = serde_json::from_slice(&info)?;
@@ -150,6 +184,12 @@ impl Hypervisor for CloudHypervisor {
         let flags = OFlags::NOCTTY.bits().cast_signed();
         Ok(Console(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?.into()))
     }
+}
+
+/// The id of a link's device. With the port, since a device that the guest does
+/// not let go of keeps its id.
+fn device_id(link: LinkId, port: usize) -> String {
+    format!("link-{link}-{port}")
 }
 
 /// Cloud Hypervisor's own client, which exits after one call of the API.
@@ -163,10 +203,17 @@ impl Remote {
         Self { program: program(plan, Tool::ChRemote).into(), socket: sockets.control() }
     }
 
-    /// Makes one call and returns what it printed.
+    /// Makes one call without arguments and returns what it printed.
     fn call(&self, verb: &str, timeout: Duration) -> io::Result<Vec<u8>> {
+        self.call_with(&[verb], timeout)
+    }
+
+    /// Makes one call and returns what it printed.
+    fn call_with(&self, words: &[&str], timeout: Duration) -> io::Result<Vec<u8>> {
+        let verb = words.first().copied().unwrap_or_default();
         let mut child = Command::new(&self.program)
-            .args(["--api-socket", &self.socket, verb])
+            .args(["--api-socket", &self.socket])
+            .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Attached, Console, Control, Events, FilePaths, Hypervisor, VmmEvent, program};
+use super::{Attached, Console, Control, Events, FilePaths, Hypervisor, Unplugged, VmmEvent, program};
 use crate::architecture::Architecture;
+use crate::link::LinkId;
 use crate::manifest::{Accelerator, Plan};
 use crate::runtime::{Lock, SocketNames};
 use crate::tool::Tool;
@@ -119,6 +120,7 @@ impl Hypervisor for Qemu {
                 &json!({"driver": "virtio-net-pci", "netdev": id, "mac": interface.mac, "romfile": ""}),
             );
         }
+        (0..plan.link_ports.into()).for_each(|index| port(index, &mut args));
         args.json("-device", &json!({"driver": "pvpanic-pci"}));
         // Cloud Hypervisor gives every guest a source of entropy, so guests count on it.
         args.json("-device", &json!({"driver": "virtio-rng-pci"}));
@@ -147,9 +149,101 @@ impl Hypervisor for Qemu {
         qmp::Client::connect(&sockets.control(), deadline)?.execute("system_powerdown", deadline).map(drop)
     }
 
+    fn plug(
+        &self,
+        _plan: &Plan,
+        sockets: &SocketNames,
+        port: usize,
+        link: LinkId,
+        timeout: Duration,
+    ) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let _lock = Lock::take(&sockets.control_lock(), deadline)?;
+        let mut client = qmp::Client::connect(&sockets.control(), deadline)?;
+        let id = device_id(link, port);
+        let netdev = json!({
+            "type": "tap", "id": id, "ifname": link.provider_tap(), "script": "no", "downscript": "no",
+        });
+        client.execute_with("netdev_add", &netdev, deadline)?;
+        let device = json!({
+            "driver": "virtio-net-pci", "id": id, "netdev": id, "bus": port_id(port),
+            "mac": link.provider_mac().to_string(), "romfile": "",
+        });
+        let added = client.execute_with("device_add", &device, deadline);
+        if added.is_err() {
+            let _ = client.execute_with("netdev_del", &json!({ "id": id }), deadline);
+        }
+        added.map(drop)
+    }
+
+    fn unplug(
+        &self,
+        _plan: &Plan,
+        sockets: &SocketNames,
+        port: usize,
+        link: LinkId,
+        timeout: Duration,
+    ) -> io::Result<Unplugged> {
+        let deadline = Instant::now() + timeout;
+        let _lock = Lock::take(&sockets.control_lock(), deadline)?;
+        let mut client = qmp::Client::connect(&sockets.control(), deadline)?;
+        let id = device_id(link, port);
+        client.execute_with("device_del", &json!({ "id": id }), deadline)?;
+        // The guest lets go of it, or does not ("device_del" in the QMP reference).
+        let deleted = |event: &qmp::Event| {
+            event.name == "DEVICE_DELETED" && event.data.get("device").and_then(Value::as_str) == Some(&id)
+        };
+        let unplugged = match client.wait_for_event(deleted, deadline) {
+            Ok(()) => Unplugged::Free,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Unplugged::Lost,
+            Err(error) => return Err(error),
+        };
+        // This closes the tap, and cuts off a device that is still there.
+        let soon = Instant::now() + EXCHANGE_TIMEOUT;
+        client.execute_with("netdev_del", &json!({ "id": id }), soon)?;
+        Ok(unplugged)
+    }
+
+    fn ports(&self, plan: &Plan) -> Option<usize> {
+        Some(plan.link_ports.into())
+    }
+
     fn open_console(&self, _plan: &Plan, sockets: &SocketNames, _timeout: Duration) -> io::Result<Console> {
         Ok(Console(UnixStream::connect(sockets.console())?.into()))
     }
+}
+
+/// The id of a link's network backend and device. With the port, since a device
+/// that the guest does not let go of keeps its id.
+fn device_id(link: LinkId, port: usize) -> String {
+    format!("link-{link}-{port}")
+}
+
+/// The id of the PCI Express root port number `port`.
+fn port_id(port: usize) -> String {
+    format!("port{port}")
+}
+
+/// The last slot of q35's and virt's root bus that nothing else takes, from which
+/// the ports go down; a slot has eight of them.
+const PORT_SLOT: usize = 0x1d;
+/// Functions in one slot (PCI Local Bus Specification).
+const FUNCTIONS: usize = 8;
+
+/// Ports for interfaces of links that are plugged in while the VM runs.
+fn port(index: usize, args: &mut Arguments) {
+    let (slot, function) = (PORT_SLOT - index / FUNCTIONS, index % FUNCTIONS);
+    args.json(
+        "-device",
+        &json!({
+            "driver": "pcie-root-port",
+            "id": port_id(index),
+            "bus": "pcie.0",
+            "addr": format!("{slot:#x}.{function:#x}"),
+            "multifunction": function == 0,
+            "chassis": index + 1,
+        }),
+    );
 }
 
 fn machine(plan: &Plan, args: &mut Arguments) {

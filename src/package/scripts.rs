@@ -13,6 +13,9 @@ const TEMPLATE: &str = include_str!("../templates/script.sh.hbs");
 pub(super) fn of(plan: &Plan) -> Vec<(&'static str, &'static str)> {
     let mut scripts =
         vec![("microvm-run", "run"), ("microvm-shutdown", "shutdown"), ("microvm-console", "console")];
+    if !plan.interfaces.is_empty() {
+        scripts.extend([("tap-up", "tap-up"), ("tap-down", "tap-down")]);
+    }
     if !plan.shares.is_empty() {
         scripts.push(("virtiofsd-run", "virtiofsd"));
     }

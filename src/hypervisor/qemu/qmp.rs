@@ -78,6 +78,31 @@ impl Client {
     /// Executes a command without arguments and returns its result.
     pub fn execute(&mut self, command: &str, deadline: Instant) -> io::Result<Value> {
         send(&mut self.stream, command, deadline)?;
+        self.result_of(command, deadline)
+    }
+
+    /// Executes a command and returns its result.
+    pub fn execute_with(&mut self, command: &str, arguments: &Value, deadline: Instant) -> io::Result<Value> {
+        let message = json!({ "execute": command, "arguments": arguments });
+        self.stream.set_write_timeout(Some(remaining(deadline)))?;
+        self.stream.write_all(format!("{message}\n").as_bytes())?;
+        self.result_of(command, deadline)
+    }
+
+    /// Waits for an event; what comes before is passed over.
+    pub fn wait_for_event(&mut self, wanted: impl Fn(&Event) -> bool, deadline: Instant) -> io::Result<()> {
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                if wanted(&event) {
+                    return Ok(());
+                }
+            }
+            let line = self.line(Some(deadline))?.ok_or_else(gone)?;
+            self.keep_event(line);
+        }
+    }
+
+    fn result_of(&mut self, command: &str, deadline: Instant) -> io::Result<Value> {
         loop {
             let mut line = self.line(Some(deadline))?.ok_or_else(gone)?;
             if let Some(result) = line.get_mut("return") {

@@ -29,6 +29,14 @@
   -chardev 'socket,id=console,path=hostile.console.sock,server=on,wait=off' \
   -device '{"driver":"virtio-serial-pci","id":"serial-bus"}' \
   -device '{"chardev":"console","driver":"virtconsole","id":"hvc0"}' \
+  -device '{"addr":"0x1d.0x0","bus":"pcie.0","chassis":1,"driver":"pcie-root-port","id":"port0","multifunction":true}' \
+  -device '{"addr":"0x1d.0x1","bus":"pcie.0","chassis":2,"driver":"pcie-root-port","id":"port1","multifunction":false}' \
+  -device '{"addr":"0x1d.0x2","bus":"pcie.0","chassis":3,"driver":"pcie-root-port","id":"port2","multifunction":false}' \
+  -device '{"addr":"0x1d.0x3","bus":"pcie.0","chassis":4,"driver":"pcie-root-port","id":"port3","multifunction":false}' \
+  -device '{"addr":"0x1d.0x4","bus":"pcie.0","chassis":5,"driver":"pcie-root-port","id":"port4","multifunction":false}' \
+  -device '{"addr":"0x1d.0x5","bus":"pcie.0","chassis":6,"driver":"pcie-root-port","id":"port5","multifunction":false}' \
+  -device '{"addr":"0x1d.0x6","bus":"pcie.0","chassis":7,"driver":"pcie-root-port","id":"port6","multifunction":false}' \
+  -device '{"addr":"0x1d.0x7","bus":"pcie.0","chassis":8,"driver":"pcie-root-port","id":"port7","multifunction":false}' \
   -device '{"driver":"pvpanic-pci"}' \
   -device '{"driver":"virtio-rng-pci"}' \
   -qmp 'unix:hostile.supervisor.sock,server=on,wait=off' \

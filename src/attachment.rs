@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Which clients a provider has: records that only root can write.
+//!
+//! When a client starts, root leaves a record for each of its providers in
+//! `/run/microvm-spectrum/links/PROVIDER`; the provider's supervisor plugs in
+//! what is recorded and unplugs what is not. So no process of root talks to a
+//! VMM, and a provider that comes back finds all its clients' links.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::link::LinkId;
+use crate::name::VmName;
+
+/// Where the records are.
+pub const DIRECTORY: &str = "/run/microvm-spectrum/links";
+/// The version of a record.
+const VERSION: u32 = 1;
+
+/// One record, for people who look at it; what counts is its name.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    client: VmName,
+}
+
+/// What tells a record from one that was written later.
+pub type Stamp = (u64, Option<SystemTime>);
+
+/// The directory of a provider's records.
+pub fn directory(provider: &VmName) -> PathBuf {
+    Path::new(DIRECTORY).join(provider.as_str())
+}
+
+/// Makes the directory of a provider's records, so that it can be watched.
+///
+/// # Errors
+/// The system's error.
+pub fn prepare(provider: &VmName) -> io::Result<()> {
+    durable::ensure_directory(&directory(provider))
+}
+
+fn path(provider: &VmName, link: LinkId) -> PathBuf {
+    directory(provider).join(format!("{link}.json"))
+}
+
+/// Records that a client has a link to a provider. A record of before is replaced.
+///
+/// # Errors
+/// The system's error.
+pub fn record(provider: &VmName, link: LinkId, client: &VmName) -> io::Result<()> {
+    prepare(provider)?;
+    let text = serde_json::to_string(&Record { version: VERSION, client: client.clone() })
+        .map_err(io::Error::other)?;
+    durable::replace_file(&path(provider, link), &format!("{text}\n"), 0o644)
+}
+
+/// Removes that record, if it is there.
+///
+/// # Errors
+/// The system's error.
+pub fn remove(provider: &VmName, link: LinkId) -> io::Result<()> {
+    match std::fs::remove_file(path(provider, link)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// All records of a provider.
+///
+/// # Errors
+/// The system's error; `NotFound` when there never was one.
+pub fn all(provider: &VmName) -> io::Result<BTreeMap<LinkId, Stamp>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory(provider))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok());
+        if let (Some(id), Ok(metadata)) = (id, entry.metadata()) {
+            found.insert(id, (metadata.ino(), metadata.modified().ok()));
+        }
+    }
+    Ok(found)
+}
