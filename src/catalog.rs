@@ -60,6 +60,11 @@ pub enum VmState {
         /// What is wrong.
         problems: Vec<CatalogProblem>,
     },
+    /// It could run, but a VM that provides its network cannot.
+    Blocked {
+        /// Which, and why.
+        problems: Vec<CatalogProblem>,
+    },
     /// An earlier source has a VM of the same name.
     Shadowed {
         /// That source.

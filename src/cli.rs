@@ -12,6 +12,7 @@ mod check;
 mod command;
 mod console;
 mod control;
+mod graph;
 mod host;
 mod list;
 mod log;
@@ -80,6 +81,8 @@ enum Verb {
     Sync(sync::SyncArgs),
     /// Show the installed VMs
     List(list::ListArgs),
+    /// Draw which VM provides which with a network
+    Graph(graph::GraphArgs),
     /// Start VMs, and wait until they run
     Start(control::ControlArgs),
     /// Stop VMs: press the power button, and wait until they have ended
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Verb::Command(args) => command::run(&args).into(),
         Verb::Sync(args) => sync::run(&args).into(),
         Verb::List(args) => list::run(&args).into(),
+        Verb::Graph(args) => graph::run(&args).into(),
         Verb::Start(args) => control::run("start", &args).into(),
         Verb::Stop(args) => control::run("stop", &args).into(),
         Verb::Restart(args) => control::run("restart", &args).into(),

@@ -40,13 +40,21 @@ pub const EVENTS_FD: i32 = 3;
 /// The descriptor number at which a VMM finds the first of its files.
 pub const FIRST_FILE_FD: i32 = 10;
 
-/// How the VMM is told which files to open.
+/// What the VMM uses of the host: which files to open, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePaths {
     /// The kernel.
     pub kernel: String,
     /// The disk images, in the plan's order.
     pub images: Vec<String>,
+    /// Whether the kernel moves the frames of links itself (vhost-net).
+    pub vhost_net: bool,
+}
+
+/// Whether this user may have the kernel move the frames of taps (vhost-net).
+pub fn vhost_net_is_usable() -> bool {
+    let both = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    rustix::fs::access("/dev/vhost-net", both).is_ok()
 }
 
 impl FilePaths {
@@ -55,6 +63,7 @@ impl FilePaths {
         Self {
             kernel: plan.kernel.path.clone(),
             images: plan.images.iter().map(|image| image.path.clone()).collect(),
+            vhost_net: false,
         }
     }
 
@@ -66,6 +75,7 @@ impl FilePaths {
         Self {
             kernel: path(FIRST_FILE_FD),
             images: (FIRST_FILE_FD + 1..).take(plan.images.len()).map(path).collect(),
+            vhost_net: vhost_net_is_usable(),
         }
     }
 }

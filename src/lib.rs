@@ -20,7 +20,7 @@
 //! | everything that running takes, decided | [`plan`] |
 //! | the runner package | [`package`] |
 //! | what the administrator decides, and leases | [`config`], [`lease`], [`accounts`] |
-//! | all VMs of all sources | [`source`], [`catalog`] |
+//! | all VMs of all sources | [`source`], [`catalog`], [`network_graph`] |
 //! | the state directory | [`state_directory`], [`sync`] |
 //! | unit files and the generator's drop-ins | [`units`] |
 //! | the host's side of links, and who has which | [`wire`], [`attachment`] |
@@ -57,6 +57,7 @@ pub mod lease;
 pub mod link;
 pub mod manifest;
 pub mod name;
+pub mod network_graph;
 pub mod package;
 pub mod plan;
 pub mod printable;

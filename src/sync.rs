@@ -12,7 +12,7 @@ mod generation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::architecture::Architecture;
 use crate::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, Runnable, VmState};
@@ -22,6 +22,7 @@ use crate::lease::Leases;
 use crate::link::LinkId;
 use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::name::{SourceName, VmId, VmName};
+use crate::network_graph;
 use crate::package::Package;
 use crate::plan::{self, Choices};
 use crate::problem::{Problem, Problems};
@@ -131,6 +132,7 @@ fn scan(
         }
     }
     let (mut vms, mut built) = (Vec::new(), Vec::new());
+    let mut links = BTreeMap::new();
     for (name, places) in found {
         let mut first: Option<SourceName> = None;
         for (source, location) in places {
@@ -141,6 +143,8 @@ fn scan(
                     Ok((runnable, package)) => {
                         let file_name = runnable.package.clone();
                         built.push(Built { name: name.clone(), file_name, package });
+                        let providers = runnable.links.iter().map(|link| link.provider.clone());
+                        links.insert(name.clone(), providers.collect::<Vec<_>>());
                         VmState::Runnable(runnable)
                     }
                     Err(wrong) => {
@@ -156,7 +160,30 @@ fn scan(
             vms.push(CatalogVm { name: name.clone(), source, directory, state });
         }
     }
+    block(&mut vms, &mut built, &links, problems);
     (vms, built)
+}
+
+/// Takes out what cannot run because of the VMs that provide its networks.
+fn block(
+    vms: &mut [CatalogVm],
+    built: &mut Vec<Built>,
+    links: &BTreeMap<VmName, Vec<VmName>>,
+    problems: &mut Problems,
+) {
+    let is_broken = |vm: &&CatalogVm| matches!(vm.state, VmState::Broken { .. });
+    let broken = vms.iter().filter(is_broken).map(|vm| vm.name.clone()).collect();
+    let blocked = network_graph::blocked(links, &broken);
+    for vm in vms.iter_mut().filter(|vm| matches!(vm.state, VmState::Runnable(_))) {
+        let Some(reasons) = blocked.get(&vm.name) else { continue };
+        let remedy = "provide that VM, or remove its entry from providers/net";
+        let path = Path::new(&vm.directory).join("providers/net");
+        let found: Vec<_> =
+            reasons.iter().map(|reason| Problem::error(&path, reason.to_string(), remedy)).collect();
+        vm.state = VmState::Blocked { problems: CatalogProblem::errors(&found) };
+        problems.extend(found);
+    }
+    built.retain(|built| !blocked.contains_key(&built.name));
 }
 
 /// Reads and plans one VM.

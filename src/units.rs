@@ -54,7 +54,7 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 10] = files! {
+const FILES: [(&str, u32, &str); 12] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
@@ -63,6 +63,8 @@ const FILES: [(&str, u32, &str); 10] = files! {
     "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service",
     "systemd/system/microvms.target": 0o644 = "microvms.target",
     "systemd/system-generators/microvm-spectrum-generator": 0o755 = "generator.sh",
+    "systemd/network/10-microvm-spectrum.network": 0o644 = "network.conf",
+    "udev/rules.d/85-microvm-spectrum.rules": 0o644 = "udev.rules",
     "sysusers.d/microvm-spectrum.conf": 0o644 = "sysusers.conf",
     "tmpfiles.d/microvm-spectrum.conf": 0o644 = "tmpfiles.conf",
 };

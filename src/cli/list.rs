@@ -40,7 +40,7 @@ struct List {
 #[derive(Serialize)]
 struct Row {
     name: VmName,
-    /// `running`, `starting`, `stopping`, `stopped`, `failed`, `broken`, `shadowed` or `unknown`.
+    /// `running`, `starting`, `stopping`, `stopped`, `failed`, `broken`, `blocked`, `shadowed` or `unknown`.
     state: String,
     /// Why it is in that state, if there is more to say.
     detail: Option<String>,
@@ -96,6 +96,10 @@ fn rows(vms: &Vms) -> Vec<Row> {
             VmState::Broken { problems } => {
                 row.state = "broken".to_owned();
                 row.detail = problems.first().map(|problem| format!("{}: {}", problem.path, problem.cause));
+            }
+            VmState::Blocked { problems } => {
+                row.state = "blocked".to_owned();
+                row.detail = problems.first().map(|problem| problem.cause.clone());
             }
             VmState::Shadowed { by } => {
                 row.state = "shadowed".to_owned();

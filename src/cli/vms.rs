@@ -72,9 +72,9 @@ impl Vms {
     pub fn usable(&self, text: &str) -> Result<VmName, Exit> {
         let name = self.known(text)?;
         match self.catalog.as_ref().and_then(|catalog| catalog.find(&name)) {
-            Some(CatalogVm { state: VmState::Broken { problems }, .. })
-                if self.state.booted(&name).symlink_metadata().is_err() =>
-            {
+            Some(CatalogVm {
+                state: VmState::Broken { problems } | VmState::Blocked { problems }, ..
+            }) if self.state.booted(&name).symlink_metadata().is_err() => {
                 for problem in problems {
                     report::line(&format!("error: {}: {}", problem.path, problem.cause));
                     report::line(&format!("  help: {}", problem.remedy));

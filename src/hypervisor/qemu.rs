@@ -19,7 +19,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Attached, Console, Control, Events, FilePaths, Hypervisor, Unplugged, VmmEvent, program};
+use super::{
+    Attached, Console, Control, Events, FilePaths, Hypervisor, Unplugged, VmmEvent, program,
+    vhost_net_is_usable,
+};
 use crate::architecture::Architecture;
 use crate::link::LinkId;
 use crate::manifest::{Accelerator, Plan};
@@ -111,10 +114,7 @@ impl Hypervisor for Qemu {
         }
         for (index, interface) in plan.interfaces.iter().enumerate() {
             let id = format!("net{index}");
-            args.json(
-                "-netdev",
-                &json!({"type": "tap", "id": id, "ifname": interface.tap, "script": "no", "downscript": "no"}),
-            );
+            args.json("-netdev", &tap(&id, &interface.tap, files.vhost_net));
             args.json(
                 "-device",
                 &json!({"driver": "virtio-net-pci", "netdev": id, "mac": interface.mac, "romfile": ""}),
@@ -161,9 +161,7 @@ impl Hypervisor for Qemu {
         let _lock = Lock::take(&sockets.control_lock(), deadline)?;
         let mut client = qmp::Client::connect(&sockets.control(), deadline)?;
         let id = device_id(link, port);
-        let netdev = json!({
-            "type": "tap", "id": id, "ifname": link.provider_tap(), "script": "no", "downscript": "no",
-        });
+        let netdev = tap(&id, &link.provider_tap(), vhost_net_is_usable());
         client.execute_with("netdev_add", &netdev, deadline)?;
         let device = json!({
             "driver": "virtio-net-pci", "id": id, "netdev": id, "bus": port_id(port),
@@ -211,6 +209,16 @@ impl Hypervisor for Qemu {
     fn open_console(&self, _plan: &Plan, sockets: &SocketNames, _timeout: Duration) -> io::Result<Console> {
         Ok(Console(UnixStream::connect(sockets.console())?.into()))
     }
+}
+
+/// The network backend of a tap that exists.
+fn tap(id: &str, name: &str, vhost_net: bool) -> Value {
+    let mut tap = json!({"type": "tap", "id": id, "ifname": name, "script": "no", "downscript": "no"});
+    // QEMU fails where it is wanted and cannot be had.
+    if vhost_net && let Some(tap) = tap.as_object_mut() {
+        tap.insert("vhost".to_owned(), true.into());
+    }
+    tap
 }
 
 /// The id of a link's network backend and device. With the port, since a device
