@@ -15,7 +15,7 @@ guest_scripts := checks/guest/init
 PREFIX ?= /usr/local
 STATE_DIR ?= /var/lib/microvms
 
-.PHONY: benchmark build check check-format check-lints check-scripts check-tests clean demo dependencies help install test-guest
+.PHONY: benchmark build check check-format check-lints check-scripts check-tests clean demo dependencies help install test-guest uninstall
 
 help:
 	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
@@ -65,12 +65,23 @@ build:
 # Installs what `make build` has built, and builds nothing: root needs no cargo.
 program := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release/microvm-spectrum
 install:
+	@case '$(PREFIX)' in (/*) ;; (*) echo 'PREFIX must be an absolute path' >&2; exit 1;; esac
 	@test -x $(program) || { echo 'make build comes first, as an ordinary user' >&2; exit 1; }
 	install -D --mode=755 $(program) $(DESTDIR)$(PREFIX)/bin/microvm-spectrum
 	install --directory $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
 	install --mode=644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install --mode=644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
 	$(program) units --output $(DESTDIR)$(PREFIX)/lib --program $(PREFIX)/bin/microvm-spectrum --state-dir $(STATE_DIR)
+
+# Removes what `make install` has installed; VMs, configuration and leases stay.
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/microvm-spectrum $(DESTDIR)$(PREFIX)/share/man/man[15]/microvm-spectrum*.[15]
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm-*
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvms.target
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system-generators/microvm-spectrum-generator
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/network/10-microvm-spectrum.network
+	rm -f $(DESTDIR)$(PREFIX)/lib/udev/rules.d/85-microvm-spectrum.rules
+	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/microvm-spectrum.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microvm-spectrum.conf
 
 demo:
 	@checks/demo

@@ -116,7 +116,10 @@ fn require(tool: Tool, choices: &Choices, directory: &Path, problems: &mut Probl
         problems.push(Problem::error(
             directory,
             format!("needs the program {tool}, which is not in PATH"),
-            format!("install it ({}), or name it with --tool {tool}=PATH", tool.origin()),
+            format!(
+                "install it ({}), or name it: --tool {tool}=PATH, for sync in [tools] of the configuration",
+                tool.origin()
+            ),
         ));
     }
 }

@@ -19,6 +19,8 @@ pub struct UnitStatus {
     pub sub: String,
     /// What the supervisor last told of itself.
     pub text: String,
+    /// Whether its last start was skipped, since a condition was not met.
+    pub skipped: bool,
 }
 
 /// The units that a VM's unit requires.
@@ -73,10 +75,14 @@ pub fn start_soon(units: &[String]) -> io::Result<()> {
 /// # Errors
 /// When systemctl cannot be started. Returns whether it succeeded.
 pub fn control(verb: &str, names: &[VmName]) -> io::Result<bool> {
-    let units: Vec<_> = names.iter().map(unit).collect();
+    let mut units: Vec<_> = names.iter().map(unit).collect();
+    let helpers = names.iter().flat_map(|name| HELPERS.map(|unit| format!("{unit}@{name}.service")));
+    if verb == "stop" {
+        // They stop by themselves; this waits for them.
+        units.extend(helpers.clone());
+    }
     if matches!(verb, "start" | "restart") {
         // Somebody wants it now, however often it has failed before.
-        let helpers = names.iter().flat_map(|name| HELPERS.map(|unit| format!("{unit}@{name}.service")));
         let all: Vec<_> = units.iter().cloned().chain(helpers).collect();
         let _ = systemctl(&["reset-failed", "--"]).args(all).stderr(Stdio::null()).status();
     }
@@ -95,7 +101,9 @@ pub fn status(units: &[String]) -> io::Result<BTreeMap<String, UnitStatus>> {
         return Ok(found);
     }
     let output =
-        systemctl(&["show", "--property=Id,ActiveState,SubState,StatusText", "--"]).args(units).output()?;
+        systemctl(&["show", "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult", "--"])
+            .args(units)
+            .output()?;
     succeeded(&output)?;
     for block in String::from_utf8_lossy(&output.stdout).split("\n\n") {
         let mut id = String::new();
@@ -106,6 +114,8 @@ pub fn status(units: &[String]) -> io::Result<BTreeMap<String, UnitStatus>> {
                 "ActiveState" => value.clone_into(&mut status.active),
                 "SubState" => value.clone_into(&mut status.sub),
                 "StatusText" => value.clone_into(&mut status.text),
+                "Result" => status.skipped |= value == "exec-condition",
+                "ConditionResult" => status.skipped |= value == "no",
                 _ => {}
             }
         }

@@ -187,8 +187,35 @@ fn a_unit_never_starts_with_the_drop_in_of_another_generation() {
     assert_eq!(host.state("appvm"), "stopped");
     let journal = host.machine.journal("microvm@appvm.service");
     assert!(journal.contains("the VMs have changed since systemd read generation 1"), "{journal}");
+    // systemd takes that for success, and a user does not.
+    host.run(&["start", "appvm"]).exits(3).complains(&["appvm was not started", "sync makes both"]);
     host.ok(&["systemctl", "daemon-reload"]);
     host.start("appvm");
+}
+
+#[test]
+fn a_vm_that_is_removed_while_it_runs_can_be_seen_and_stopped() {
+    if is_skipped("a_vm_that_is_removed_while_it_runs_can_be_seen_and_stopped") {
+        return;
+    }
+    let host = Host::new();
+    let directory = host.vm("appvm");
+    host.sync();
+    host.start("appvm");
+    fs::rename(&directory, host.machine.path("/srv/P/away")).unwrap();
+    host.sync();
+    let row = host.row("appvm");
+    assert_eq!((&row["state"], &row["source"]), (&"running".into(), &serde_json::Value::Null));
+    assert!(row["detail"].as_str().unwrap().contains("was removed from its source"));
+    assert_eq!(host.in_guest("appvm", "echo here"), "here");
+    host.run(&["stop", "appvm"]).exits(0);
+    host.sync();
+    host.run(&["start", "appvm"]).exits(1).complains(&["there is no VM 'appvm'"]);
+    // It comes back with the user that it had.
+    fs::rename(host.machine.path("/srv/P/away"), &directory).unwrap();
+    host.vm("another");
+    host.sync();
+    assert_eq!(host.row("appvm")["uid"], 70_000);
 }
 
 #[test]
@@ -205,6 +232,16 @@ fn vms_that_start_with_the_host_do() {
     host.machine.wait_active("microvm@auto.service");
     assert_eq!(host.state("manual"), "stopped");
     host.machine.wait_active("microvms.target");
+    // A mistake in the configuration keeps nothing from starting at the next boot.
+    host.run(&["stop", "auto"]).exits(0);
+    host.ok(&["systemctl", "stop", "microvms.target"]);
+    let config = host.machine.read("/etc/microvm-spectrum/config.toml");
+    host.machine.write("/etc/microvm-spectrum/config.toml", &format!("{config}mistake\n"));
+    fs::remove_dir_all(host.machine.path("/run/userdb")).unwrap();
+    host.machine.run(&["systemctl", "start", "microvm-spectrum-sync.service"]);
+    host.machine.wait_active("microvm@auto.service");
+    host.machine.write("/etc/microvm-spectrum/config.toml", &config);
+    host.ok(&["systemctl", "start", "microvm-spectrum-sync.service"]);
     // Somebody stops it, and another sync leaves it so; a new one starts.
     host.run(&["stop", "auto"]).exits(0);
     host.vm("late");

@@ -29,9 +29,14 @@ pub(super) fn run(verb: &str, args: &ControlArgs) -> Exit {
     }
     let names: Vec<_> = names.into_iter().flatten().collect();
     match systemd::control(verb, &names) {
-        Ok(true) => Exit::Fine,
+        Ok(true) if verb == "stop" => Exit::Fine,
+        Ok(true) => started(&names),
         Ok(false) => {
-            explain(&names);
+            if rustix::process::geteuid().is_root() {
+                explain(&names);
+            } else {
+                report::line(&format!("only root may {verb} VMs, or whom polkit lets"));
+            }
             Exit::Host
         }
         Err(error) => {
@@ -39,6 +44,25 @@ pub(super) fn run(verb: &str, args: &ControlArgs) -> Exit {
             Exit::Host
         }
     }
+}
+
+/// Whether systemd has really started them, and not skipped one, which it takes
+/// for success.
+fn started(names: &[VmName]) -> Exit {
+    let units: Vec<_> = names.iter().map(systemd::unit).collect();
+    let found = systemd::status(&units).unwrap_or_default();
+    let mut exit = Exit::Fine;
+    for name in names {
+        let skipped = |status: &systemd::UnitStatus| status.skipped && status.active != "active";
+        if found.get(&systemd::unit(name)).is_some_and(skipped) {
+            report::line(&format!(
+                "{name} was not started: it is not installed as systemd knows it, or its user has no account \
+                 (package libnss-systemd of Debian); microvm-spectrum sync makes both"
+            ));
+            exit = Exit::Host;
+        }
+    }
+    exit
 }
 
 /// Says of the VMs that failed what their supervisors said last.

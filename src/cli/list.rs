@@ -110,10 +110,11 @@ fn rows(vms: &Vms) -> Vec<Row> {
     }
     for name in vms.others() {
         let hypervisor = std::fs::read_to_string(vms.package(&name).join("share/microvm/hypervisor")).ok();
+        let removed = !vms.state.is_anothers(&name);
         rows.push(Row {
             name,
             state: String::new(),
-            detail: None,
+            detail: removed.then(|| "was removed from its source and still runs".to_owned()),
             hypervisor: hypervisor.map(|text| printable(text.trim_end())),
             source: None,
             addresses: Vec::new(),
@@ -131,7 +132,7 @@ fn tell_states(rows: &mut [Row]) {
         rows.iter().filter(|row| row.state != "shadowed").map(|row| systemd::unit(&row.name)).collect();
     let found = systemd::status(&units).unwrap_or_default();
     for row in rows.iter_mut().filter(|row| row.state != "shadowed") {
-        let Some(UnitStatus { active, sub, text }) = found.get(&systemd::unit(&row.name)) else {
+        let Some(UnitStatus { active, sub, text, .. }) = found.get(&systemd::unit(&row.name)) else {
             if row.state.is_empty() {
                 row.state = "unknown".to_owned();
             }

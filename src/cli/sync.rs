@@ -13,6 +13,7 @@ use crate::accounts;
 use crate::catalog::Catalog;
 use crate::config::{self, Config};
 use crate::printable::printable;
+use crate::problem::Problems;
 use crate::state_directory::StateDirectory;
 use crate::sync::{self, Host, Synced};
 use crate::systemd;
@@ -47,6 +48,7 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
         Ok(config) => config,
         Err(problems) => {
             report::to_stderr(&problems.into_sorted());
+            go_on_with_what_is_there(args);
             return Exit::Input;
         }
     };
@@ -79,6 +81,18 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
     match told {
         Exit::Fine if refused => Exit::Input,
         told => told,
+    }
+}
+
+/// A mistake in the configuration keeps no VM from running that is installed.
+fn go_on_with_what_is_there(args: &SyncArgs) {
+    let state = StateDirectory::at(&args.state.state_dir);
+    if let Ok(catalog) = Catalog::read(&state.catalog())
+        && !args.no_systemd
+    {
+        let synced =
+            Synced { before: Some(catalog.clone()), catalog, problems: Problems::default(), changed: false };
+        tell_systemd(args, &synced);
     }
 }
 

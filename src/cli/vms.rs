@@ -29,12 +29,17 @@ impl Vms {
         Self { state, catalog }
     }
 
-    /// The names of the VMs that were installed otherwise: their folders.
+    /// The names of the VMs that are not in the catalog: their folders are
+    /// somebody else's, or they run on after they were removed from their source.
     pub fn others(&self) -> Vec<VmName> {
         let entries = std::fs::read_dir(self.state.root()).into_iter().flatten();
+        let is_known =
+            |name: &VmName| self.catalog.iter().any(|catalog| catalog.vms.iter().any(|vm| vm.name == *name));
         let mut names: Vec<_> = entries
             .filter_map(|entry| VmName::new(entry.ok()?.file_name()).ok())
-            .filter(|name| self.state.is_anothers(name))
+            .filter(|name| {
+                self.state.is_anothers(name) || (self.state.booted(name).is_symlink() && !is_known(name))
+            })
             .collect();
         names.sort();
         names
