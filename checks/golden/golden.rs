@@ -107,7 +107,7 @@ fn without_root(text: &str, root: &Path) -> String {
     text.replace(root, ROOT)
 }
 
-fn compare_tree(golden: &Path, package: &Tree) {
+pub fn compare_tree(golden: &Path, package: &Tree) {
     if updating() {
         write(golden, package);
     }
@@ -124,7 +124,7 @@ fn compare_tree(golden: &Path, package: &Tree) {
         };
         (path, node)
     });
-    assert_same(&expected.collect(), package, &format!("not the package in {}", golden.display()));
+    assert_same(&expected.collect(), package, &format!("not what is in {}", golden.display()));
 }
 
 fn write(golden: &Path, package: &Tree) {

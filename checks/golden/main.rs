@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Whole runner packages against those in `packages/`, for both hypervisors,
+//! Whole runner packages against those in `packages/`, for both hypervisors, the
+//! unit files against those in `units/`,
 //! and that nothing but the input has a say in them.
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test golden` writes `packages/` anew; what
@@ -12,3 +13,4 @@ mod determinism;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod golden;
+mod units;

@@ -7,6 +7,7 @@
 //! | module | property |
 //! |---|---|
 //! | [`arguments`] | a directory is refused for what is wrong with it, or a stand-in VMM gets exactly the intended argument vector, for both hypervisors |
+//! | [`leases`] | no two VMs ever have the same user id, and none changes |
 //! | [`real_qemu`] | QEMU itself opens the intended files and character devices, and nothing more |
 //! | [`robustness`] | no manifest, kernel or special file makes the program panic or wait |
 //!
@@ -27,6 +28,7 @@ mod arguments;
 mod directory;
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod leases;
 mod names;
 mod real_qemu;
 mod robustness;

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The configuration, as `sync` reads it: what is refused, with which status,
+//! and that settings come where they belong.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::fixture::program::{call, parse, run, skipped};
+use crate::fixture::tree;
+use crate::host::{Host, host, source, tools};
+
+impl Host {
+    fn write_config(&self, text: &str) {
+        fs::write(&self.config, text).unwrap();
+    }
+
+    /// The manifest of a VM's package.
+    fn manifest(&self, id: &str) -> Value {
+        let path = self.package(id).join("share/microvm-spectrum/manifest.json");
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+}
+
+/// Asserts that nothing was made.
+#[track_caller]
+fn nothing_is_made(host: &Host) {
+    assert!(!host.state.exists());
+}
+
+#[test]
+fn mistakes_have_a_line_and_a_column() {
+    let host = host();
+    host.vm("a");
+    let good = source("user", &host.partition.root);
+    for (text, place, cause) in [
+        ("[defaults]\nmemroy = 5\n".to_owned(), ":2:1", "unknown field `memroy`"),
+        ("\n  memory = 5\n".to_owned(), ":2:3", "unknown field `memory`"),
+        ("[defaults]\nmemory = 'much'\n".to_owned(), ":2:10", "invalid type: string"),
+        ("[defaults]\nmemory = -1\n".to_owned(), ":2:10", "invalid value: integer `-1`"),
+        ("[defaults]\nmemory = 4294967296\n".to_owned(), ":2:10", "invalid value: integer"),
+        ("[defaults]\nvcpus = 65536\n".to_owned(), ":2:9", "invalid value: integer"),
+        ("[defaults]\nhypervisor = 'xen'\n".to_owned(), ":2:14", "unknown variant `xen`"),
+        ("[defaults]\naccel = 'hvf'\n".to_owned(), ":2:9", "unknown variant `hvf`"),
+        ("[defaults]\nautostart = 'yes'\n".to_owned(), ":2:13", "invalid type: string"),
+        (format!("{good}[[source]]\nkind = 'disk'\n"), ":6:8", "unknown variant `disk`"),
+        (good.replace("'user'", "'../x'"), ":3:8", "cannot contain the character '/'"),
+        (good.replace("'user'", "''"), ":3:8", "cannot be empty"),
+        (format!("{good}allow = ['relative']\n"), ":5:9", "expected PREFIX"),
+        (format!("{good}colour = 'red'\n"), ":5:1", "unknown field `colour`"),
+        ("[[source]]\nname = 'x'\n".to_owned(), ":1:1", "missing field"),
+        ("[tools]\nxen = '/x'\n".to_owned(), ":2:1", "unknown variant `xen`"),
+        ("[uids]\nfirst = 70000\n".to_owned(), ":1:1", "missing field `last`"),
+        ("# ü\nx = 'ü' y\n".to_owned(), ":2:9", ""),
+        ("[defaults]\n[defaults]\n".to_owned(), ":2:2", "duplicate key"),
+    ] {
+        host.write_config(&text);
+        let ran = run(&mut host.sync()).exits(1);
+        assert_eq!(ran.stdout, "");
+        let (problems, rest) = parse(&ran.stderr);
+        let ([only], []) = (problems.as_slice(), rest.as_slice()) else { panic!("{text}:\n{}", ran.stderr) };
+        let start = format!("{}{place}: ", host.config.display());
+        assert!(only.text.starts_with(&start) && only.text.contains(cause), "{text}\n{only:?}");
+        assert!(only.help.contains("microvm-spectrum-config(5)"), "{only:?}");
+        nothing_is_made(&host);
+    }
+}
+
+#[test]
+fn everything_that_makes_no_sense_is_told_at_once() {
+    let host = host();
+    let (root, user) = (&host.root, source("user", &host.partition.root));
+    let relative = source("relative", Path::new("P"));
+    host.write_config(&format!(
+        "{user}{user}{relative}[uids]\nfirst = 1000\nlast = 2000\n[tools]\nip = 'bin/ip'\n\
+         [vm.plain]\n[vm.'nobody/a']\n[vm.'user/a b']\n[vm.'user/a/b']\n[vm.'']\n"
+    ));
+    let ran = run(&mut host.sync()).exits(1);
+    let (problems, rest) = parse(&ran.stderr);
+    assert_eq!(rest, [""; 0]);
+    let causes = [
+        "two sources have the name user",
+        "the path of the source relative is not absolute",
+        "the user ids 1000 to 2000 are no range that VMs can have",
+        "the path of ip, bin/ip, is not absolute",
+        "[vm.\"plain\"] names no VM of a source",
+        "[vm.\"nobody/a\"] names no VM of a source",
+        "[vm.\"user/a b\"] names no VM of a source",
+        "[vm.\"user/a/b\"] names no VM of a source",
+        "[vm.\"\"] names no VM of a source",
+    ];
+    for cause in causes {
+        let expected = format!("{}: {cause}", host.config.display());
+        assert!(problems.iter().any(|problem| problem.text == expected), "{cause}:\n{}", ran.stderr);
+    }
+    assert_eq!(problems.len(), causes.len(), "{}", ran.stderr);
+    nothing_is_made(&host);
+    // Ranges that look like some, too.
+    for (first, last) in [(0, 99_999), (65_535, 70_000), (70_001, 70_000), (70_000, 4_294_967_294_u32)] {
+        host.write_config(&format!("[uids]\nfirst = {first}\nlast = {last}\n"));
+        run(&mut host.sync()).exits(1).complains(&[&format!("the user ids {first} to {last}")]);
+    }
+    assert!(root.join("config.toml").exists() && !host.state.exists());
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read() {
+    let host = host();
+    fs::remove_file(&host.config).unwrap();
+    let path = host.config.display().to_string();
+    let ran = run(&mut host.sync()).exits(1);
+    ran.complains(&[&path, "cannot be read: No such file", "create it; microvm-spectrum-config(5)"]);
+    fs::create_dir(&host.config).unwrap();
+    run(&mut host.sync()).exits(1).complains(&[&path, "cannot be read: Is a directory"]);
+    fs::remove_dir(&host.config).unwrap();
+    fs::write(&host.config, b"name = '\xff'\n").unwrap();
+    run(&mut host.sync()).exits(1).complains(&[&path, "cannot be read", "UTF-8"]);
+    // What it says is told, but never raw: the helper looks for that.
+    host.write_config("[defaults]\n\"\\u001b[31m\\u202e\" = 1\n");
+    run(&mut host.sync()).exits(1).complains(&["unknown field `\\u{1b}[31m\\u{202e}`"]);
+    nothing_is_made(&host);
+}
+
+#[test]
+fn a_configuration_without_anything_is_fine() {
+    let host = host();
+    host.vm("a");
+    host.write_config("");
+    run(&mut host.sync()).exits(0).says_nothing();
+    host.has(&[]);
+    assert_eq!(tree::names(&host.state), [".microvm-spectrum"]);
+    host.is_whole();
+}
+
+#[test]
+fn a_call_that_makes_no_sense_is_status_2() {
+    let host = host();
+    for (arguments, says) in [
+        (&["--start"][..], "--no-systemd"),
+        (&["--state-dir", ""], "--state-dir"),
+        (&["--nonsense"], "--nonsense"),
+        (&["a"], "'a'"),
+        (&["--config"], "--config"),
+    ] {
+        run(host.sync().args(arguments)).exits(2).complains(&[says]);
+    }
+    for verb in ["start", "stop", "restart", "console", "log"] {
+        run(&mut call([verb])).exits(2).complains(&["NAME"]);
+    }
+    for arguments in [&["host"][..], &["host", "is-current", "x"], &["host", "set-booted", "a/b"], &["units"]]
+    {
+        run(&mut call(arguments)).exits(2);
+    }
+    nothing_is_made(&host);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_is_status_3() {
+    let host = host();
+    host.vm("a");
+    let file = host.root.join("file");
+    fs::write(&file, "").unwrap();
+    let ran = run(&mut host.sync_to(&file.join("state"))).exits(3);
+    ran.complains(&[&format!("microvm-spectrum: {}", file.display()), "cannot be written"]);
+    run(&mut host.sync_to(Path::new("/proc/nowhere"))).exits(3).complains(&["/proc/nowhere"]);
+    // A relative one is one of the working directory.
+    let mut command = host.sync_to(Path::new("there"));
+    run(command.current_dir(&host.root)).exits(0).says_nothing();
+    assert_eq!(tree::names(&host.root.join("there")), [".microvm-spectrum", "a"]);
+    if rustix::process::geteuid().is_root() {
+        return skipped("a state directory of somebody else", "root may write everywhere");
+    }
+    run(&mut host.sync_to(Path::new("/usr/nowhere"))).exits(3).complains(&["Permission denied"]);
+}
+
+#[test]
+fn settings_come_to_the_vms_that_they_are_for() {
+    let host = host();
+    for name in ["a", "b", "c"] {
+        host.vm(name);
+    }
+    host.configure(
+        "[defaults]\nmemory = 512\nautostart = true\n\
+         [vm.a]\nmemory = 64\nvcpus = 3\nautostart = false\n\
+         [vm.'user/b']\nhypervisor = 'qemu'\naccel = 'tcg'\n",
+    );
+    host.synced();
+    let settings = |id: &str| {
+        let (vm, manifest) = (host.in_catalog(id), host.manifest(id));
+        assert_eq!(vm["hypervisor"], manifest["hypervisor"]);
+        let number = |key: &str| manifest[key].as_u64().unwrap();
+        let hypervisor = vm["hypervisor"].as_str().unwrap().to_owned();
+        (hypervisor, number("memory_mib"), number("vcpus"), vm["autostart"].as_bool().unwrap())
+    };
+    assert_eq!(settings("user/a"), ("cloud-hypervisor".to_owned(), 64, 3, false));
+    assert_eq!(settings("user/b"), ("qemu".to_owned(), 512, 1, true));
+    assert_eq!(settings("user/c"), ("cloud-hypervisor".to_owned(), 512, 1, true));
+    assert_eq!(host.manifest("user/b")["accelerator"], "tcg");
+    assert_eq!(host.manifest("user/b")["tools"]["microvm-spectrum"], "/usr/bin/microvm-spectrum");
+    // Those that no VM can have are the problem of the VM that has them.
+    host.configure("[vm.a]\nmemory = 1\nvcpus = 300\n");
+    let ran = run(&mut host.sync()).exits(1);
+    ran.complains(&["cannot have 1 MiB of memory", "cannot have 300 virtual processors"]);
+    host.has(&[("user/a", "broken"), ("user/b", "runnable"), ("user/c", "runnable")]);
+}
+
+#[test]
+fn a_program_that_is_nowhere_breaks_the_vms_that_need_it() {
+    let host = host();
+    host.vm("a");
+    fs::create_dir(host.root.join("empty")).unwrap();
+    host.write_config(&format!(
+        "{}[tools]\ncloud-hypervisor = '/opt/ch'\n",
+        source("user", &host.partition.root)
+    ));
+    let ran = run(host.sync().env("PATH", host.root.join("empty"))).exits(1);
+    ran.complains(&["needs the program ch-remote"]);
+    host.has(&[("user/a", "broken")]);
+    // The configuration's counts, else the one in PATH.
+    crate::host::script(&host.root.join("empty/ch-remote"), "");
+    crate::host::script(&host.root.join("empty/cloud-hypervisor"), "");
+    run(host.sync().env("PATH", host.root.join("empty"))).exits(0).says_nothing();
+    let manifest = host.manifest("user/a");
+    assert_eq!(manifest["tools"]["cloud-hypervisor"], "/opt/ch");
+    assert_eq!(manifest["tools"]["ch-remote"], host.root.join("empty/ch-remote").to_str().unwrap());
+    assert!(tools().contains("ch-remote"));
+}
+
+#[test]
+fn a_builtin_source_is_a_directory_of_vm_directories() {
+    let host = host();
+    let (builtin, images) = (host.root.join("builtin"), host.root.join("img"));
+    fs::create_dir_all(images.join("blk")).unwrap();
+    fs::write(images.join("blk/root.img"), "").unwrap();
+    fs::write(images.join("vmlinux"), crate::fixture::elf_header()).unwrap();
+    crate::fixture::VmDirectory::at(&builtin.join("netvm"))
+        .link("vmlinux", "/usr/img/vmlinux")
+        .link("blk/root.img", "/usr/img/blk/root.img");
+    let text = |allow: &str| {
+        let path = builtin.display();
+        format!("[[source]]\nkind = 'builtin'\nname = 'builtin'\npath = '{path}'\n{allow}\n{}", tools())
+    };
+    host.write_config(&text(""));
+    run(&mut host.sync()).exits(1).complains(&["leads to '/usr/img/vmlinux', outside of the places"]);
+    host.has(&[("builtin/netvm", "broken")]);
+    host.write_config(&text(&format!("allow = ['/usr/img={}']", images.display())));
+    host.synced();
+    host.has(&[("builtin/netvm", "runnable")]);
+    assert_eq!(host.in_catalog("builtin/netvm")["directory"], builtin.join("netvm").to_str().unwrap());
+}

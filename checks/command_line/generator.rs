@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `host generate`: the drop-ins of all VMs, as a systemd generator writes them.
+//! Whatever is wrong, a boot goes on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::fixture::Partition;
+use crate::fixture::program::{PROGRAM, Ran, quiet, run};
+use crate::fixture::tree::{self, Node, Tree, assert_same};
+use crate::host::{Host, host, plain_directory};
+
+struct Generated {
+    ran: Ran,
+    normal: PathBuf,
+}
+
+/// Calls the generator as systemd does: with three directories that are there.
+fn generate(host: &Host) -> Generated {
+    let directories = ["normal", "early", "late"].map(|name| host.root.join(name));
+    for directory in &directories {
+        let _ = fs::remove_dir_all(directory);
+        fs::create_dir(directory).unwrap();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut directory.metadata().unwrap().permissions(), 0o755);
+    }
+    let mut shell = quiet("/bin/sh");
+    shell.args(["-c", "umask 022 && exec \"$@\"", "sh", PROGRAM, "host", "--state-dir"]).arg(&host.state);
+    let ran = run(shell.arg("generate").args(&directories)).exits(0);
+    assert_eq!(ran.stdout, "");
+    for unused in &directories[1..] {
+        assert_eq!(tree::names(unused), [""; 0]);
+    }
+    let [normal, ..] = directories;
+    Generated { ran, normal }
+}
+
+impl Generated {
+    /// Asserts that no VM has anything.
+    #[track_caller]
+    fn is_nothing(&self, what: &str) {
+        assert_eq!(tree::names(&self.normal), [""; 0], "{what}");
+        // The kernel's log has the reason, or standard error where that is not to be had.
+        let said = &self.ran.stderr;
+        assert!(said.is_empty() || said.contains("microvm-spectrum-generator: no VMs: "), "{what}: {said}");
+    }
+}
+
+#[test]
+fn the_drop_ins_of_all_vms() {
+    let host = host();
+    host.vm("client").provider("netvm").provider("sys.vpn-2");
+    host.vm("plain");
+    host.vm("netvm");
+    host.vm("broken").file("wayland", b"");
+    let second = Partition::at(&host.root.join("second"));
+    second.vm("plain").image("root.img", b"");
+    second.vm("qemu").image("root.img", b"").provider("netvm");
+    host.configure_sources(
+        &[("user", &host.partition.root), ("second", &second.root)],
+        "[vm.'user/netvm']\nautostart = true\n\
+         [vm.'second/qemu']\nhypervisor = 'qemu'\naccel = 'tcg'\nautostart = true\n\
+         [vm.'second/plain']\nautostart = true\n[vm.'user/broken']\nautostart = true\n",
+    );
+    run(&mut host.sync()).exits(1);
+    assert_eq!(host.generation(), 1);
+    let Generated { ran, normal } = generate(&host);
+    assert_eq!(ran.stderr, "");
+
+    let mut expected: Tree = [("", plain_directory()), ("microvms.target.wants", plain_directory())]
+        .map(|(path, node)| (path.into(), node))
+        .into();
+    let mut add = |path: String, text: String| {
+        expected.insert(Path::new(&path).parent().unwrap().to_owned(), plain_directory());
+        expected.insert(path.into(), Node::File { mode: 0o644, content: text.into() });
+    };
+    let state = host.state.display();
+    let inet = "# Cloud Hypervisor opens such a socket to set up a tap.\nRestrictAddressFamilies=AF_INET\n";
+    let needs =
+        |provider: &str| format!("After=microvm@{provider}.service\nWants=microvm@{provider}.service\n");
+    for (source, name, providers, more) in [
+        ("user", "client", needs("netvm") + &needs("sys.vpn-2"), inet),
+        ("user", "netvm", String::new(), ""),
+        ("user", "plain", String::new(), ""),
+        ("second", "qemu", needs("netvm"), ""),
+    ] {
+        let uid = host.uid(&format!("{source}/{name}"));
+        let comment = format!("# VM {name} of {source}, generation 1 of the catalog.\n");
+        add(
+            format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
+            format!(
+                "{comment}[Unit]\n{providers}\n[Service]\n\
+                 ExecCondition={PROGRAM} host --state-dir {state} is-current 1\nUser={uid}\nGroup={uid}\n{more}"
+            ),
+        );
+        for unit in ["virtiofsd", "tap-interfaces", "pci-devices"] {
+            add(
+                format!("microvm-{unit}@{name}.service.d/50-microvm-spectrum.conf"),
+                format!("{comment}[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n"),
+            );
+        }
+    }
+    for name in ["netvm", "qemu"] {
+        let link = format!("microvms.target.wants/microvm@{name}.service");
+        expected.insert(link.into(), Node::Link("../microvm@.service".into()));
+    }
+    assert_same(&expected, &tree::read(&normal), "the drop-ins");
+    // The condition is true of this generation alone.
+    run(&mut host.unit_calls(&["is-current", "1"])).exits(0).says_nothing();
+    for other in ["0", "2", "18446744073709551615"] {
+        let ran = run(&mut host.unit_calls(&["is-current", other])).exits(1);
+        ran.complains(&["not started: the VMs have changed", "systemctl daemon-reload"]);
+    }
+    host.configure("");
+    run(&mut host.sync()).exits(1);
+    run(&mut host.unit_calls(&["is-current", "1"])).exits(1);
+    run(&mut host.unit_calls(&["is-current", "2"])).exits(0).says_nothing();
+}
+
+#[test]
+fn the_other_directories_need_not_be_given() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let output = host.root.join("not/there/yet");
+    run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
+    assert_eq!(tree::names(&output).len(), 4);
+    // Relative to the working directory.
+    run(host.unit_calls(&["generate", "here"]).current_dir(&host.root)).exits(0).says_nothing();
+    assert_same(&tree::read(&output), &tree::read(&host.root.join("here")), "the same");
+}
+
+#[test]
+fn without_a_catalog_there_is_nothing_to_say() {
+    let host = host();
+    for make in [|| {}, || {}] {
+        make();
+        let generated = generate(&host);
+        assert_eq!(generated.ran.stderr, "");
+        generated.is_nothing("no catalog");
+        fs::create_dir_all(host.own("generations")).unwrap();
+    }
+    std::os::unix::fs::symlink("generations/1", host.own("current")).unwrap();
+    generate(&host).is_nothing("a catalog that is gone");
+}
+
+/// A catalog with one VM that can run.
+fn catalog() -> Value {
+    json!({"version": 1, "generation": 1, "vms": [{
+        "name": "a", "source": "s", "directory": "/d", "state": "runnable", "uid": 70000,
+        "hypervisor": "qemu", "package": "a-1", "autostart": true,
+        "links": [{"provider": "net", "id": "a546", "ipv4": "100.64.165.70"}],
+    }]})
+}
+
+fn install(host: &Host, text: impl AsRef<[u8]>) {
+    fs::create_dir_all(host.own("generations/1")).unwrap();
+    fs::write(host.own("generations/1/catalog.json"), text).unwrap();
+    let _ = fs::remove_file(host.own("current"));
+    std::os::unix::fs::symlink("generations/1", host.own("current")).unwrap();
+}
+
+#[test]
+fn a_catalog_that_cannot_be_read() {
+    let host = host();
+    let good = catalog().to_string();
+    install(&host, &good);
+    assert_eq!(tree::names(&generate(&host).normal).len(), 5, "the good one is one");
+    for bad in [
+        &b""[..],
+        b"{",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b"{\"version\": 1}",
+        &good.as_bytes()[..good.len() - 1],
+        format!("{good}{good}").as_bytes(),
+        good.replace("\"version\":1", "\"version\":2").as_bytes(),
+        good.replace("\"version\":1", "\"version\":0").as_bytes(),
+        good.replace("\"version\":1", "\"version\":\"1\"").as_bytes(),
+        good.replace("\"version\":1", "\"more\":1,\"version\":1").as_bytes(),
+        format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)).as_bytes(),
+    ] {
+        assert_ne!(bad, good.as_bytes());
+        install(&host, bad);
+        let what = String::from_utf8_lossy(&bad[..bad.len().min(200)]).into_owned();
+        generate(&host).is_nothing(&what);
+    }
+    // What is no file.
+    fs::remove_file(host.own("generations/1/catalog.json")).unwrap();
+    fs::create_dir(host.own("generations/1/catalog.json")).unwrap();
+    generate(&host).is_nothing("a directory");
+}
+
+#[test]
+fn a_catalog_that_somebody_changed() {
+    let host = host();
+    let text = |text: &str| Value::String(text.to_owned());
+    for (place, bad) in [
+        ("/vms/0/name", text("../../etc/x")),
+        ("/vms/0/name", text("a/b")),
+        ("/vms/0/name", text("..")),
+        ("/vms/0/name", text("")),
+        ("/vms/0/name", text("a\nb")),
+        ("/vms/0/name", text("a b")),
+        ("/vms/0/name", text("%i")),
+        ("/vms/0/name", text(&"n".repeat(65))),
+        ("/vms/0/name", json!(1)),
+        ("/vms/0/source", text("s\n[Service]\nUser=root")),
+        ("/vms/0/source", text("s\rx")),
+        ("/vms/0/links/0/provider", text("net\nExecStart=/bin/sh")),
+        ("/vms/0/links/0/provider", text("net.service root.service ")),
+        ("/vms/0/links/0/provider", text("")),
+        ("/vms/0/links/0/ipv4", text("100.64.165.70\n")),
+        ("/vms/0/uid", json!(-1)),
+        ("/vms/0/uid", text("70000")),
+        ("/vms/0/uid", text("root")),
+        ("/vms/0/uid", json!(70000.5)),
+        ("/vms/0/uid", json!(4_294_967_296_u64)),
+        ("/vms/0/hypervisor", text("xen\n")),
+        ("/vms/0/autostart", text("yes")),
+        ("/vms/0/state", text("running")),
+        ("/generation", json!(-1)),
+        ("/generation", text("1\n[Service]")),
+        ("/generation", json!(1.5)),
+    ] {
+        let mut catalog = catalog();
+        *catalog.pointer_mut(place).unwrap() = bad.clone();
+        install(&host, catalog.to_string());
+        generate(&host).is_nothing(&format!("{place}: {bad}"));
+        // Nor does anybody else make something of it.
+        let listed = run(&mut host.call(&["list"]));
+        assert!(!listed.stdout.contains("70000") && !listed.stdout.contains("etc"), "{}", listed.stdout);
+    }
+}
+
+#[test]
+fn a_boot_goes_on_whatever_is_wrong() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    // A place where nothing can be written.
+    let file = host.root.join("file");
+    fs::write(&file, "").unwrap();
+    for output in [file.join("x"), "/proc/nowhere".into()] {
+        run(host.unit_calls(&["generate"]).arg(output)).exits(0);
+    }
+    // A state directory whose path cannot stand in a unit file.
+    for name in ["a b", "a%i", "a\nb"] {
+        let odd = host.root.join(name);
+        run(&mut host.sync_to(&odd)).exits(0).says_nothing();
+        let output = host.root.join("output");
+        let mut command = crate::fixture::program::call(["host", "--state-dir"]);
+        run(command.arg(&odd).arg("generate").arg(&output)).exits(0);
+        assert!(!output.exists(), "{name:?}");
+    }
+}

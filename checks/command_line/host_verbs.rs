@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `host`: what the unit files call, as far as it takes no systemd.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+use crate::fixture::program::{run, skipped};
+use crate::fixture::tree;
+use crate::host::{Host, host, script};
+use crate::namespace::{can_mount, shell, words};
+
+/// A host of root's alone; `None` for others than root.
+fn roots(test: &str) -> Option<Host> {
+    if !rustix::process::geteuid().is_root() || !can_mount() {
+        skipped(test, "only root does this");
+        return None;
+    }
+    let host = host();
+    host.vm("a");
+    host.synced();
+    Some(host)
+}
+
+#[test]
+fn what_a_vm_is_started_from_is_noted_and_forgotten() {
+    let Some(host) = roots("what_a_vm_is_started_from_is_noted_and_forgotten") else { return };
+    let booted = host.state.join("a/booted");
+    for memory in ["64", "128"] {
+        host.configure(&format!("[vm.a]\nmemory = {memory}\n"));
+        host.synced();
+        run(&mut host.set_booted("a")).exits(0).says_nothing();
+        assert_eq!(fs::read_link(&booted).unwrap(), host.package("user/a"), "free of links");
+        assert_eq!(tree::names(&host.state.join("a")), ["booted", "current"]);
+    }
+    for _ in 0..2 {
+        run(&mut host.unit_calls(&["clear-booted", "a"])).exits(0).says_nothing();
+        assert_eq!(tree::names(&host.state.join("a")), ["current"]);
+    }
+    run(&mut host.set_booted("none")).exits(1).complains(&["none: ", "cannot be looked at"]);
+    run(&mut host.unit_calls(&["clear-booted", "none"])).exits(0).says_nothing();
+    // A folder of somebody else, where nobody has ever called sync.
+    let other = host.root.join("other");
+    fs::create_dir_all(other.join("theirs")).unwrap();
+    fs::create_dir(host.root.join("package")).unwrap();
+    symlink("../../package", other.join("theirs/current")).unwrap();
+    let mut command = crate::fixture::program::call(["host", "--state-dir"]);
+    command.arg(&other).args(["set-booted", "theirs"]);
+    run(&mut shell("mount -t tmpfs none /run && exec \"$@\"", words(&command))).exits(0).says_nothing();
+    assert_eq!(fs::read_link(other.join("theirs/booted")).unwrap(), host.root.join("package"));
+}
+
+#[test]
+fn root_uses_nothing_that_somebody_else_could_replace() {
+    let Some(host) = roots("root_uses_nothing_that_somebody_else_could_replace") else { return };
+    let package = host.package("user/a");
+    let trusted = |status: i32| run(&mut host.set_booted("a")).exits(status);
+    trusted(0).says_nothing();
+    for part in
+        [host.state.clone(), host.own(""), host.own("packages"), host.state.join("a"), package.clone()]
+    {
+        chown(&part, Some(65_533), None).unwrap();
+        let told = trusted(1);
+        told.complains(&["is not used by root: somebody else could change", "chown root"]);
+        chown(&part, Some(0), None).unwrap();
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o775)).unwrap();
+        trusted(1).complains(&["mode 775"]);
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let current = host.state.join("a/current");
+    std::os::unix::fs::lchown(&current, Some(65_533), None).unwrap();
+    trusted(1).complains(&["owner 65533"]);
+    std::os::unix::fs::lchown(&current, Some(0), None).unwrap();
+    trusted(0).says_nothing();
+    // The same for a script that root would become, of a package that somebody else made.
+    fs::remove_file(package.join("share/microvm-spectrum/manifest.json")).unwrap();
+    let up = package.join("bin/tap-up");
+    script(&up, "echo called");
+    assert_eq!(run(&mut host.unit_calls(&["tap-up", "a"])).exits(0).stdout, "called\n");
+    chown(&up, Some(65_533), None).unwrap();
+    let ran = run(&mut host.unit_calls(&["tap-up", "a"])).exits(1);
+    assert_eq!(ran.stdout, "");
+    ran.complains(&["a: ", "bin/tap-up", "is not used by root"]);
+}
+
+#[test]
+fn names_that_no_vm_can_have() {
+    let host = host();
+    for verb in ["set-booted", "clear-booted", "tap-up", "tap-down", "pci-setup", "virtiofsd", "run", "stop"]
+    {
+        for bad in ["", ".", "..", "../a", "a/b", "/etc", "a b", "-a", "a\nb", "\u{1b}[31m"] {
+            run(host.unit_calls(&[verb]).arg("--").arg(bad)).exits(2);
+        }
+    }
+    assert!(!host.state.exists());
+}
+
+#[test]
+fn taps_of_the_older_convention_have_plain_names() {
+    let Some(host) = roots("taps_of_the_older_convention_have_plain_names") else { return };
+    run(&mut host.set_booted("a")).exits(0);
+    let package = host.package("user/a").join("share/microvm");
+    let bin = host.root.join("bin");
+    fs::create_dir(&bin).unwrap();
+    script(&bin.join("ip"), &format!("echo \"$*\" >>'{}/calls'\n", bin.display()));
+    fs::remove_file(host.package("user/a").join("share/microvm-spectrum/manifest.json")).unwrap();
+    let up = |arguments: &[&str]| {
+        let mut command = host.unit_calls(arguments);
+        run(command.env("PATH", &bin).env("MICROVM_SPECTRUM_USER", "70000"))
+    };
+    for bad in ["../etc", "-batch", "a;b", "sixteen-letters-", "a/b", ".", "eth0\u{1b}[31m"] {
+        fs::write(package.join("tap-interfaces"), bad).unwrap();
+        up(&["tap-up", "a"]).exits(1).complains(&["tap-interfaces has the impossible name"]);
+        up(&["tap-down", "a"]).exits(1).complains(&["tap-interfaces has the impossible name"]);
+    }
+    fs::write(package.join("tap-interfaces"), "vm-x\n").unwrap();
+    fs::write(package.join("tap-flags"), "vnet_hdr name eth0\n").unwrap();
+    up(&["tap-up", "a"]).exits(1).complains(&["tap-flags has the unknown flag name"]);
+    assert!(!bin.join("calls").exists());
+    fs::write(package.join("tap-flags"), "vnet_hdr\n").unwrap();
+    up(&["tap-up", "a"]).exits(0).says_nothing();
+    let calls = fs::read_to_string(bin.join("calls")).unwrap();
+    assert_eq!(calls, "tuntap add dev vm-x mode tap user 70000 vnet_hdr\nlink set dev vm-x up\n");
+}

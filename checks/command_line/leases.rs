@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! User ids: every VM has one of its own, keeps it, and nobody gets it after it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+
+use crate::fixture::Partition;
+use crate::fixture::program::{parse, run, skipped};
+use crate::fixture::tree;
+use crate::host::{Host, host, touched};
+use crate::namespace::{can_mount, shell, words};
+
+const RANGE: &str = "[uids]\nfirst = 80000\nlast = 80003\n";
+
+impl Host {
+    fn remove(&self, name: &str) {
+        fs::remove_dir_all(self.partition.root.join("svc/data").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn every_vm_has_one_of_its_own_from_the_range_and_keeps_it() {
+    let host = host();
+    let mut before = std::collections::BTreeMap::new();
+    for (count, name) in ["m", "z", "a", "k", "b"].into_iter().enumerate() {
+        host.vm(name);
+        host.synced();
+        let leases = host.leases();
+        assert_eq!(leases.len(), count + 1);
+        assert_eq!(leases.values().collect::<BTreeSet<_>>().len(), leases.len(), "{leases:?}");
+        assert!(leases.values().all(|uid| (70_000..=89_999).contains(uid)), "{leases:?}");
+        assert!(before.iter().all(|(id, uid)| leases[id] == *uid), "{before:?} {leases:?}");
+        for (id, uid) in &leases {
+            assert_eq!(host.uid(id), *uid);
+        }
+        before = leases;
+    }
+}
+
+#[test]
+fn one_that_was_given_is_not_given_to_another() {
+    let host = host();
+    host.configure(RANGE);
+    let mut seen = BTreeSet::new();
+    for name in ["a", "b", "c", "d"] {
+        host.vm(name);
+        host.synced();
+        assert!(seen.insert(host.uid(&format!("user/{name}"))), "{name}");
+        host.remove(name);
+    }
+    host.synced();
+    assert_eq!((host.leases().len(), seen.len()), (4, 4));
+}
+
+#[test]
+fn the_last_one_is_given() {
+    let host = host();
+    host.configure(RANGE);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        host.vm(name);
+    }
+    let ran = run(&mut host.sync()).exits(1);
+    let (problems, _) = parse(&ran.stderr);
+    let data = host.partition.root.join("svc/data");
+    for (problem, name) in problems.iter().zip(["e", "f"]) {
+        let expected = format!("{}: all user ids of the range are leased", data.join(name).display());
+        assert!(problem.text.starts_with(&expected), "{problem:?}");
+        assert!(problem.help.contains("widen [uids] in the configuration"), "{problem:?}");
+    }
+    assert_eq!(problems.len(), 2, "{}", ran.stderr);
+    host.is_whole();
+    let states = host.states();
+    assert_eq!(states.iter().filter(|(_, state)| state == "runnable").count(), 4);
+    assert_eq!(host.uid("user/d"), 80_003);
+    // A VM that goes makes no place; another range does, and those who have one keep it.
+    host.remove("a");
+    run(&mut host.sync()).exits(1);
+    assert_eq!(host.in_catalog("user/e")["state"], "broken");
+    let before = host.leases();
+    host.configure("[uids]\nfirst = 66000\nlast = 66001\n");
+    host.synced();
+    assert_eq!([host.uid("user/e"), host.uid("user/f")], [66_000, 66_001]);
+    assert!(before.iter().all(|(id, uid)| host.leases()[id] == *uid));
+}
+
+#[test]
+fn one_belongs_to_a_vm_of_a_source_and_not_to_a_name() {
+    let host = host();
+    let second = Partition::at(&host.root.join("second"));
+    host.vm("a");
+    host.synced();
+    let first = host.uid("user/a");
+    // The same name on another partition, and the same partition by another name.
+    host.remove("a");
+    second.vm("a").image("root.img", b"");
+    host.configure_sources(&[("user", &host.partition.root), ("second", &second.root)], "");
+    host.synced();
+    let other = host.uid("second/a");
+    host.configure_sources(&[("third", &second.root)], "");
+    host.synced();
+    let third = host.uid("third/a");
+    assert_eq!(BTreeSet::from([first, other, third]).len(), 3);
+    assert_eq!(host.leases().len(), 3);
+}
+
+#[test]
+fn a_file_of_leases_that_cannot_be_used_stops_everything() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let leases = host.own("leases.json");
+    let good = fs::read_to_string(&leases).unwrap();
+    let links = |links: &str| format!("{{\"version\": 1, \"uids\": {{}}, \"links\": {{{links}}}}}");
+    // There would be enough to do.
+    host.vm("b");
+    for (bad, why) in [
+        (&b""[..], "is not a file of leases"),
+        (b"{", "is not a file of leases"),
+        (b"[]", "is not a file of leases"),
+        (b"\xff", "cannot be read"),
+        (good.replace("70000", "-1").as_bytes(), "is not a file of leases"),
+        (good.replace("70000", "4294967296").as_bytes(), "is not a file of leases"),
+        (good.replace("70000", "\"70000\"").as_bytes(), "is not a file of leases"),
+        (good.replace("user/a", "a").as_bytes(), "is not a file of leases"),
+        (good.replace("user/a", "user/../a").as_bytes(), "is not a file of leases"),
+        (good.replace("uids", "gids").as_bytes(), "is not a file of leases"),
+        (good.replace("\"version\": 1", "\"version\": 2").as_bytes(), "has version 2"),
+        (br#"{"version": 1, "uids": {"user/a": 70000, "user/b": 70000}}"#, "gives two VMs the same user id"),
+        (links(r#""user/a": {"n": "a546", "m": "a546"}"#).as_bytes(), "gives two links the same id"),
+        (
+            links(r#""user/a": {"n": "a546"}, "user/b": {"n": "A546"}"#).as_bytes(),
+            "gives two links the same id",
+        ),
+        (links(r#""user/a": {"n": "0000"}"#).as_bytes(), "is not a file of leases"),
+        (links(r#""user/a": {"n": "a546/../x"}"#).as_bytes(), "is not a file of leases"),
+        (links(r#""user/a": {"n\n": "a546"}"#).as_bytes(), "is not a file of leases"),
+    ] {
+        assert_ne!(bad, good.as_bytes());
+        fs::write(&leases, bad).unwrap();
+        let before = touched(&host.state);
+        let ran = run(&mut host.sync()).exits(1);
+        let (problems, rest) = parse(&ran.stderr);
+        let ([only], []) = (problems.as_slice(), rest.as_slice()) else { panic!("{}", ran.stderr) };
+        assert!(only.text.starts_with(&format!("{}: {why}", leases.display())), "{bad:?}: {only:?}");
+        assert!(only.help.contains("restore it from a backup"), "{only:?}");
+        assert_eq!(before, touched(&host.state), "{bad:?}");
+    }
+    fs::write(&leases, good).unwrap();
+    host.synced();
+    host.has(&[("user/a", "runnable"), ("user/b", "runnable")]);
+}
+
+#[test]
+fn one_that_somebody_has_on_this_host_is_not_given() {
+    let host = host();
+    if !can_mount() {
+        return skipped("one_that_somebody_has_on_this_host_is_not_given", "nothing can be mounted here");
+    }
+    host.configure(RANGE);
+    for name in ["a", "b"] {
+        host.vm(name);
+    }
+    let passwd = host.root.join("passwd");
+    fs::write(&passwd, "root:x:0:0::/:/bin/sh\nfirst:x:80000:1::/:/bin/sh\nbad line\nnext:x:80002:1::/:/x\n")
+        .unwrap();
+    let sync = host.sync();
+    let script = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
+    run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync)))).exits(0).says_nothing();
+    assert_eq!([host.uid("user/a"), host.uid("user/b")], [80_001, 80_003]);
+    host.is_whole();
+    // Who comes later is not a reason to take one away.
+    let before = host.leases();
+    fs::write(&passwd, "late:x:80001:1::/:/bin/sh\n").unwrap();
+    run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync)))).exits(0);
+    assert_eq!(before, host.leases());
+}
+
+#[test]
+fn they_can_be_read_by_a_person() {
+    let host = host();
+    host.vm("b");
+    host.vm("a").provider("netvm");
+    host.synced();
+    let text = fs::read_to_string(host.own("leases.json")).unwrap();
+    let expected = "{\n  \"version\": 1,\n  \"uids\": {\n    \"user/a\": 70000,\n    \"user/b\": 70001\n  },\n  \"links\": {\n    \"user/a\": {\n      \"netvm\": \"aab2\"\n    }\n  }\n}\n";
+    assert_eq!(text, expected);
+    assert!(tree::names(&host.own("")).iter().all(|name| !OsStr::new(name).is_empty()));
+}
+
+/// A VM whose link to `netvm` would have the id of `victim`'s, were it not taken.
+fn look_alike(victim: &str) -> String {
+    use sha2::{Digest as _, Sha256};
+    let id = |client: &str| Sha256::digest(format!("{client}\nnetvm"))[..2].to_vec();
+    let wanted = id(victim);
+    (0..).map(|number| format!("a{number}")).find(|name| id(name) == wanted).unwrap()
+}
+
+#[test]
+fn no_two_links_have_the_same_id_and_none_changes() {
+    let host = host();
+    let link = |id: &str| host.in_catalog(id)["links"][0]["id"].as_str().unwrap().to_owned();
+    host.vm("victim").provider("netvm");
+    host.synced();
+    let victim = link("user/victim");
+    // Its name is chosen so that it collides, and it comes first in every order.
+    let hostile = look_alike("victim");
+    host.vm(&hostile).provider("netvm");
+    host.synced();
+    let other = link(&format!("user/{hostile}"));
+    assert_ne!(other, victim);
+    assert_eq!(link("user/victim"), victim);
+    // Also when its owner goes for a while.
+    let (data, away) = (host.partition.root.join("svc/data/victim"), host.root.join("away"));
+    fs::rename(&data, &away).unwrap();
+    host.synced();
+    assert_eq!(link(&format!("user/{hostile}")), other);
+    fs::rename(&away, &data).unwrap();
+    host.synced();
+    assert_eq!((link("user/victim"), link(&format!("user/{hostile}"))), (victim.clone(), other));
+    // One that is declared is nobody else's.
+    host.configure(&format!("[vm.victim.links]\nnetvm = '{victim}'\n[vm.third.links]\nnetvm = '{victim}'\n"));
+    run(&mut host.sync()).exits(1).complains(&["both declare the link id"]);
+    host.vm("third").provider("netvm");
+    host.configure(&format!("[vm.third.links]\nnetvm = '{victim}'\n"));
+    run(&mut host.sync()).exits(1).complains(&["cannot have the link id", "user/victim to netvm has"]);
+    assert_eq!(host.in_catalog("user/third")["state"], "broken");
+    assert_eq!(link("user/victim"), victim);
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `sync` without `--no-systemd`, with a stand-in for systemd and a `/run` that
+//! nobody else sees: accounts, what systemd is told, and whether the VM's own
+//! user will be able to read its files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::fixture::program::{PROGRAM, Ran, call, run, skipped};
+use crate::fixture::tree::{self, Node, assert_same};
+use crate::host::{Host, host, script};
+use crate::namespace::{can_mount, shell, words};
+
+/// Mounts a `/run`, prepares it and runs `$@`; keeps what is in `/run/userdb` then.
+const WITH_A_RUN_OF_ITS_OWN: &str = r#"
+set -eu
+place=$1; shift
+mount -t tmpfs -o mode=755 none /run
+. "$place/prepare"
+set +e
+"$@"
+status=$?
+rm -rf "$place/userdb"
+[ ! -d /run/userdb ] || cp -a /run/userdb "$place/userdb"
+exit $status
+"#;
+
+struct Place {
+    host: Host,
+    bin: PathBuf,
+}
+
+/// A host that is not in `/tmp`, which VMs' units do not see; `None` where there can be none.
+fn place(test: &str) -> Option<Place> {
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
+        skipped(test, "there is no /dev/shm");
+        return None;
+    };
+    if !can_mount() {
+        skipped(test, "nothing can be mounted here");
+        return None;
+    }
+    let root = directory.path().canonicalize().unwrap();
+    // VMs' users come there.
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+    let host = Host::at(directory, root);
+    let bin = host.root.join("bin");
+    fs::create_dir(&bin).unwrap();
+    let place = Place { host, bin };
+    place.prepare("mkdir -p /run/systemd/system");
+    place.systemctl("");
+    Some(place)
+}
+
+/// Whether root here may become any user, which `unshare --user` takes away.
+fn may_become_anybody() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    rustix::process::geteuid().is_root()
+        && map.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap() > 100_000
+}
+
+/// A host where VMs can be found usable, which takes a real root.
+fn roots(test: &str) -> Option<Place> {
+    if may_become_anybody() {
+        return place(test);
+    }
+    skipped(test, "only root can look at files as another user");
+    None
+}
+
+impl Place {
+    fn prepare(&self, text: &str) {
+        fs::write(self.host.root.join("prepare"), format!("{text}\n")).unwrap();
+    }
+
+    /// Makes the stand-in, which runs the generator as systemd does when it reads its units.
+    fn systemctl(&self, text: &str) {
+        let (calls, state) = (self.host.root.join("calls"), &self.host.state);
+        let text = format!(
+            "echo \"$*\" >>'{}'\n{text}\nif [ \"$1\" = daemon-reload ]; then\n\
+             rm -rf /run/systemd/generator; mkdir -p /run/systemd/generator\n\
+             '{PROGRAM}' host --state-dir '{}' generate /run/systemd/generator /none /none\nfi\n",
+            calls.display(),
+            state.display()
+        );
+        // A stand-in that another test's child still has open for writing cannot be executed.
+        script(&self.bin.join("systemctl"), &text);
+    }
+
+    fn sync(&self, arguments: &[&str]) -> Ran {
+        let mut sync = call(["sync", "--config"]);
+        sync.arg(&self.host.config).arg("--state-dir").arg(&self.host.state).args(arguments);
+        let path = std::env::var("PATH").unwrap_or_default();
+        let place = self.host.root.as_os_str();
+        let mut command = shell(WITH_A_RUN_OF_ITS_OWN, std::iter::once(place).chain(words(&sync)));
+        // /dev/shm may not let anything be executed.
+        run(command.env("PATH", format!("{}:{path}", self.bin.display())))
+    }
+
+    /// What systemd was told.
+    fn calls(&self) -> Vec<String> {
+        let path = self.host.root.join("calls");
+        let calls = fs::read_to_string(&path).unwrap_or_default();
+        let _ = fs::remove_file(path);
+        calls.lines().map(str::to_owned).collect()
+    }
+
+    /// This `sync` in a script, as one word after the other.
+    fn sync_before(&self) -> String {
+        let (config, state) = (self.host.config.display(), self.host.state.display());
+        format!("'{PROGRAM}' sync --config '{config}' --state-dir '{state}' 2>/dev/null || :")
+    }
+}
+
+#[test]
+fn every_vms_user_has_an_account() {
+    let Some(place) = roots("every_vms_user_has_an_account") else { return };
+    place.host.vm("a");
+    place.host.vm("b");
+    place.host.vm("broken").file("wayland", b"");
+    place.sync(&[]).exits(1);
+    let userdb = tree::read(&place.host.root.join("userdb"));
+    let mut expected = tree::Tree::from([(PathBuf::new(), Node::Directory { mode: 0o755 })]);
+    for (name, uid) in [("a", 70_000), ("b", 70_001)] {
+        let user = json!({
+            "userName": format!("microvm-{uid}"), "uid": uid, "gid": uid, "realName": format!("VM {name} of user"),
+            "disposition": "system", "homeDirectory": "/", "shell": "/usr/sbin/nologin", "locked": true,
+        });
+        let group = json!({
+            "groupName": format!("microvm-{uid}"), "gid": uid, "description": format!("VM {name} of user"),
+            "disposition": "system",
+        });
+        for (kind, record) in [("user", user), ("group", group)] {
+            let file = format!("microvm-{uid}.{kind}");
+            expected.insert(format!("{uid}.{kind}").into(), Node::Link(file.clone().into()));
+            let found = userdb.get(Path::new(&file));
+            let Some(Node::File { mode: 0o644, content }) = found else { panic!("{file}: {found:?}") };
+            assert_eq!(serde_json::from_slice::<Value>(content).unwrap(), record);
+            expected.insert(file.into(), found.unwrap().clone());
+        }
+    }
+    assert_same(&expected, &userdb, "the accounts");
+    // The second time they are left as they are.
+    let before = "touch -d 2001-01-01 /run/userdb/microvm-70000.user";
+    place.prepare(&format!("mkdir -p /run/systemd/system\n{}\n{before}", place.sync_before()));
+    place.sync(&[]).exits(1);
+    let modified = place.host.root.join("userdb/microvm-70000.user").metadata().unwrap().modified().unwrap();
+    assert!(modified.elapsed().unwrap().as_secs() > 100_000_000);
+    assert_same(&expected, &tree::read(&place.host.root.join("userdb")), "the accounts");
+}
+
+#[test]
+fn without_systemd_nothing_but_accounts_is_made() {
+    let Some(place) = roots("without_systemd_nothing_but_accounts_is_made") else { return };
+    place.host.vm("a");
+    place.host.configure("[defaults]\nautostart = true\n");
+    place.prepare("");
+    let ran = place.sync(&[]).exits(0);
+    assert_eq!(ran.stderr, "microvm-spectrum: systemd does not run here, so nothing was told to it\n");
+    assert_eq!(place.calls(), [""; 0]);
+    assert_eq!(tree::names(&place.host.root.join("userdb")).len(), 4);
+    place.host.is_whole();
+    // And with --no-systemd not even those.
+    place.sync(&["--no-systemd"]).exits(0).says_nothing();
+    assert!(!place.host.root.join("userdb").exists());
+}
+
+#[test]
+fn systemd_is_told_what_is_new() {
+    let Some(place) = roots("systemd_is_told_what_is_new") else { return };
+    let (host, reload) = (&place.host, "daemon-reload".to_owned());
+    let start = |units: &str| format!("start --no-block -- {units}");
+    host.vm("a");
+    host.vm("b");
+    let autostart = |names: &[&str]| {
+        let tables = names.iter().map(|name| format!("[vm.{name}]\nautostart = true\n"));
+        host.configure(&tables.collect::<String>());
+    };
+    autostart(&["a"]);
+    place.sync(&[]).exits(0).says_nothing();
+    assert_eq!(place.calls(), [reload.clone(), start("microvm@a.service")]);
+    host.is_whole();
+    // Those that are there already are not started again: somebody may have stopped them.
+    host.vm("c");
+    autostart(&["a", "b"]);
+    place.sync(&[]).exits(0).says_nothing();
+    assert_eq!(place.calls(), [reload.clone(), start("microvm@b.service")]);
+    host.vm("d");
+    place.sync(&[]).exits(0).says_nothing();
+    assert_eq!(place.calls(), ["daemon-reload"]);
+    // One that cannot run is no reason not to tell of the others.
+    host.vm("d").file("wayland", b"");
+    place.sync(&[]).exits(1);
+    assert_eq!(place.calls(), ["daemon-reload"]);
+    // At boot, those that start with the host are started by their target.
+    autostart(&[]);
+    place.sync(&["--start"]).exits(1);
+    assert_eq!(place.calls(), [reload, start("microvms.target")]);
+}
+
+#[test]
+fn without_a_change_systemd_is_told_nothing() {
+    let Some(place) = roots("without_a_change_systemd_is_told_nothing") else { return };
+    place.host.vm("a");
+    let before = format!(
+        "mkdir -p /run/systemd/system\n{}\nrm -f '{}'",
+        place.sync_before(),
+        place.host.root.join("calls").display()
+    );
+    place.prepare(&before);
+    place.sync(&[]).exits(0).says_nothing();
+    assert_eq!(place.calls(), [""; 0]);
+    place.sync(&["--start"]).exits(0).says_nothing();
+    assert_eq!(place.calls(), ["start --no-block -- microvms.target"]);
+}
+
+#[test]
+fn a_systemd_that_refuses() {
+    let Some(place) = roots("a_systemd_that_refuses") else { return };
+    place.host.vm("a");
+    place.host.configure("[vm.a]\nautostart = true\n");
+    for (verb, what) in
+        [("daemon-reload", "systemd cannot read its units again"), ("start", "VMs cannot be started")]
+    {
+        let _ = fs::remove_dir_all(&place.host.state);
+        place.systemctl(&format!(
+            "if [ \"$1\" = {verb} ]; then printf '\\nno \\033[31m\\nmore\\n' >&2; exit 4; fi"
+        ));
+        let ran = place.sync(&[]).exits(3);
+        let expected =
+            format!("microvm-spectrum: {what}: systemctl ended with exit status: 4: no \\u{{1b}}[31m\n");
+        assert_eq!(ran.stderr, expected);
+        place.host.is_whole();
+    }
+    fs::remove_file(place.bin.join("systemctl")).unwrap();
+    fs::remove_dir_all(&place.host.state).unwrap();
+    place.prepare("mkdir -p /run/systemd/system; PATH=/none");
+    let mut sync = call(["sync", "--config"]);
+    sync.arg(&place.host.config).arg("--state-dir").arg(&place.host.state);
+    // Nor can an account be made where something else is in the way.
+    place.systemctl("");
+    place.prepare("mkdir -p /run/systemd/system; echo >/run/userdb");
+    let ran = place.sync(&[]).exits(3);
+    ran.complains(&["the account of a cannot be made: "]);
+}
+
+#[test]
+fn files_that_the_vms_user_cannot_read() {
+    let Some(place) = roots("files_that_the_vms_user_cannot_read") else { return };
+    let host = &place.host;
+    host.vm("good");
+    let restrict =
+        |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let image = host.vm("image");
+    restrict(&image.path.join("blk/root.img"), 0o600);
+    let kernel = host.vm("kernel");
+    restrict(&kernel.path.join("vmlinux"), 0o640);
+    let closed = host.vm("closed");
+    restrict(&closed.path.join("blk"), 0o700);
+    let ran = place.sync(&[]).exits(1);
+    for (uid, path) in [
+        (70_000, closed.path.join("blk/root.img")),
+        (70_002, image.path.join("blk/root.img")),
+        (70_003, kernel.path.join("vmlinux")),
+    ] {
+        let line = ran.stderr.lines().find(|line| line.starts_with(&format!("error: {}: ", path.display())));
+        let line = line.unwrap_or_else(|| panic!("{}", ran.stderr));
+        assert!(line.contains("Permission denied"), "{line}");
+        assert!(line.ends_with(&format!("(as user {uid}, whom the VM runs as)")), "{line}");
+    }
+    assert_eq!(ran.stderr.matches("  help: let others read it and search the directories").count(), 3);
+    host.has(&[
+        ("user/closed", "broken"),
+        ("user/good", "runnable"),
+        ("user/image", "broken"),
+        ("user/kernel", "broken"),
+    ]);
+    host.is_whole();
+    assert_eq!(place.calls(), ["daemon-reload"]);
+    // It is a matter of the units; by hand, root runs them.
+    run(&mut host.sync()).exits(0).says_nothing();
+    for (path, mode) in [
+        (image.path.join("blk/root.img"), 0o604),
+        (kernel.path.join("vmlinux"), 0o644),
+        (closed.path.join("blk"), 0o711),
+    ] {
+        restrict(&path, mode);
+    }
+    place.sync(&[]).exits(0).says_nothing();
+    host.is_whole();
+    // The partition itself.
+    restrict(&host.partition.root, 0o700);
+    place.sync(&[]).exits(1).complains(&["Permission denied"]);
+    assert!(host.states().iter().all(|(_, state)| state == "broken"));
+}
+
+#[test]
+fn what_the_units_do_not_see() {
+    if !can_mount() {
+        return skipped("what_the_units_do_not_see", "nothing can be mounted here");
+    }
+    let Some(place) = place("what_the_units_do_not_see") else { return };
+    let (there, also) = (tempfile::tempdir_in("/tmp").unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
+    let partition = |directory: &tempfile::TempDir| {
+        let partition = crate::fixture::Partition::at(directory.path());
+        partition.vm(format!("in-{}", directory.path().components().nth(1).unwrap().as_os_str().display()));
+        partition
+    };
+    let (tmp, var_tmp) = (partition(&there), partition(&also));
+    tmp.vm("in-tmp").image("root.img", b"");
+    var_tmp.vm("in-var").image("root.img", b"");
+    place.host.configure_sources(&[("tmp", &tmp.root), ("var", &var_tmp.root)], "");
+    let ran = place.sync(&[]).exits(1);
+    for path in [&tmp.root, &var_tmp.root] {
+        let expected = format!(
+            "error: {}: lies in a directory for temporary files, which the units of VMs do not see\n  help: move it elsewhere",
+            path.display()
+        );
+        assert!(ran.stderr.contains(&expected), "{}", ran.stderr);
+    }
+    place.host.has(&[("tmp/in-tmp", "broken"), ("var/in-var", "broken")]);
+    // By hand they run from there.
+    run(&mut place.host.sync()).exits(0).says_nothing();
+}
+
+#[test]
+fn where_root_cannot_look_as_another_user() {
+    if may_become_anybody() {
+        // What others than root are in by `unshare --user`.
+        return;
+    }
+    let Some(place) = place("where_root_cannot_look_as_another_user") else { return };
+    place.host.vm("a");
+    let ran = place.sync(&[]).exits(1);
+    ran.complains(&["cannot be looked at as user 70000: ", "run sync as root"]);
+    place.host.has(&[("user/a", "broken")]);
+}
+
+#[test]
+fn without_root_no_accounts_can_be_made() {
+    if rustix::process::geteuid().is_root() {
+        return skipped("without_root_no_accounts_can_be_made", "root can make them");
+    }
+    let host = host();
+    host.vm("a");
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+    let partition = crate::fixture::Partition::at(directory.path());
+    partition.vm("a").image("root.img", b"");
+    host.configure_sources(&[("user", &partition.root)], "");
+    let mut sync = call(["sync", "--config"]);
+    sync.arg(&host.config).arg("--state-dir").arg(&host.state);
+    run(&mut sync).exits(3).complains(&["the account of a cannot be made: "]);
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Two `sync` at once: one waits for the other, and so does whoever notes what
+//! a VM is started from.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use crate::fixture::program::{run, skipped};
+use crate::fixture::tree;
+use crate::host::{Host, host, touched};
+use crate::namespace::can_mount;
+
+/// How long somebody waits who does not wait for ever.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[track_caller]
+fn succeeds(child: Child) {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+}
+
+fn locked(host: &Host, operation: FlockOperation) -> File {
+    let lock = File::open(host.own("lock")).unwrap();
+    rustix::fs::flock(&lock, operation).unwrap();
+    lock
+}
+
+#[test]
+fn the_second_waits_for_the_first() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    host.vm("b");
+    for operation in [FlockOperation::LockExclusive, FlockOperation::LockShared] {
+        let lock = locked(&host, operation);
+        let before = touched(&host.state);
+        let mut child = start(&mut host.sync());
+        let until = Instant::now() + A_WHILE;
+        while Instant::now() < until {
+            assert_eq!(child.try_wait().unwrap(), None, "it did not wait");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(before, touched(&host.state), "it changed something while somebody else had the lock");
+        drop(lock);
+        succeeds(child);
+        host.is_whole();
+        host.has(&[("user/a", "runnable"), ("user/b", "runnable")][..]);
+        host.configure("[vm.a]\nmemory = 64\n");
+    }
+    assert_eq!(host.generation(), 3);
+}
+
+#[test]
+fn looking_waits_for_nobody() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let _lock = locked(&host, FlockOperation::LockExclusive);
+    let started = Instant::now();
+    assert!(run(&mut host.call(&["list"])).exits(0).stdout.contains("\na "));
+    let output = host.root.join("units");
+    run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
+    assert!(output.join("microvm@a.service.d").is_dir());
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn many_at_once_all_succeed() {
+    let host = host();
+    for name in ["a", "b", "c", "d"] {
+        host.vm(name);
+    }
+    let other = host.root.join("other.toml");
+    let text = std::fs::read_to_string(&host.config).unwrap();
+    std::fs::write(&other, text.replace("[tools]", "[defaults]\nmemory = 64\n[tools]")).unwrap();
+    let sync = |index: usize| {
+        let mut command = host.sync();
+        if index % 2 == 1 {
+            command = crate::fixture::program::call(["sync", "--no-systemd", "--config"]);
+            command.arg(&other).arg("--state-dir").arg(&host.state);
+        }
+        command
+    };
+    for _ in 0..5 {
+        let children: Vec<_> = (0..8).map(|index| start(&mut sync(index))).collect();
+        children.into_iter().for_each(succeeds);
+        host.is_whole();
+    }
+    assert_eq!(host.leases().values().copied().collect::<Vec<_>>(), [70_000, 70_001, 70_002, 70_003]);
+    assert_eq!(tree::names(&host.state), [".microvm-spectrum", "a", "b", "c", "d"]);
+}
+
+#[test]
+fn what_a_vm_is_started_from_is_noted_between_two_syncs() {
+    if !rustix::process::geteuid().is_root() || !can_mount() {
+        return skipped("what_a_vm_is_started_from_is_noted_between_two_syncs", "only root notes it");
+    }
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let set_booted = || host.set_booted("a");
+    let lock = locked(&host, FlockOperation::LockExclusive);
+    let mut child = start(&mut set_booted());
+    std::thread::sleep(A_WHILE);
+    assert_eq!(child.try_wait().unwrap(), None, "it did not wait");
+    assert!(!host.state.join("a/booted").is_symlink());
+    drop(lock);
+    succeeds(child);
+    // Two VMs need not wait for each other.
+    let _shared = locked(&host, FlockOperation::LockShared);
+    run(&mut set_booted()).exits(0).says_nothing();
+    assert_eq!(std::fs::read_link(host.state.join("a/booted")).unwrap(), host.package("user/a"));
+}

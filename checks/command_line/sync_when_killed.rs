@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `sync`, killed at any moment: the catalog is the whole old one or the whole
+//! new one, every package that it names is complete, and the next `sync` makes
+//! of it what an undisturbed one would have made.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::fixture::Partition;
+use crate::fixture::program::{call, run};
+use crate::fixture::tree;
+use crate::host::{Host, catalog, host, is_whole, source, tools};
+
+const ROUNDS: u32 = 150;
+
+/// Numbers that are random enough to spread over the time of a sync.
+struct Random(u64);
+
+impl Random {
+    /// The next one, from 0 to below 1.
+    fn next(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        f64::from(u32::try_from(self.0 >> 32).unwrap()) / f64::from(u32::MAX)
+    }
+}
+
+/// Two configurations: some VMs change from one to the other, some come and go,
+/// and one stays as it is.
+pub fn two_configurations(host: &Host) -> [std::path::PathBuf; 2] {
+    let partitions = ["stays", "first", "second"].map(|name| Partition::at(&host.root.join(name)));
+    for (partition, names) in partitions.iter().zip([&["same", "changes"][..], &["p", "q"], &["q", "r"]]) {
+        for name in names {
+            partition.vm(name).image("root.img", b"");
+        }
+    }
+    [("first", 1, "64"), ("second", 2, "128")].map(|(name, index, memory)| {
+        let path = host.root.join(format!("{name}.toml"));
+        let settings = format!("[vm.'stays/changes']\nmemory = {memory}\n");
+        let sources = [source("stays", &partitions[0].root), source(name, &partitions[index].root)];
+        fs::write(&path, sources.join("") + &settings + &tools()).unwrap();
+        path
+    })
+}
+
+/// A call of `sync` with this configuration.
+pub fn sync(config: &Path, state: &Path) -> Command {
+    let mut command = call(["sync", "--no-systemd", "--config"]);
+    command.arg(config).arg("--state-dir").arg(state);
+    command
+}
+
+/// What a catalog says of all VMs.
+pub fn vms(state: &Path) -> Value {
+    catalog(state)["vms"].clone()
+}
+
+/// The names of the VMs that can run, which have folders.
+fn folders(state: &Path) -> Vec<String> {
+    let installed = |name: &String| state.join(name).join("current").is_symlink();
+    tree::names(state).into_iter().filter(|name| name != ".microvm-spectrum" && installed(name)).collect()
+}
+
+#[test]
+fn the_catalog_is_always_whole() {
+    let host = host();
+    let configs = two_configurations(&host);
+    let state = &host.state;
+    // Both once, so that all leases are given and the catalogs are the same ever after.
+    run(&mut sync(&configs[0], state)).exits(0);
+    let started = Instant::now();
+    run(&mut sync(&configs[1], state)).exits(0);
+    let usual = started.elapsed();
+    let catalogs = [1, 0].map(|index| {
+        run(&mut sync(&configs[1 - index], state)).exits(0);
+        run(&mut sync(&configs[index], state)).exits(0);
+        (vms(state), folders(state))
+    });
+    let catalogs = [&catalogs[1], &catalogs[0]];
+    assert_ne!(catalogs[0], catalogs[1]);
+
+    let (mut present, mut random) = (0, Random(0x9e37_79b9_7f4a_7c15));
+    let (mut killed, mut kept, mut switched, mut halfway) = (0, 0, 0, 0);
+    for round in 0..ROUNDS {
+        let wanted = 1 - present;
+        let mut command = sync(&configs[wanted], state);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(usual.as_secs_f64() * 1.5 * random.next()));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.signal().is_some() || status.success(), "{status}");
+        killed += u32::from(status.signal().is_some());
+        is_whole(state);
+        let found = vms(state);
+        if found == catalogs[wanted].0 {
+            switched += 1;
+            halfway += u32::from(folders(state) != catalogs[wanted].1);
+        } else {
+            assert_eq!(found, catalogs[present].0, "neither catalog, in round {round}");
+            assert!(status.signal().is_some(), "it said that it was done");
+            kept += 1;
+        }
+        // Back, or on: what is left of the killed one is in nobody's way.
+        present = if random.next() < 0.5 { present } else { wanted };
+        run(&mut sync(&configs[present], state)).exits(0).says_nothing();
+        is_whole(state);
+        assert_eq!((&vms(state), &folders(state)), (&catalogs[present].0, &catalogs[present].1));
+        let generation = catalog(state)["generation"].to_string();
+        assert_eq!(tree::names(&host.own("generations")), [generation]);
+        for name in folders(state) {
+            assert!(state.join(name).join("current/bin/microvm-run").exists());
+        }
+        let packages = tree::names(&host.own("packages"));
+        assert_eq!(packages.len(), catalogs[present].1.len(), "{packages:?}");
+    }
+    println!("{killed} killed, {kept} kept, {switched} switched, {halfway} of them not finished");
+    assert!(killed > 0 && kept > 0 && switched > 0, "{killed} {kept} {switched}");
+}
+
+#[test]
+fn the_first_one_of_all_too() {
+    let host = host();
+    host.vm("a");
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let started = Instant::now();
+    run(&mut host.sync()).exits(0);
+    let usual = started.elapsed();
+    let whole = vms(&host.state);
+    let mut nothing = 0;
+    for _ in 0..40 {
+        fs::remove_dir_all(&host.state).unwrap();
+        let mut child = host.sync().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(usual.as_secs_f64() * 1.2 * random.next()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if host.own("current").is_symlink() {
+            is_whole(&host.state);
+            assert_eq!(vms(&host.state), whole);
+        } else {
+            nothing += 1;
+            // What is there means nothing to anybody.
+            let listed = run(&mut host.call(&["list"])).exits(0);
+            assert_eq!(listed.stdout.lines().count(), 1, "{}", listed.stdout);
+            let output = host.root.join("generated");
+            run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
+            assert!(!output.exists());
+        }
+        run(&mut host.sync()).exits(0).says_nothing();
+        assert_eq!(vms(&host.state), whole);
+    }
+    assert!(nothing > 0);
+}
