@@ -91,8 +91,20 @@ const DROP_IN: &str = "50-microvm-spectrum.conf";
 /// The target that starts VMs with the host.
 const TARGET: &str = "microvms.target";
 
+/// Where systemd keeps what its generators have written.
+const GENERATED: &str = "/run/systemd/generator";
+/// The file there that says of which generation of the catalog that is; its
+/// name is no unit's.
+const GENERATION: &str = ".microvm-spectrum-generation";
+
+/// The generation of the catalog that systemd has read, if it has read any.
+pub fn generation_of_systemd() -> Option<u64> {
+    std::fs::read_to_string(Path::new(GENERATED).join(GENERATION)).ok()?.trim_end().parse().ok()
+}
+
 /// Writes the drop-ins of a catalog's VMs into the directory of a generator, and
-/// the links by which [`TARGET`] starts those that start with the host.
+/// the links by which [`TARGET`] starts those that start with the host; last,
+/// of which generation they are.
 ///
 /// Nothing is synced: the directory is in memory and is made anew each time.
 ///
@@ -118,7 +130,8 @@ pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) ->
             std::os::unix::fs::symlink("../microvm@.service", link)?;
         }
     }
-    Ok(())
+    std::fs::create_dir_all(directory)?;
+    std::fs::write(directory.join(GENERATION), format!("{}\n", catalog.generation))
 }
 
 fn drop_in_data(

@@ -70,9 +70,14 @@ fn the_drop_ins_of_all_vms() {
     let Generated { ran, normal } = generate(&host);
     assert_eq!(ran.stderr, "");
 
-    let mut expected: Tree = [("", plain_directory()), ("microvms.target.wants", plain_directory())]
-        .map(|(path, node)| (path.into(), node))
-        .into();
+    let generation = Node::File { mode: 0o644, content: "1\n".into() };
+    let mut expected: Tree = [
+        ("", plain_directory()),
+        (".microvm-spectrum-generation", generation),
+        ("microvms.target.wants", plain_directory()),
+    ]
+    .map(|(path, node)| (path.into(), node))
+    .into();
     let mut add = |path: String, text: String| {
         expected.insert(Path::new(&path).parent().unwrap().to_owned(), plain_directory());
         expected.insert(path.into(), Node::File { mode: 0o644, content: text.into() });
@@ -127,7 +132,7 @@ fn the_other_directories_need_not_be_given() {
     host.synced();
     let output = host.root.join("not/there/yet");
     run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
-    assert_eq!(tree::names(&output).len(), 4);
+    assert_eq!(tree::names(&output).len(), 5);
     // Relative to the working directory.
     run(host.unit_calls(&["generate", "here"]).current_dir(&host.root)).exits(0).says_nothing();
     assert_same(&tree::read(&output), &tree::read(&host.root.join("here")), "the same");
@@ -168,7 +173,7 @@ fn a_catalog_that_cannot_be_read() {
     let host = host();
     let good = catalog().to_string();
     install(&host, &good);
-    assert_eq!(tree::names(&generate(&host).normal).len(), 5, "the good one is one");
+    assert_eq!(tree::names(&generate(&host).normal).len(), 6, "the good one is one");
     for bad in [
         &b""[..],
         b"{",

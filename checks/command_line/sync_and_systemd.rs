@@ -356,3 +356,21 @@ fn without_root_no_accounts_can_be_made() {
     sync.arg(&host.config).arg("--state-dir").arg(&host.state);
     run(&mut sync).exits(3).complains(&["the account of a cannot be made: "]);
 }
+
+#[test]
+fn systemd_is_told_what_it_does_not_know_yet() {
+    let Some(place) = roots("systemd_is_told_what_it_does_not_know_yet") else { return };
+    place.host.vm("a");
+    place.host.configure("[vm.a]\nautostart = true\n");
+    // A sync that ended between the catalog and systemd.
+    run(&mut place.host.sync()).exits(0).says_nothing();
+    place.sync(&[]).exits(0).says_nothing();
+    assert_eq!(place.calls(), ["daemon-reload"]);
+    // Generators that ran before the state directory was mounted, as at any boot with such a one.
+    place.sync(&["--start"]).exits(0).says_nothing();
+    assert_eq!(place.calls(), ["daemon-reload", "start --no-block -- microvms.target"]);
+    // Generators that read an older catalog.
+    place.prepare("mkdir -p /run/systemd/system /run/systemd/generator; echo 0 >/run/systemd/generator/.microvm-spectrum-generation");
+    place.sync(&[]).exits(0).says_nothing();
+    assert_eq!(place.calls(), ["daemon-reload"]);
+}

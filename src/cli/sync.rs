@@ -17,6 +17,7 @@ use crate::problem::Problems;
 use crate::state_directory::StateDirectory;
 use crate::sync::{self, Host, Synced};
 use crate::systemd;
+use crate::units;
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
@@ -116,7 +117,10 @@ fn tell_systemd(args: &SyncArgs, synced: &Synced) -> Exit {
         report::line("systemd does not run here, so nothing was told to it");
         return Exit::Fine;
     }
-    if synced.changed
+    // What systemd has read may be older than the last sync: it ended before it said so,
+    // or the state directory was not mounted yet when generators ran at boot.
+    let current = units::generation_of_systemd() == Some(synced.catalog.generation);
+    if (synced.changed || !current)
         && let Err(error) = systemd::reload()
     {
         return fail("systemd cannot read its units again", error);
