@@ -546,3 +546,34 @@ fn vms_are_in_order_whatever_the_sources_order() {
     let tree = tree::read(&host.state);
     assert_eq!(beneath(&tree, "a.b").len(), 2);
 }
+
+#[test]
+fn the_package_of_a_vm_that_runs_is_kept_whatever_leads_to_it() {
+    let host = host();
+    host.vm("a");
+    let link = host.root.join("link");
+    symlink(&host.state, &link).unwrap();
+    fs::create_dir(host.root.join("beside")).unwrap();
+    host.synced();
+    let booted = host.boots("a");
+    for (state, memory) in
+        [(&link, 64), (&host.root.join("beside/../state"), 128), (&host.root.join("link/."), 256)]
+    {
+        host.configure(&format!("[vm.a]\nmemory = {memory}\n"));
+        run(&mut host.sync_to(state)).exits(0).says_nothing();
+        assert!(booted.join("bin/microvm-run").exists(), "{}", state.display());
+        assert_eq!(tree::names(&host.own("packages")).len(), 2);
+    }
+}
+
+#[test]
+fn a_package_that_is_gone_is_not_taken_for_one() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    // Noted by a VM that ran when somebody removed everything, or when the host crashed.
+    host.boots("a");
+    fs::remove_dir_all(host.own("")).unwrap();
+    host.synced();
+    assert!(host.state.join("a/current/bin/microvm-run").exists());
+}

@@ -134,10 +134,14 @@ impl<'a> Transaction<'a> {
             .map(|(_, runnable)| runnable.package.clone())
             .filter(|name| self.state.packages().join(name).is_dir())
             .collect();
+        // `booted` is free of links, which the way to the state directory may have.
+        let packages = self.state.packages();
+        let packages = packages.canonicalize().map_err(at(&packages))?;
         for name in names(self.state.root()).map_err(at(self.state.root()))? {
             if let Ok(target) = std::fs::read_link(self.state.root().join(name).join("booted"))
-                && target.parent() == Some(self.state.packages().as_path())
+                && target.parent().is_some_and(|parent| parent.canonicalize().is_ok_and(|it| it == packages))
                 && let Some(package) = target.file_name().and_then(|name| name.to_str())
+                && target.is_dir()
             {
                 used.insert(package.to_owned());
             }
