@@ -112,14 +112,17 @@ pub struct CatalogProblem {
 impl CatalogProblem {
     /// The errors among `problems`.
     pub fn errors(problems: &[Problem]) -> Vec<Self> {
-        let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
-        errors
-            .map(|problem| Self {
-                path: printable(&problem.path),
-                cause: printable(&problem.cause),
-                remedy: printable(&problem.remedy),
-            })
-            .collect()
+        problems.iter().filter(|problem| problem.severity == Severity::Error).map(Self::from).collect()
+    }
+}
+
+impl From<&Problem> for CatalogProblem {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            path: printable(&problem.path),
+            cause: printable(&problem.cause),
+            remedy: printable(&problem.remedy),
+        }
     }
 }
 

@@ -92,7 +92,7 @@ pub fn run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
     let mut leases = Leases::read(&host.state.leases()).map_err(SyncError::Refused)?;
     let leases_before = leases.clone();
     let mut problems = Problems::default();
-    let (vms, built) = scan(config, &mut host, &mut leases, &mut problems);
+    let (vms, built) = scan(config, &mut host, &mut leases, before.as_ref(), &mut problems);
     if leases != leases_before {
         // Before anything is called by them.
         leases
@@ -103,21 +103,34 @@ pub fn run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
     Ok(Synced { catalog: installed.catalog, before, problems, changed: installed.changed })
 }
 
+/// Where a VM was found.
+enum Place {
+    /// In a source.
+    Here(Location),
+    /// In a source that cannot be read now, and why: as the catalog had it.
+    Away(CatalogVm, CatalogProblem),
+}
+
 /// Reads all VMs of all sources and plans those that can run.
+///
+/// Those of a source that went away stay in the catalog, so that no other VM
+/// takes a name of theirs meanwhile.
 fn scan(
     config: &Config,
     host: &mut Host<'_>,
     leases: &mut Leases,
+    before: Option<&Catalog>,
     problems: &mut Problems,
 ) -> (Vec<CatalogVm>, Vec<Built>) {
-    let mut found: BTreeMap<VmName, Vec<(SourceName, Location)>> = BTreeMap::new();
+    let mut found: BTreeMap<VmName, Vec<(SourceName, Place)>> = BTreeMap::new();
     for source in &config.sources {
         match source.locations(problems) {
             Ok(locations) => {
                 for location in locations {
                     match VmName::new(location.file_name()) {
                         Ok(name) => {
-                            found.entry(name).or_default().push((source.name.clone(), location));
+                            let place = (source.name.clone(), Place::Here(location));
+                            found.entry(name).or_default().push(place);
                         }
                         // Said by the reading of the definition.
                         Err(_) => {
@@ -128,18 +141,31 @@ fn scan(
                     }
                 }
             }
-            Err(problem) => problems.push(problem),
+            Err(problem) => {
+                let away = CatalogProblem::from(&problem);
+                problems.push(problem);
+                let vms = before.into_iter().flat_map(|catalog| &catalog.vms);
+                for vm in vms.filter(|vm| vm.source == source.name) {
+                    let place = (source.name.clone(), Place::Away(vm.clone(), away.clone()));
+                    found.entry(vm.name.clone()).or_default().push(place);
+                }
+            }
         }
     }
     let (mut vms, mut built) = (Vec::new(), Vec::new());
     let mut links = BTreeMap::new();
     for (name, places) in found {
         let mut first: Option<SourceName> = None;
-        for (source, location) in places {
+        for (source, place) in places {
             let id = VmId { source: source.clone(), name: name.clone() };
-            let state = match &first {
-                Some(by) => VmState::Shadowed { by: by.clone() },
-                None => match prepare(&id, &location, config, host, leases) {
+            let directory = match &place {
+                Place::Here(location) => crate::printable::printable(location.directory()),
+                Place::Away(vm, _) => vm.directory.clone(),
+            };
+            let state = match (&first, place) {
+                (Some(by), _) => VmState::Shadowed { by: by.clone() },
+                (None, Place::Away(_, problem)) => VmState::Broken { problems: vec![problem] },
+                (None, Place::Here(location)) => match prepare(&id, &location, config, host, leases) {
                     Ok((runnable, package)) => {
                         let file_name = runnable.package.clone();
                         built.push(Built { name: name.clone(), file_name, package });
@@ -156,7 +182,6 @@ fn scan(
                 },
             };
             first.get_or_insert_with(|| source.clone());
-            let directory = crate::printable::printable(location.directory());
             vms.push(CatalogVm { name: name.clone(), source, directory, state });
         }
     }

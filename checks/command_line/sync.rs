@@ -373,7 +373,11 @@ fn a_source_that_is_not_there() {
     let uid = host.uid("stick/b");
     fs::rename(&missing, host.root.join("pulled")).unwrap();
     one_problem(&run(&mut host.sync()).exits(0));
-    host.has(&[("user/a", "runnable")]);
+    // It is not forgotten, and the reason is there to be read.
+    host.has(&[("user/a", "runnable"), ("stick/b", "broken")]);
+    let why = host.in_catalog("stick/b")["problems"][0]["cause"].clone();
+    assert!(why.as_str().unwrap().contains("the source stick cannot be read"), "{why}");
+    assert_eq!(tree::names(&host.state), [".microvm-spectrum", "a"]);
     host.is_whole();
     fs::rename(host.root.join("pulled"), &missing).unwrap();
     host.synced();
@@ -576,4 +580,52 @@ fn a_package_that_is_gone_is_not_taken_for_one() {
     fs::remove_dir_all(host.own("")).unwrap();
     host.synced();
     assert!(host.state.join("a/current/bin/microvm-run").exists());
+}
+
+#[test]
+fn a_shadowed_vm_does_not_take_over_because_a_source_went_away() {
+    let host = host();
+    let second = Partition::at(&host.root.join("second"));
+    for name in ["both", "broken", "late"] {
+        host.vm(name);
+        second.vm(name).image("root.img", b"");
+    }
+    let late = second.root.join("svc/data/late");
+    fs::rename(&late, host.root.join("late")).unwrap();
+    host.vm("broken").file("wayland", b"");
+    host.configure_sources(&[("user", &host.partition.root), ("second", &second.root)], "");
+    run(&mut host.sync()).exits(1);
+    let (data, away) = (host.partition.root.join("svc/data"), host.root.join("away"));
+    fs::rename(&data, &away).unwrap();
+    // However often, and also one that comes only now.
+    for round in 0..3 {
+        one_problem(&run(&mut host.sync()).exits(0));
+        let mut expected = vec![
+            ("user/both", "broken"),
+            ("second/both", "shadowed"),
+            ("user/broken", "broken"),
+            ("second/broken", "shadowed"),
+            ("user/late", "broken"),
+        ];
+        if round > 0 {
+            expected.push(("second/late", "shadowed"));
+        } else {
+            fs::rename(host.root.join("late"), &late).unwrap();
+        }
+        host.has(&expected);
+        assert_eq!(tree::names(&host.state), [".microvm-spectrum"]);
+        host.is_whole();
+    }
+    // A later source that goes away changes nothing, and takes nothing with it.
+    fs::rename(&away, &data).unwrap();
+    run(&mut host.sync()).exits(1);
+    fs::rename(&second.root, &away).unwrap();
+    run(&mut host.sync()).exits(1);
+    let states = host.states();
+    assert_eq!(states.iter().filter(|(_, state)| state == "runnable").count(), 2);
+    assert_eq!(states.iter().filter(|(_, state)| state == "shadowed").count(), 3);
+    // Without it in the configuration, the way is free.
+    host.configure_sources(&[("second", &away)], "");
+    host.synced();
+    host.has(&[("second/both", "runnable"), ("second/broken", "runnable"), ("second/late", "runnable")]);
 }
