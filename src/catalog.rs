@@ -6,6 +6,7 @@
 //! Every VM of every source stands in it with its state. `sync` writes it; the
 //! systemd generator, `list` and the rest read it and look at no source.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::may_be_a_vms;
 use crate::manifest::HypervisorName;
 use crate::name::{SourceName, VmId, VmName};
 use crate::printable::printable;
@@ -138,6 +140,9 @@ pub enum CatalogError {
     /// Written by another version of this program.
     #[error("has version {0}, this program reads version {CATALOG_VERSION}")]
     Version(u32),
+    /// A VM would run as root, or with what another has.
+    #[error("has a VM {0} whose name or user id cannot be its own")]
+    NotItsOwn(VmName),
 }
 
 impl Catalog {
@@ -155,7 +160,14 @@ impl Catalog {
         if version != CATALOG_VERSION {
             return Err(CatalogError::Version(version));
         }
-        Ok(serde_json::from_str(&text)?)
+        let catalog: Self = serde_json::from_str(&text)?;
+        let (mut names, mut uids) = (BTreeSet::new(), BTreeSet::new());
+        for (vm, Runnable { uid, .. }) in catalog.runnable() {
+            if !may_be_a_vms(*uid) || !names.insert(&vm.name) || !uids.insert(uid) {
+                return Err(CatalogError::NotItsOwn(vm.name.clone()));
+            }
+        }
+        Ok(catalog)
     }
 
     /// The catalog's text: JSON, ending in a line feed.

@@ -31,6 +31,13 @@ pub const DEFAULT_PATH: &str = "/etc/microvm-spectrum/config.toml";
 pub const DEFAULT_UIDS: RangeInclusive<u32> = 70_000..=89_999;
 /// The smallest user id that a VM may have: no system or dynamic user's.
 const MIN_UID: u32 = 65_536;
+/// The largest; those beyond mean something to the kernel or to systemd.
+const MAX_UID: u32 = ((u16::MAX as u32) << 16) - 1;
+
+/// Whether a VM may have this user id at all: never root's, for one.
+pub fn may_be_a_vms(uid: u32) -> bool {
+    (MIN_UID..=MAX_UID).contains(&uid)
+}
 
 /// What kind of place a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -207,7 +214,7 @@ impl Config {
             }
         }
         let UidRange { first, last } = self.uids;
-        if first < MIN_UID || last < first || last >= u32::from(u16::MAX) << 16 {
+        if !may_be_a_vms(first) || !may_be_a_vms(last) || last < first {
             problems.error(
                 path,
                 format!("the user ids {first} to {last} are no range that VMs can have"),

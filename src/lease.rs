@@ -13,7 +13,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::UidRange;
+use crate::config::{UidRange, may_be_a_vms};
 use crate::durable;
 use crate::link::{LinkError, LinkId};
 use crate::name::{VmId, VmName};
@@ -62,6 +62,9 @@ impl Leases {
         if leases.version != LEASES_VERSION {
             let version = leases.version;
             return Err(refused(format!("has version {version}, this program reads {LEASES_VERSION}")));
+        }
+        if let Some((id, uid)) = leases.uids.iter().find(|(_, uid)| !may_be_a_vms(**uid)) {
+            return Err(refused(format!("gives {id} the user id {uid}, which no VM may have")));
         }
         let different: BTreeSet<_> = leases.uids.values().collect();
         if different.len() < leases.uids.len() {

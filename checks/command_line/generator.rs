@@ -220,6 +220,10 @@ fn a_catalog_that_somebody_changed() {
         ("/vms/0/links/0/provider", text("net.service root.service ")),
         ("/vms/0/links/0/provider", text("")),
         ("/vms/0/links/0/ipv4", text("100.64.165.70\n")),
+        ("/vms/0/uid", json!(0)),
+        ("/vms/0/uid", json!(1000)),
+        ("/vms/0/uid", json!(65_535)),
+        ("/vms/0/uid", json!(u32::MAX)),
         ("/vms/0/uid", json!(-1)),
         ("/vms/0/uid", text("70000")),
         ("/vms/0/uid", text("root")),
@@ -261,5 +265,24 @@ fn a_boot_goes_on_whatever_is_wrong() {
         let mut command = crate::fixture::program::call(["host", "--state-dir"]);
         run(command.arg(&odd).arg("generate").arg(&output)).exits(0);
         assert!(!output.exists(), "{name:?}");
+    }
+}
+
+#[test]
+fn a_catalog_in_which_two_vms_have_the_same() {
+    let host = host();
+    for (name, uid, fine) in [("b", 70_001, true), ("a", 70_001, false), ("b", 70_000, false)] {
+        let mut two = catalog();
+        let mut second = two["vms"][0].clone();
+        second["name"] = json!(name);
+        second["uid"] = json!(uid);
+        two["vms"].as_array_mut().unwrap().push(second);
+        install(&host, two.to_string());
+        let generated = generate(&host);
+        if fine {
+            assert!(generated.normal.join("microvm@b.service.d").is_dir());
+        } else {
+            generated.is_nothing(&format!("{name} {uid}"));
+        }
     }
 }

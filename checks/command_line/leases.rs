@@ -128,6 +128,10 @@ fn a_file_of_leases_that_cannot_be_used_stops_everything() {
         (good.replace("user/a", "user/../a").as_bytes(), "is not a file of leases"),
         (good.replace("uids", "gids").as_bytes(), "is not a file of leases"),
         (good.replace("\"version\": 1", "\"version\": 2").as_bytes(), "has version 2"),
+        (good.replace("70000", "0").as_bytes(), "gives user/a the user id 0, which no VM may have"),
+        (good.replace("70000", "1000").as_bytes(), "gives user/a the user id 1000"),
+        (good.replace("70000", "65535").as_bytes(), "gives user/a the user id 65535"),
+        (good.replace("70000", "4294967295").as_bytes(), "gives user/a the user id 4294967295"),
         (br#"{"version": 1, "uids": {"user/a": 70000, "user/b": 70000}}"#, "gives two VMs the same user id"),
         (links(r#""user/a": {"n": "a546", "m": "a546"}"#).as_bytes(), "gives two links the same id"),
         (
