@@ -42,8 +42,10 @@ fn others_may_look_and_nobody_else_may_write() {
             let executable = path.parent().is_some_and(|parent| parent.ends_with("bin"));
             match node {
                 Node::Directory { mode } => assert_eq!(*mode, 0o755, "{umask}: {}", path.display()),
-                // Nothing is in it.
-                Node::File { content, .. } if path.ends_with("lock") => assert!(content.is_empty()),
+                // Whoever may open it can keep everybody else waiting.
+                Node::File { mode, content } if path.ends_with("lock") => {
+                    assert_eq!((*mode, content.len()), (0o600, 0), "{umask}");
+                }
                 Node::File { mode, .. } if executable => {
                     assert_eq!(*mode, 0o755, "{umask}: {}", path.display());
                 }
@@ -106,4 +108,15 @@ fn an_ordinary_user_may_have_a_state_directory() {
     let ran = run(&mut command(&host.sync())).exits(3);
     ran.complains(&["microvm-spectrum: ", ".microvm-spectrum", "Permission denied"]);
     assert_eq!(before, crate::host::touched(&host.state));
+}
+
+#[test]
+fn a_lock_that_others_could_keep_is_closed() {
+    let host = host();
+    host.synced();
+    for mode in [0o644, 0o666, 0o660] {
+        fs::set_permissions(host.own("lock"), fs::Permissions::from_mode(mode)).unwrap();
+        host.synced();
+        assert_eq!(host.own("lock").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    }
 }

@@ -4,8 +4,9 @@
 //! Installing a new generation in the state directory.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -44,7 +45,13 @@ impl<'a> Transaction<'a> {
             durable::ensure_directory(&directory).map_err(at(&directory))?;
         }
         let path = state.lock();
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        // Whoever may open it may keep it, and VMs from starting: no VM's user may.
+        let mut options = File::options();
+        let lock =
+            options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(at(&path))?;
+        if lock.metadata().map_err(at(&path))?.permissions().mode() & 0o7777 != 0o600 {
+            lock.set_permissions(Permissions::from_mode(0o600)).map_err(at(&path))?;
+        }
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| at(&path)(e.into()))?;
         Ok(Self { state, _lock: lock })
     }
