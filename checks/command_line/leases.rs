@@ -168,8 +168,11 @@ fn one_that_somebody_has_on_this_host_is_not_given() {
         host.vm(name);
     }
     let passwd = host.root.join("passwd");
-    fs::write(&passwd, "root:x:0:0::/:/bin/sh\nfirst:x:80000:1::/:/bin/sh\nbad line\nnext:x:80002:1::/:/x\n")
-        .unwrap();
+    fs::write(
+        &passwd,
+        b"root:x:0:0::/:/bin/sh\nfirst:x:80000:1:\xff:/:/bin/sh\nbad line\nnext:x:80002:1::/:/x\n",
+    )
+    .unwrap();
     let sync = host.sync();
     let script = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
     run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync)))).exits(0).says_nothing();
@@ -232,4 +235,20 @@ fn no_two_links_have_the_same_id_and_none_changes() {
     run(&mut host.sync()).exits(1).complains(&["cannot have the link id", "user/victim to netvm has"]);
     assert_eq!(host.in_catalog("user/third")["state"], "broken");
     assert_eq!(link("user/victim"), victim);
+}
+
+#[test]
+fn one_that_a_group_has_on_this_host_is_not_given() {
+    let host = host();
+    if !can_mount() {
+        return skipped("one_that_a_group_has_on_this_host_is_not_given", "nothing can be mounted here");
+    }
+    host.configure(RANGE);
+    host.vm("a");
+    let group = host.root.join("group");
+    fs::write(&group, "root:x:0:\nfirst:x:80000:\nsecond:x:80001:somebody\n").unwrap();
+    let script = "mount --bind \"$1\" /etc/group && shift && exec \"$@\"";
+    let sync = host.sync();
+    run(&mut shell(script, [group.as_os_str()].into_iter().chain(words(&sync)))).exits(0).says_nothing();
+    assert_eq!(host.uid("user/a"), 80_002);
 }

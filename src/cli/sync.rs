@@ -97,10 +97,13 @@ fn go_on_with_what_is_there(args: &SyncArgs) {
     }
 }
 
-/// The user ids that accounts of this host have.
+/// The ids that users and groups of this host have: a VM gets both of one number.
 fn taken_uids() -> BTreeSet<u32> {
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    accounts.lines().filter_map(|line| line.split(':').nth(2)?.parse().ok()).collect()
+    let accounts = ["/etc/passwd", "/etc/group"].map(|path| std::fs::read(path).unwrap_or_default());
+    let lines = accounts.iter().flat_map(|text| text.split(|byte| *byte == b'\n'));
+    lines
+        .filter_map(|line| std::str::from_utf8(line.split(|byte| *byte == b':').nth(2)?).ok()?.parse().ok())
+        .collect()
 }
 
 fn tell_systemd(args: &SyncArgs, synced: &Synced) -> Exit {
