@@ -42,7 +42,7 @@ pub const MAX_SHARES: usize = 8;
 pub const MAX_PROVIDERS: usize = 4;
 
 /// How many other entries of one directory are named before the rest is only counted.
-const MAX_NAMED_EXTRAS: usize = 8;
+pub const MAX_NAMED_EXTRAS: usize = 8;
 
 /// A disk image.
 #[derive(Debug, Clone, PartialEq, Eq)]

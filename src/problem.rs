@@ -3,6 +3,7 @@
 
 //! What is wrong with an input: always with its path, its cause and a remedy.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,7 @@ impl fmt::Display for Severity {
 ///
 /// Its texts may quote untrusted names and are made printable when they are
 /// written, by [`Display`](fmt::Display) and in JSON alike.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
@@ -77,15 +78,15 @@ impl Serialize for Problem {
 }
 
 /// All problems of one input, collected instead of stopping at the first.
+///
+/// Somebody else decides how many there are, so one more costs next to nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems(BTreeSet<Problem>);
 
 impl Problems {
     /// Adds one, unless it is there already.
     pub fn push(&mut self, problem: Problem) {
-        if !self.0.contains(&problem) {
-            self.0.push(problem);
-        }
+        self.0.insert(problem);
     }
 
     /// Adds an error, see [`Problem::error`].
@@ -114,9 +115,8 @@ impl Problems {
     }
 
     /// The problems, errors first, each severity in order of path.
-    pub fn into_sorted(mut self) -> Vec<Problem> {
-        self.0.sort_by(|a, b| (a.severity, &a.path, &a.cause).cmp(&(b.severity, &b.path, &b.cause)));
-        self.0
+    pub fn into_sorted(self) -> Vec<Problem> {
+        self.0.into_iter().collect()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::config::{SourceConfig, SourceKind};
-use crate::definition::{DATA_DIRECTORY, Location};
+use crate::definition::{DATA_DIRECTORY, Location, MAX_NAMED_EXTRAS};
 use crate::problem::{Problem, Problems};
 
 impl SourceConfig {
@@ -37,7 +37,7 @@ impl SourceConfig {
             names.push(entry.map_err(unreadable)?.file_name());
         }
         names.sort_unstable();
-        let mut locations = Vec::new();
+        let (mut locations, mut ignored) = (Vec::new(), 0_usize);
         for name in names {
             let path = directory.join(&name);
             match path.symlink_metadata() {
@@ -48,8 +48,16 @@ impl SourceConfig {
                         Err(problem) => problems.push(problem),
                     }
                 }
-                _ => problems.note(path, "is no VM directory and is ignored", "remove it"),
+                _ => {
+                    ignored += 1;
+                    if ignored <= MAX_NAMED_EXTRAS {
+                        problems.note(path, "is no VM directory and is ignored", "remove it");
+                    }
+                }
             }
+        }
+        if let Some(more) = ignored.checked_sub(MAX_NAMED_EXTRAS).filter(|more| *more > 0) {
+            problems.note(directory, format!("{more} more entries are no VM directories"), "remove them");
         }
         Ok(locations)
     }

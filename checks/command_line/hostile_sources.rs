@@ -268,3 +268,23 @@ fn a_partition_that_changes_all_the_time() {
     soon(&host, 0);
     host.has(&[("user/good", "runnable")]);
 }
+
+#[test]
+fn thousands_of_entries_that_are_no_vms() {
+    let host = host();
+    host.vm("good");
+    for index in 0..20_000 {
+        fs::write(host.data().join(format!("file {index:05}")), "").unwrap();
+    }
+    for index in 0..3000 {
+        fs::create_dir(host.data().join(format!("bad name {index}"))).unwrap();
+    }
+    let ran = soon(&host, 1);
+    let (problems, _) = parse(&ran.stderr);
+    // Files are counted; what was meant for a VM is told one by one.
+    let notes: Vec<_> = problems.iter().filter(|problem| problem.severity == "note").collect();
+    assert_eq!(notes.len(), 9, "{notes:?}");
+    assert!(notes.iter().any(|note| note.text.contains("19992 more entries are no VM directories")));
+    assert!(problems.len() >= 3000);
+    host.has(&[("user/good", "runnable")]);
+}
