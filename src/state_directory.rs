@@ -119,7 +119,11 @@ impl StateDirectory {
     pub fn is_anothers(&self, name: &VmName) -> bool {
         match std::fs::read_link(self.current(name)) {
             Ok(link) => link != Self::current_link(name),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            // What is no directory, such as a link to nowhere, is no folder of ours.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = self.vm(name);
+                folder.symlink_metadata().is_ok() && !folder.is_dir()
+            }
             Err(_) => true,
         }
     }

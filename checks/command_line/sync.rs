@@ -629,3 +629,27 @@ fn a_shadowed_vm_does_not_take_over_because_a_source_went_away() {
     host.synced();
     host.has(&[("second/both", "runnable"), ("second/broken", "runnable"), ("second/late", "runnable")]);
 }
+
+#[test]
+fn a_folder_that_cannot_be_one_is_the_matter_of_one_vm() {
+    let host = host();
+    for name in ["a", "b", "c"] {
+        host.vm(name);
+    }
+    fs::create_dir(&host.state).unwrap();
+    symlink("/nowhere", host.state.join("b")).unwrap();
+    let problem = one_problem(&run(&mut host.sync()).exits(1));
+    let start =
+        format!("error: {}: belongs to a VM that was installed otherwise", host.state.join("b").display());
+    assert!(problem.starts_with(&start), "{problem}");
+    host.has(&[("user/a", "runnable"), ("user/b", "broken"), ("user/c", "runnable")]);
+    assert!(["a", "c"].iter().all(|name| host.state.join(name).join("current/bin/microvm-run").exists()));
+    assert_eq!(fs::read_link(host.state.join("b")).unwrap(), Path::new("/nowhere"));
+    // A link that leads to a directory is as good as one.
+    fs::remove_file(host.state.join("b")).unwrap();
+    fs::create_dir(host.root.join("elsewhere")).unwrap();
+    symlink(host.root.join("elsewhere"), host.state.join("b")).unwrap();
+    fs::write(host.root.join("elsewhere/precious"), "").unwrap();
+    run(&mut host.sync()).exits(0);
+    host.has(&[("user/a", "runnable"), ("user/b", "runnable"), ("user/c", "runnable")]);
+}

@@ -72,6 +72,11 @@ impl<'a> Transaction<'a> {
     ) -> Result<Installed, SyncError> {
         let unchanged = before.filter(|before| before.vms == vms);
         let kept = self.packages_in_use(before)?;
+        // Before the switch, after which nothing may fail: then systemd is told.
+        let names: BTreeSet<_> = built.iter().map(|b| &b.name).collect();
+        for name in &names {
+            self.ensure_folder(name)?;
+        }
         let installed = match unchanged {
             Some(before) if built.iter().all(|b| kept.contains(&b.file_name)) => {
                 Installed { catalog: before.clone(), changed: false }
@@ -81,10 +86,6 @@ impl<'a> Transaction<'a> {
                 Installed { catalog, changed: true }
             }
         };
-        let names: BTreeSet<_> = built.iter().map(|b| &b.name).collect();
-        for name in &names {
-            self.ensure_folder(name)?;
-        }
         self.clean_up(&installed.catalog, &names);
         Ok(installed)
     }
