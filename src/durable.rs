@@ -110,6 +110,21 @@ fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<
     written
 }
 
+/// Removes what killed programs have left of replacing a file or link in
+/// `directory`, where nobody else replaces any now. What cannot be removed stays.
+pub fn remove_leftovers(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = |name: &str| {
+            let middle = name.strip_prefix('.')?.strip_suffix(".tmp")?;
+            middle.rsplit_once('.')?.1.parse::<u32>().ok()
+        };
+        if name.to_str().and_then(is_ours).is_some() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// A name beside `path` that nothing else has.
 fn temporary_name(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;

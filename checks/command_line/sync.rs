@@ -653,3 +653,25 @@ fn a_folder_that_cannot_be_one_is_the_matter_of_one_vm() {
     run(&mut host.sync()).exits(0);
     host.has(&[("user/a", "runnable"), ("user/b", "runnable"), ("user/c", "runnable")]);
 }
+
+#[test]
+fn what_killed_programs_left_is_removed() {
+    let host = host();
+    host.vm("a");
+    host.vm("gone");
+    host.synced();
+    let (a, gone) = (host.state.join("a"), host.state.join("gone"));
+    for folder in [host.own(""), a.clone(), gone.clone()] {
+        for name in [".current.4242.tmp", ".booted.1.tmp", ".leases.json.17.tmp"] {
+            symlink("generations/4", folder.join(name)).unwrap();
+        }
+    }
+    // What only looks like it is somebody's.
+    for name in [".current.tmp", "current.1.tmp", ".x.y.tmp", ".swp"] {
+        fs::write(a.join(name), "precious").unwrap();
+    }
+    fs::remove_dir_all(host.partition.root.join("svc/data/gone")).unwrap();
+    host.synced();
+    assert_eq!(tree::names(&a), [".current.tmp", ".swp", ".x.y.tmp", "current", "current.1.tmp"]);
+    assert!(!gone.exists());
+}

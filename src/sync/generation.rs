@@ -171,11 +171,15 @@ impl<'a> Transaction<'a> {
     /// Removes what nothing names any more. What cannot be removed now is the
     /// next time.
     fn clean_up(&self, catalog: &Catalog, runnable: &BTreeSet<&VmName>) {
+        durable::remove_leftovers(&self.state.own());
         let root = self.state.root();
         for name in names(root).unwrap_or_default() {
             let Ok(name) = VmName::new(&name) else { continue };
             let ours = self.state.current(&name).is_symlink() && !self.state.is_anothers(&name);
             let booted = self.state.booted(&name).symlink_metadata().is_ok();
+            if !self.state.is_anothers(&name) {
+                durable::remove_leftovers(&self.state.vm(&name));
+            }
             if ours && !booted && !runnable.contains(&name) {
                 let _ = std::fs::remove_file(self.state.current(&name));
                 let _ = std::fs::remove_dir(self.state.vm(&name));
