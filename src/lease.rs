@@ -129,6 +129,19 @@ impl Leases {
         durable::replace_file(path, &text, 0o644)
     }
 
+    /// Notes what a VM has been given according to a catalog, unless it, or
+    /// what it has, has a lease: the file of leases may be lost.
+    pub fn adopt(&mut self, id: &VmId, uid: u32, links: impl IntoIterator<Item = (VmName, LinkId)>) {
+        if !self.uids.values().any(|leased| *leased == uid) {
+            self.uids.entry(id.clone()).or_insert(uid);
+        }
+        for (provider, link) in links {
+            if !self.taken_links().contains(&link) {
+                self.links.entry(id.clone()).or_default().entry(provider).or_insert(link);
+            }
+        }
+    }
+
     /// The user id of a VM: the one it has, or else the next of the range that
     /// no VM has and that is not in `taken`.
     ///

@@ -91,6 +91,10 @@ pub fn run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
     let before = state.catalog();
     let mut leases = Leases::read(&host.state.leases()).map_err(SyncError::Refused)?;
     let leases_before = leases.clone();
+    for (vm, runnable) in before.iter().flat_map(Catalog::runnable) {
+        let links = runnable.links.iter().filter_map(|l| Some((l.provider.clone(), l.id.parse().ok()?)));
+        leases.adopt(&vm.id(), runnable.uid, links);
+    }
     let mut problems = Problems::default();
     let (vms, built) = scan(config, &mut host, &mut leases, before.as_ref(), &mut problems);
     if leases != leases_before {

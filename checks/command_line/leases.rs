@@ -252,3 +252,33 @@ fn one_that_a_group_has_on_this_host_is_not_given() {
     run(&mut shell(script, [group.as_os_str()].into_iter().chain(words(&sync)))).exits(0).says_nothing();
     assert_eq!(host.uid("user/a"), 80_002);
 }
+
+#[test]
+fn a_file_of_leases_that_is_lost_is_made_anew_from_the_catalog() {
+    let host = host();
+    for name in ["a", "b", "c"] {
+        host.vm(name);
+    }
+    host.synced();
+    let before = host.leases();
+    // Of what is left, everything keeps what it has; the first in order goes.
+    fs::remove_file(host.own("leases.json")).unwrap();
+    host.remove("a");
+    host.synced();
+    assert_eq!([host.uid("user/b"), host.uid("user/c")], [before["user/b"], before["user/c"]]);
+    host.vm("d");
+    host.synced();
+    assert!(!before.values().any(|uid| *uid == host.uid("user/d")));
+    // The same of links: the one that came later does not get the other's id now.
+    host.vm("victim").provider("netvm");
+    host.synced();
+    host.vm(&look_alike("victim")).provider("netvm");
+    host.synced();
+    let links = |host: &Host| {
+        host.catalog()["vms"].as_array().unwrap().iter().map(|vm| vm["links"].clone()).collect::<Vec<_>>()
+    };
+    let before = links(&host);
+    fs::remove_file(host.own("leases.json")).unwrap();
+    host.synced();
+    assert_eq!(links(&host), before);
+}
