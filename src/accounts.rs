@@ -54,11 +54,14 @@ pub fn ensure(directory: &Path, id: &VmId, uid: u32) -> io::Result<()> {
     durable::ensure_directory(directory)?;
     for (file, link, text) in records(id, uid) {
         let path = directory.join(&file);
-        if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
-            continue;
+        let link = directory.join(link);
+        // Whoever made the one may have been killed before the other.
+        if !std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            durable::replace_file(&path, &text, 0o644)?;
         }
-        durable::replace_file(&path, &text, 0o644)?;
-        durable::replace_link(&directory.join(link), Path::new(&file))?;
+        if !std::fs::read_link(&link).is_ok_and(|found| found == Path::new(&file)) {
+            durable::replace_link(&link, Path::new(&file))?;
+        }
     }
     Ok(())
 }

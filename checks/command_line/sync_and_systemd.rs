@@ -374,3 +374,17 @@ fn systemd_is_told_what_it_does_not_know_yet() {
     place.sync(&[]).exits(0).says_nothing();
     assert_eq!(place.calls(), ["daemon-reload"]);
 }
+
+#[test]
+fn an_account_that_was_not_finished_is_finished() {
+    let Some(place) = roots("an_account_that_was_not_finished_is_finished") else { return };
+    place.host.vm("a");
+    let expected = ["70000.group", "70000.user", "microvm-70000.group", "microvm-70000.user"];
+    for missing in expected {
+        let prepare =
+            format!("mkdir -p /run/systemd/system\n{}\nrm /run/userdb/{missing}", place.sync_before());
+        place.prepare(&prepare);
+        place.sync(&[]).exits(0).says_nothing();
+        assert_eq!(tree::names(&place.host.root.join("userdb")), expected, "{missing}");
+    }
+}
