@@ -7,7 +7,7 @@
 //! `src/templates/units`; here are only the paths filled in.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
@@ -26,7 +26,7 @@ pub struct UnitPaths {
 
 /// A path that cannot stand in a unit file as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} cannot stand in a unit file: use an absolute path of letters, digits and . _ + = @ : , -", .0.display())]
+#[error("{} cannot stand in a unit file: use an absolute path without .., of letters, digits and . _ + = @ : , -", .0.display())]
 pub struct UnitPathError(PathBuf);
 
 impl UnitPaths {
@@ -39,7 +39,9 @@ impl UnitPaths {
         let plain = |path: &Path| {
             let text = path.to_str().unwrap_or_default();
             let known = |c: char| c.is_ascii_alphanumeric() || "/._+=@:,-".contains(c);
-            (path.is_absolute() && text.chars().all(known))
+            // systemd ignores a line whose path has such a part, with a warning.
+            let up = path.components().any(|part| part == Component::ParentDir);
+            (path.is_absolute() && !up && text.chars().all(known))
                 .then(|| text.to_owned())
                 .ok_or_else(|| UnitPathError(path.to_owned()))
         };
