@@ -207,3 +207,39 @@ fn nobody_reads_it_or_the_disk_is_full() {
         ran.complains(&["the list cannot be written"]);
     }
 }
+
+#[test]
+fn a_catalog_that_cannot_be_used_is_not_passed_over() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let catalog = host.own("current/catalog.json");
+    let good = fs::read_to_string(&catalog).unwrap();
+    for (bad, why) in [
+        ("{".to_owned(), "is not a catalog"),
+        (good.replace("\"version\": 1", "\"version\": 9"), "has version 9"),
+    ] {
+        fs::write(&catalog, bad).unwrap();
+        for json in [&[][..], &["--json"]] {
+            let ran = run(host.call(&["list"]).args(json)).exits(1);
+            let expected = format!("microvm-spectrum: {} {why}", catalog.display());
+            assert!(ran.stderr.starts_with(&expected) && !ran.stdout.is_empty(), "{}", ran.stderr);
+            assert!(ran.stderr.contains("microvm-spectrum sync makes it anew"), "{}", ran.stderr);
+        }
+        for verb in ["start", "stop", "log", "console"] {
+            let ran = run(&mut host.call(&[verb, "a"])).exits(1);
+            assert!(ran.stderr.contains(why) && !ran.stderr.contains("none is installed"), "{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_file_in_the_state_directory_is_no_vm() {
+    let host = host();
+    host.synced();
+    fs::write(host.state.join("notes.txt"), "").unwrap();
+    fs::create_dir(host.state.join("empty")).unwrap();
+    symlink("/nowhere", host.state.join("link")).unwrap();
+    assert_eq!(run(&mut host.call(&["list"])).exits(0).stdout.lines().count(), 1);
+    run(&mut host.call(&["start", "notes.txt"])).exits(1).complains(&["there is no VM 'notes.txt'"]);
+}

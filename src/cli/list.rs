@@ -68,6 +68,7 @@ pub(super) fn run(args: &ListArgs) -> Exit {
             report::line(&format!("the list cannot be written: {error}"));
             Exit::Host
         }
+        _ if vms.unusable => Exit::Input,
         _ => Exit::Fine,
     }
 }

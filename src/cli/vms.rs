@@ -3,10 +3,11 @@
 
 //! Which VMs are installed, for the commands that take their names.
 
+use std::io;
 use std::path::PathBuf;
 
 use super::{Exit, report};
-use crate::catalog::{Catalog, CatalogVm, VmState};
+use crate::catalog::{Catalog, CatalogError, CatalogVm, VmState};
 use crate::name::VmName;
 use crate::printable::printable;
 use crate::state_directory::StateDirectory;
@@ -19,14 +20,25 @@ pub(super) struct Vms {
     pub state: StateDirectory,
     /// The catalog, where there is one.
     pub catalog: Option<Catalog>,
+    /// Whether there is one that cannot be used, which was said.
+    pub unusable: bool,
 }
 
 impl Vms {
     /// Those of a state directory.
     pub fn of(state_dir: &std::path::Path) -> Self {
         let state = StateDirectory::at(state_dir);
-        let catalog = Catalog::read(&state.catalog()).ok();
-        Self { state, catalog }
+        let (catalog, unusable) = match Catalog::read(&state.catalog()) {
+            Ok(catalog) => (Some(catalog), false),
+            Err(CatalogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => (None, false),
+            Err(error) => {
+                let path = state.catalog();
+                let text = format!("{} {error}; microvm-spectrum sync makes it anew", path.display());
+                report::line(&printable(text));
+                (None, true)
+            }
+        };
+        Self { state, catalog, unusable }
     }
 
     /// The names of the VMs that are not in the catalog: their folders are
@@ -38,7 +50,8 @@ impl Vms {
         let mut names: Vec<_> = entries
             .filter_map(|entry| VmName::new(entry.ok()?.file_name()).ok())
             .filter(|name| {
-                self.state.is_anothers(name) || (self.state.booted(name).is_symlink() && !is_known(name))
+                let theirs = self.state.vm(name).is_dir() && self.state.is_anothers(name);
+                theirs || (self.state.booted(name).is_symlink() && !is_known(name))
             })
             .collect();
         names.sort();
@@ -64,6 +77,7 @@ impl Vms {
                 .max_by(|a, b| a.0.total_cmp(&b.0));
             let hint = match near {
                 Some((_, name)) => format!("; did you mean {name}?"),
+                None if self.unusable => String::new(),
                 None if names.is_empty() => "; none is installed: see microvm-spectrum-sync(1)".to_owned(),
                 None => "; microvm-spectrum list shows them".to_owned(),
             };
