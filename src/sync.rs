@@ -253,7 +253,13 @@ fn prepare(
     }
     let plan = match reading.definition {
         Some(definition) => plan::make(&definition, &choices),
-        None => Err(plan::check_choices(&choices, &location.directory())),
+        None => {
+            let mut problems = plan::check_choices(&choices, &location.directory());
+            if reading.wayland {
+                plan::check_wayland(location, hypervisor, &mut problems);
+            }
+            Err(problems)
+        }
     };
     let plan = match plan {
         Ok(plan) => plan,

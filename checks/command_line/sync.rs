@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::fixture::program::{Ran, build, parse, run};
+use crate::fixture::program::{Ran, build, check, parse, run};
 use crate::fixture::tree::{self, Node, Tree, assert_same};
 use crate::fixture::{Partition, make_fifo};
 use crate::host::{Host, beneath, host, id_of, plain_directory, touched};
@@ -674,4 +674,18 @@ fn what_killed_programs_left_is_removed() {
     host.synced();
     assert_eq!(tree::names(&a), [".current.tmp", ".swp", ".x.y.tmp", "current", "current.1.tmp"]);
     assert!(!gone.exists());
+}
+
+#[test]
+fn a_directory_is_refused_in_the_words_of_check() {
+    let host = host();
+    let vm = host.vm("vm").kernel(b"\x1f\x8b").image_link("x.img", "/dev/sda").share("tag", "/ext");
+    let vm = vm.provider("vm").file("wayland", b"");
+    let checked = run(&mut check(&vm.path)).exits(1);
+    let told = run(&mut host.sync()).exits(1).stderr;
+    assert_eq!(parse(&told).0, checked.problems());
+    // Together with what is wrong with the settings.
+    host.configure("[vm.vm]\nmemory = 1\n");
+    let told = run(&mut host.sync()).exits(1).stderr;
+    assert_eq!(parse(&told).0.len(), checked.problems().len() + 1);
 }
