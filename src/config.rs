@@ -227,6 +227,16 @@ impl Config {
                 Err(_) if key.contains('/') => false,
                 Err(_) => VmName::new(key).is_ok() && self.sources.len() <= 1,
             };
+            if known
+                && let [source] = self.sources.as_slice()
+                && self.vm.contains_key(&format!("{}/{key}", source.name))
+            {
+                problems.error(
+                    path,
+                    format!("[vm.\"{key}\"] and [vm.\"{}/{key}\"] name the same VM", source.name),
+                    "write one table for it",
+                );
+            }
             if !known {
                 problems.error(
                     path,

@@ -251,3 +251,13 @@ fn a_builtin_source_is_a_directory_of_vm_directories() {
     host.has(&[("builtin/netvm", "runnable")]);
     assert_eq!(host.in_catalog("builtin/netvm")["directory"], builtin.join("netvm").to_str().unwrap());
 }
+
+#[test]
+fn one_vm_has_one_table() {
+    let host = host();
+    host.vm("a");
+    host.configure("[vm.a]\nautostart = true\n[vm.'user/a']\nmemory = 64\n");
+    let ran = run(&mut host.sync()).exits(1);
+    ran.complains(&["[vm.\"a\"] and [vm.\"user/a\"] name the same VM", "write one table for it"]);
+    nothing_is_made(&host);
+}
