@@ -262,7 +262,10 @@ fn prepare(
         }
     };
     let plan = match plan {
-        Ok(plan) => plan,
+        Ok(plan) => {
+            keep_apart(&plan, location, config, host.state, &mut problems);
+            plan
+        }
         Err(more) => {
             problems.extend(more.into_sorted());
             return Err(problems);
@@ -317,6 +320,36 @@ fn links(
 
 fn location_of(definition: &Definition, provider: &VmName) -> PathBuf {
     definition.location.directory().join("providers/net").join(provider.as_str())
+}
+
+/// Refuses shared directories by which a guest could change VMs of other
+/// sources, which a VM directory alone does not know of, or what is installed.
+fn keep_apart(
+    plan: &Plan,
+    location: &Location,
+    config: &Config,
+    state: &StateDirectory,
+    problems: &mut Problems,
+) {
+    let sources = config
+        .sources
+        .iter()
+        .map(|source| (source.vm_directories(), format!("the VM directories of the source {}", source.name)));
+    let state = std::iter::once((state.root().to_owned(), "the state directory".to_owned()));
+    for (directory, what) in sources.chain(state) {
+        // One that is not there has nothing to be changed.
+        let Ok(directory) = directory.canonicalize() else { continue };
+        for share in &plan.shares {
+            let source = std::path::Path::new(&share.source);
+            if source.starts_with(&directory) || directory.starts_with(source) {
+                problems.error(
+                    location.directory().join(&share.entry),
+                    format!("leads to {}, by which the guest could change {what}", source.display()),
+                    "share a directory of its own, apart from VM directories, kernels and images",
+                );
+            }
+        }
+    }
 }
 
 fn runnable(plan: &Plan, package: &Package, uid: u32, autostart: bool) -> Runnable {

@@ -288,3 +288,41 @@ fn thousands_of_entries_that_are_no_vms() {
     assert!(problems.len() >= 3000);
     host.has(&[("user/good", "runnable")]);
 }
+
+#[test]
+fn no_share_reaches_another_source_or_what_is_installed() {
+    let host = host();
+    let media = host.root.join("media");
+    let second = Partition::at(&media.join("second"));
+    second.vm("victim").image("root.img", b"");
+    VmDirectory::at(&media.join("builtin/vm")).image("root.img", b"");
+    let state = media.join("state");
+    fs::create_dir_all(media.join("builtin-2")).unwrap();
+    let allow = format!("allow = ['/media={}']\n", media.display());
+    let builtin =
+        format!("[[source]]\nkind = 'builtin'\nname = 'builtin'\npath = '{}/builtin'\n", media.display());
+    let more = allow + &builtin + &crate::host::source("second", &second.root);
+    host.configure(&more);
+    let vm = host.vm("vm").directory("shared-dirs/s");
+    let link = |target: &str| {
+        let _ = fs::remove_file(vm.path.join("shared-dirs/s/dir"));
+        symlink(target, vm.path.join("shared-dirs/s/dir")).unwrap();
+    };
+    link("/media/builtin-2");
+    run(&mut host.sync_to(&state)).exits(0).says_nothing();
+    for (target, what) in [
+        ("/media", "of the source builtin"),
+        ("/media/builtin", "of the source builtin"),
+        ("/media/builtin/vm/blk", "of the source builtin"),
+        ("/media/second/svc", "of the source second"),
+        ("/media/state", "the state directory"),
+        ("/media/state/.microvm-spectrum/packages", "the state directory"),
+    ] {
+        link(target);
+        let ran = run(&mut host.sync_to(&state)).exits(1);
+        let entry = vm.path.join("shared-dirs/s/dir");
+        ran.complains(&[&format!("error: {}: leads to {}", entry.display(), media.display()), what]);
+        let catalog = crate::host::catalog(&state);
+        assert_eq!(catalog["vms"].as_array().unwrap().iter().filter(|vm| vm["state"] == "broken").count(), 1);
+    }
+}
