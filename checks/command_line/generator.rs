@@ -53,6 +53,7 @@ impl Generated {
 fn the_drop_ins_of_all_vms() {
     let host = host();
     host.vm("client").provider("netvm").provider("sys.vpn-2");
+    host.vm("sys.vpn-2");
     host.vm("plain");
     host.vm("netvm");
     host.vm("broken").file("wayland", b"");
@@ -90,6 +91,7 @@ fn the_drop_ins_of_all_vms() {
         ("user", "client", needs("netvm") + &needs("sys.vpn-2"), inet),
         ("user", "netvm", String::new(), ""),
         ("user", "plain", String::new(), ""),
+        ("user", "sys.vpn-2", String::new(), ""),
         ("second", "qemu", needs("netvm"), ""),
     ] {
         let uid = host.uid(&format!("{source}/{name}"));

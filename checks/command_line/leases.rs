@@ -189,10 +189,10 @@ fn one_that_somebody_has_on_this_host_is_not_given() {
 fn they_can_be_read_by_a_person() {
     let host = host();
     host.vm("b");
-    host.vm("a").provider("netvm");
+    host.vm("a").provider("b");
     host.synced();
     let text = fs::read_to_string(host.own("leases.json")).unwrap();
-    let expected = "{\n  \"version\": 1,\n  \"uids\": {\n    \"user/a\": 70000,\n    \"user/b\": 70001\n  },\n  \"links\": {\n    \"user/a\": {\n      \"netvm\": \"aab2\"\n    }\n  }\n}\n";
+    let expected = "{\n  \"version\": 1,\n  \"uids\": {\n    \"user/a\": 70000,\n    \"user/b\": 70001\n  },\n  \"links\": {\n    \"user/a\": {\n      \"b\": \"7e18\"\n    }\n  }\n}\n";
     assert_eq!(text, expected);
     assert!(tree::names(&host.own("")).iter().all(|name| !OsStr::new(name).is_empty()));
 }
@@ -209,6 +209,7 @@ fn look_alike(victim: &str) -> String {
 fn no_two_links_have_the_same_id_and_none_changes() {
     let host = host();
     let link = |id: &str| host.in_catalog(id)["links"][0]["id"].as_str().unwrap().to_owned();
+    host.vm("netvm");
     host.vm("victim").provider("netvm");
     host.synced();
     let victim = link("user/victim");
@@ -269,6 +270,7 @@ fn a_file_of_leases_that_is_lost_is_made_anew_from_the_catalog() {
     host.vm("d");
     host.synced();
     assert!(!before.values().any(|uid| *uid == host.uid("user/d")));
+    host.vm("netvm");
     // The same of links: the one that came later does not get the other's id now.
     host.vm("victim").provider("netvm");
     host.synced();

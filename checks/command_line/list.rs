@@ -38,6 +38,9 @@ fn with_all_kinds() -> (Host, Partition) {
     let host = host();
     let second = Partition::at(&host.root.join("second"));
     host.vm("client").provider("netvm").provider("vpn");
+    host.vm("lost").provider("nobody");
+    host.vm("netvm");
+    host.vm("vpn");
     host.vm("plain");
     host.vm("broken").file("wayland", b"");
     second.vm("plain").image("root.img", b"");
@@ -70,9 +73,12 @@ fn without_systemd_the_states_are_unknown() {
         ["NAME", "STATE", "HYPERVISOR", "SOURCE", "ADDRESS", ""],
         ["broken", "broken", "-", "user", "-", broken.as_str()],
         ["client", "unknown", "cloud-hypervisor", "user", ipv4.as_str(), ""],
+        ["lost", "blocked", "-", "user", "-", "its network provider nobody does not exist"],
+        ["netvm", "unknown", "cloud-hypervisor", "user", "-", ""],
         ["plain", "unknown", "qemu", "user", "-", ""],
         ["plain", "shadowed", "-", "second", "-", "by the VM of that name in user"],
         ["theirs", "unknown", "firecracker\\u{1b}[31m", "-", "-", ""],
+        ["vpn", "unknown", "cloud-hypervisor", "user", "-", ""],
     ];
     let widths = [6, 8, 21, 6, ipv4.len()];
     let line = |cells: [&str; 6]| {
@@ -108,12 +114,18 @@ fn one_json_document() {
              "addresses": [], "uid": null, "autostart": false},
             {"name": "client", "state": "unknown", "detail": null, "hypervisor": "cloud-hypervisor",
              "source": "user", "addresses": [first, second], "uid": host.uid("user/client"), "autostart": false},
+            {"name": "lost", "state": "blocked", "detail": "its network provider nobody does not exist",
+             "hypervisor": null, "source": "user", "addresses": [], "uid": null, "autostart": false},
+            {"name": "netvm", "state": "unknown", "detail": null, "hypervisor": "cloud-hypervisor",
+             "source": "user", "addresses": [], "uid": host.uid("user/netvm"), "autostart": false},
             {"name": "plain", "state": "unknown", "detail": null, "hypervisor": "qemu", "source": "user",
              "addresses": [], "uid": host.uid("user/plain"), "autostart": true},
             {"name": "plain", "state": "shadowed", "detail": "by the VM of that name in user",
              "hypervisor": null, "source": "second", "addresses": [], "uid": null, "autostart": false},
             {"name": "theirs", "state": "unknown", "detail": null, "hypervisor": "firecracker\\u{1b}[31m",
              "source": null, "addresses": [], "uid": null, "autostart": false},
+            {"name": "vpn", "state": "unknown", "detail": null, "hypervisor": "cloud-hypervisor",
+             "source": "user", "addresses": [], "uid": host.uid("user/vpn"), "autostart": false},
         ]})
     );
     assert!(ran.stdout.ends_with("}\n") && ran.stderr.is_empty());

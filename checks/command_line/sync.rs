@@ -41,7 +41,7 @@ fn one_problem(ran: &Ran) -> String {
 #[test]
 fn the_whole_state_directory() {
     let host = host();
-    let a = host.vm("a").provider("netvm");
+    let a = host.vm("a").provider("b");
     host.vm("b");
     host.synced();
     let (first, second) = (host.in_catalog("user/a"), host.in_catalog("user/b"));
@@ -50,7 +50,7 @@ fn the_whole_state_directory() {
         json!({"version": 1, "generation": 1, "vms": [
             {"name": "a", "source": "user", "directory": a.path, "state": "runnable", "uid": 70000,
              "hypervisor": "cloud-hypervisor", "package": first["package"], "autostart": false,
-             "links": [{"provider": "netvm", "id": "aab2", "ipv4": "100.64.170.178"}]},
+             "links": [{"provider": "b", "id": "7e18", "ipv4": "100.64.126.24"}]},
             {"name": "b", "source": "user", "directory": host.partition.root.join("svc/data/b"),
              "state": "runnable", "uid": 70001, "hypervisor": "cloud-hypervisor",
              "package": second["package"], "autostart": false, "links": []},
