@@ -6,7 +6,7 @@
 //! It is one TOML file, `/etc/microvm-spectrum/config.toml`: the sources of VMs
 //! in their order, and settings, which are never part of a VM directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -268,9 +268,15 @@ impl Config {
         problems
     }
 
-    /// All link ids that are declared.
-    pub fn declared_links(&self) -> BTreeSet<LinkId> {
-        self.vm.values().flat_map(|vm| vm.links.values()).copied().collect()
+    /// All link ids that are declared, with the links' client and provider.
+    pub fn declared_links(&self) -> impl Iterator<Item = (VmId, &VmName, LinkId)> {
+        let id = |key: &str| {
+            let only =
+                || Some(VmId { source: self.sources.first()?.name.clone(), name: VmName::new(key).ok()? });
+            key.parse().ok().or_else(only)
+        };
+        let tables = self.vm.iter().filter_map(move |(key, vm)| Some((id(key)?, vm)));
+        tables.flat_map(|(client, vm)| vm.links.iter().map(move |(p, id)| (client.clone(), p, *id)))
     }
 
     /// The settings of one VM, with the defaults of the configuration.

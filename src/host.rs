@@ -12,7 +12,6 @@ mod links;
 mod run;
 mod shares;
 mod taps;
-mod trust;
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -27,6 +26,7 @@ pub use taps::{tap_down, tap_up};
 
 use crate::name::VmName;
 use crate::state_directory::StateDirectory;
+use crate::trust;
 use crate::wire::WireError;
 
 /// The environment variable in which units name the VM's user.
@@ -59,9 +59,10 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
     move |error| HostError::Io { what, error }
 }
 
-/// The package that a VM was started from, which only root can have put there.
+/// The package that a VM was started from, which only root can have put there,
+/// with all that is in it.
 fn trusted_package(state: &StateDirectory, name: &VmName) -> Result<PathBuf, HostError> {
-    Ok(trust::resolve(&state.booted(name))?)
+    Ok(trust::resolve_tree(&state.booted(name))?)
 }
 
 /// The user id of whom a unit names, or else of the user `microvm`, whom

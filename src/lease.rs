@@ -22,6 +22,17 @@ use crate::problem::Problem;
 /// The version of the file that this program writes and reads.
 const LEASES_VERSION: u32 = 1;
 
+/// A link whose id an administrator declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredLink {
+    /// The client.
+    pub client: VmId,
+    /// The provider.
+    pub provider: VmName,
+    /// The id.
+    pub id: LinkId,
+}
+
 /// All leases of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,23 +111,34 @@ impl Leases {
         Ok(id)
     }
 
-    /// Leases the id that an administrator declared for a link.
+    /// Leases the ids that an administrator declared for links, all at once, so
+    /// that two of them can change places.
     ///
-    /// # Errors
-    /// The client and the provider whose link has that id already.
-    pub fn declare_link(
-        &mut self,
-        client: &VmId,
-        provider: &VmName,
-        id: LinkId,
-    ) -> Result<(), (VmId, VmName)> {
-        let all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
-        let other = all.filter(|(c, p, _)| (*c, *p) != (client, provider)).find(|(_, _, other)| *other == id);
-        if let Some((other, its_provider, _)) = other {
-            return Err((other.clone(), its_provider.clone()));
+    /// Returns those that could not be: another link, which has none declared,
+    /// has that id.
+    pub fn declare_links(&mut self, declared: &[DeclaredLink]) -> Vec<(DeclaredLink, VmId, VmName)> {
+        for DeclaredLink { client, provider, id } in declared {
+            if let Some(links) = self.links.get_mut(client)
+                && links.get(provider).is_some_and(|leased| leased != id)
+            {
+                links.remove(provider);
+            }
         }
-        self.links.entry(client.clone()).or_default().insert(provider.clone(), id);
-        Ok(())
+        let mut refused = Vec::new();
+        for link in declared {
+            let all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
+            let mut others = all.filter(|(c, p, _)| (*c, *p) != (&link.client, &link.provider));
+            match others.find(|(_, _, id)| *id == link.id) {
+                Some((client, provider, _)) => {
+                    refused.push((link.clone(), client.clone(), provider.clone()));
+                }
+                None => {
+                    let links = self.links.entry(link.client.clone()).or_default();
+                    links.insert(link.provider.clone(), link.id);
+                }
+            }
+        }
+        refused
     }
 
     /// Writes the leases, in one step.
@@ -209,10 +231,18 @@ mod tests {
         assert_eq!(leases.link(&id("user/a"), &netvm, &none), Ok(given));
         assert_eq!(leases.link(&lynx, &netvm, &none), Ok(first));
         // An administrator's word moves a link, but never takes another's id.
-        assert_eq!(leases.declare_link(&lynx, &netvm, second).unwrap_err().0, id("other/appvm-lynx"));
-        leases.declare_link(&lynx, &netvm, derived).unwrap();
-        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(derived));
-        leases.declare_link(&lynx, &netvm, derived).unwrap();
+        let declared =
+            |client: &VmId, id| DeclaredLink { client: client.clone(), provider: netvm.clone(), id };
+        let refused = leases.declare_links(&[declared(&lynx, second)]);
+        assert_eq!(refused, [(declared(&lynx, second), id("other/appvm-lynx"), netvm.clone())]);
+        for _ in 0..2 {
+            assert_eq!(leases.declare_links(&[declared(&lynx, derived)]), []);
+            assert_eq!(leases.link(&lynx, &netvm, &none), Ok(derived));
+        }
+        // Two change places.
+        let swap = [declared(&lynx, given), declared(&id("user/a"), derived)];
+        assert_eq!(leases.declare_links(&swap), []);
+        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(given));
     }
 
     #[test]

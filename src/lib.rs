@@ -11,7 +11,7 @@
 //! | stage | module |
 //! |---|---|
 //! | words that all stages use | [`name`], [`architecture`], [`problem`], [`printable`], [`tool`], [`runtime`] |
-//! | disk, systemd, templates | [`durable`], [`systemd`], [`journal`], [`template`] |
+//! | disk, systemd, templates | [`durable`], [`trust`], [`systemd`], [`journal`], [`template`] |
 //! | where links may lead | [`boundary`] |
 //! | a VM directory, read and validated | [`definition`] |
 //! | links between VMs | [`link`] |
@@ -71,6 +71,7 @@ pub mod sync;
 pub mod systemd;
 pub mod template;
 pub mod tool;
+pub mod trust;
 pub mod units;
 pub mod virtiofsd;
 pub mod wire;

@@ -18,7 +18,7 @@ use crate::architecture::Architecture;
 use crate::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, Runnable, VmState};
 use crate::config::{AcceleratorChoice, Config};
 use crate::definition::{self, Definition, Location};
-use crate::lease::Leases;
+use crate::lease::{DeclaredLink, Leases};
 use crate::link::LinkId;
 use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::name::{SourceName, VmId, VmName};
@@ -45,6 +45,10 @@ pub struct Host<'a> {
     pub taken_uids: BTreeSet<u32>,
     /// Whether the VMs will run in the units here, as users of their own.
     pub for_units: bool,
+    /// Link ids that are declared, and so nobody else's; found by [`run`].
+    pub reserved_links: BTreeSet<LinkId>,
+    /// Declared links that cannot have their id, and who has it; found by [`run`].
+    pub refused_links: Vec<(DeclaredLink, VmId, VmName)>,
 }
 
 /// Why `sync` could do nothing.
@@ -95,6 +99,12 @@ pub fn run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
         let links = runnable.links.iter().filter_map(|l| Some((l.provider.clone(), l.id.parse().ok()?)));
         leases.adopt(&vm.id(), runnable.uid, links);
     }
+    let declared: Vec<_> = config
+        .declared_links()
+        .map(|(client, provider, id)| DeclaredLink { client, provider: provider.clone(), id })
+        .collect();
+    host.refused_links = leases.declare_links(&declared);
+    host.reserved_links = declared.iter().map(|link| link.id).collect();
     let mut problems = Problems::default();
     let (vms, built) = scan(config, &mut host, &mut leases, before.as_ref(), &mut problems);
     if leases != leases_before {
@@ -242,7 +252,7 @@ fn prepare(
     let reading = definition::read(location, host.architecture);
     let mut problems = reading.problems;
     if let Some(definition) = &reading.definition {
-        choices.links = links(id, definition, &settings.links, config, leases, &mut problems);
+        choices.links = links(id, definition, &settings.links, host, leases, &mut problems);
     }
     if host.state.is_anothers(&id.name) {
         problems.error(
@@ -250,6 +260,10 @@ fn prepare(
             format!("belongs to a VM that was installed otherwise, whose place {id} cannot take"),
             "remove that VM, or rename one of them",
         );
+    } else if host.state.vm(&id.name).symlink_metadata().is_ok()
+        && let Err(problem) = generation::trusted(&host.state.vm(&id.name))
+    {
+        problems.push(problem);
     }
     let plan = match reading.definition {
         Some(definition) => plan::make(&definition, &choices),
@@ -292,16 +306,16 @@ fn links(
     id: &VmId,
     definition: &Definition,
     declared: &BTreeMap<VmName, LinkId>,
-    config: &Config,
+    host: &Host<'_>,
     leases: &mut Leases,
     problems: &mut Problems,
 ) -> BTreeMap<VmName, LinkId> {
-    let reserved = config.declared_links();
     let mut links = declared.clone();
     for provider in &definition.network_providers {
         let shown = location_of(definition, provider);
         if let Some(wanted) = declared.get(provider) {
-            if let Err((client, other)) = leases.declare_link(id, provider, *wanted) {
+            let of_this = |link: &DeclaredLink| link.client == *id && link.provider == *provider;
+            if let Some((_, client, other)) = host.refused_links.iter().find(|(link, ..)| of_this(link)) {
                 problems.error(
                     shown,
                     format!("cannot have the link id {wanted}, which the link from {client} to {other} has"),
@@ -310,7 +324,7 @@ fn links(
             }
             continue;
         }
-        match leases.link(id, provider, &reserved) {
+        match leases.link(id, provider, &host.reserved_links) {
             Ok(link) => drop(links.insert(provider.clone(), link)),
             Err(error) => problems.error(shown, error.to_string(), "forget links that are no longer needed"),
         }

@@ -212,7 +212,7 @@ impl PrivateMount {
     /// Mounts `directory` at `path`, which is made. It is the directory itself
     /// that is mounted, wherever its path leads meanwhile.
     fn of(directory: &OwnedFd, path: PathBuf) -> io::Result<Self> {
-        use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags};
+        use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
         // What a killed predecessor has left went with its mount namespace.
         let _ = std::fs::remove_dir(&path);
         std::fs::DirBuilder::new().create(&path)?;
@@ -224,6 +224,8 @@ impl PrivateMount {
         rustix::mount::move_mount(&tree, "", rustix::fs::CWD, &path, whole)?;
         // From here on it is unmounted again, whatever happens.
         let mount = Self { path, root: tree };
+        // What somebody mounts beneath the directory later does not come here, either.
+        rustix::mount::mount_change(&mount.path, MountPropagationFlags::PRIVATE)?;
         rustix::mount::mount_remount(&mount.path, flags | MountFlags::BIND, "")?;
         Ok(mount)
     }

@@ -6,8 +6,8 @@
 //! A frame that comes out of one tap goes straight into the other, before the
 //! host's own network sees it: no address, no firewall and no bridge of the host
 //! has to do with it. Only frames with the sender's own addresses pass. The
-//! bridge shows which taps belong together, and keeps them from being taken
-//! for interfaces that somebody should configure.
+//! bridge shows which taps belong together, keeps them from being taken for
+//! interfaces that somebody should configure, and passes nothing itself.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -84,10 +84,13 @@ pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> 
     }
     // Before the first frame can pass.
     rules(tools, link)?;
+    // The bridge stays down, and passes nothing: also when somebody loads his
+    // firewall anew and these rules are gone with it, nothing is open.
+    ip(tools, &["link", "set", "dev", &bridge, "down"])?;
     for tap in [link.client_tap(), link.provider_tap()] {
         ip(tools, &["link", "set", "dev", &tap, "master", &bridge, "up"])?;
     }
-    ip(tools, &["link", "set", "dev", &bridge, "up"])
+    Ok(())
 }
 
 /// Removes a link, as far as it is there.

@@ -229,6 +229,14 @@ fn hundreds_of_vms() {
     assert_eq!((count("runnable"), count("broken")), (301, 300));
 }
 
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_partition_that_changes_all_the_time() {
     let host = host();
@@ -236,6 +244,8 @@ fn a_partition_that_changes_all_the_time() {
     let data = host.data();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for its threads.
+        let stopping = StopAtEnd(&stop);
         let changing = scope.spawn(|| {
             let (one, two) = (host.root.join("one"), host.root.join("two"));
             fs::create_dir(&one).unwrap();
@@ -262,7 +272,7 @@ fn a_partition_that_changes_all_the_time() {
             assert!(matches!(ran.status, 0 | 1), "{}", ran.stderr);
             host.is_whole();
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         changing.join().unwrap();
     });
     soon(&host, 0);

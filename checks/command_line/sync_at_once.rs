@@ -23,7 +23,15 @@ fn start(command: &mut Command) -> Child {
 }
 
 #[track_caller]
-fn succeeds(child: Child) {
+fn succeeds(mut child: Child) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("it waits for ever");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
 }

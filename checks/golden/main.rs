@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Whole runner packages against those in `packages/`, for both hypervisors, the
-//! unit files against those in `units/`,
-//! and that nothing but the input has a say in them.
+//! Whole runner packages against those in `packages/`, for both hypervisors, unit
+//! files against those in `units/`, and that nothing but the input has a say in them.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test golden` writes `packages/` anew; what
-//! changed there is then for a review to judge.
+//! `UPDATE_GOLDEN=1 cargo test --test golden` writes both anew; what changed
+//! there is then for a review to judge.
 
 mod cases;
 mod determinism;

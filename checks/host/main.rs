@@ -12,14 +12,19 @@
     clippy::print_stderr
 )]
 
+mod attackers;
 mod console;
 mod failing;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod harness;
+mod hostile_guest;
 mod killed;
 mod lifecycle;
 mod machine;
 mod many;
+mod networks;
+mod networks_failures;
+mod older_packages;
 mod place;
 mod units;

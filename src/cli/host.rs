@@ -19,6 +19,7 @@ use crate::printable::printable;
 use crate::process;
 use crate::state_directory::StateDirectory;
 use crate::supervisor;
+use crate::trust::{self, Untrusted};
 use crate::units::{self, UnitPaths};
 
 #[derive(Debug, Args)]
@@ -139,7 +140,11 @@ fn is_current(state: &StateDirectory, generation: u64) -> Exit {
 /// Never fails: a boot goes on without VMs.
 fn generate(args: &StateArgs, normal: &std::path::Path) -> Exit {
     let state = StateDirectory::at(&args.state_dir);
-    let written = match Catalog::read(&state.catalog()) {
+    let read = trust::resolve(&state.catalog()).map_err(|untrusted| match untrusted {
+        Untrusted::Io { error, .. } => CatalogError::Io(error),
+        writable => CatalogError::Io(std::io::Error::other(writable.to_string())),
+    });
+    let written = match read.and_then(|path| Catalog::read(&path)) {
         // Nothing was ever installed, or its file system is mounted later.
         Err(CatalogError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Exit::Fine,
         Err(error) => Err(format!("{} {error}", state.catalog().display())),

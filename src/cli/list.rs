@@ -14,6 +14,7 @@ use crate::catalog::VmState;
 use crate::name::VmName;
 use crate::printable::printable;
 use crate::systemd::{self, UnitStatus};
+use crate::trust;
 
 /// The version of the JSON document that `--json` prints.
 const LIST_VERSION: u32 = 1;
@@ -110,7 +111,9 @@ fn rows(vms: &Vms) -> Vec<Row> {
         rows.push(row);
     }
     for name in vms.others() {
-        let hypervisor = std::fs::read_to_string(vms.package(&name).join("share/microvm/hypervisor")).ok();
+        // Read by root, so that nobody else must have put it there.
+        let path = trust::resolve(&vms.package(&name).join("share/microvm/hypervisor"));
+        let hypervisor = path.ok().and_then(|path| std::fs::read_to_string(path).ok());
         let removed = !vms.state.is_anothers(&name);
         rows.push(Row {
             name,

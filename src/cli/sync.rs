@@ -64,6 +64,8 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
         accelerator: &mut accelerator,
         taken_uids: taken_uids(),
         for_units: !args.no_systemd,
+        reserved_links: BTreeSet::new(),
+        refused_links: Vec::new(),
     };
     let synced = match sync::run(&config, host) {
         Ok(synced) => synced,

@@ -30,7 +30,7 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
         // Nobody has ever called sync here.
         Err(_) => None,
     };
-    let package = trust::resolve(&state.current(name))?;
+    let package = trust::resolve_tree(&state.current(name))?;
     // Clients may come while it runs.
     attachment::prepare(name).map_err(io_error(format!("{} cannot be made", attachment::DIRECTORY)))?;
     let booted = state.booted(name);

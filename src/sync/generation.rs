@@ -16,7 +16,9 @@ use crate::catalog::{CATALOG_VERSION, Catalog, CatalogVm};
 use crate::durable;
 use crate::name::VmName;
 use crate::package::WriteError;
+use crate::problem::Problem;
 use crate::state_directory::StateDirectory;
+use crate::trust;
 
 /// The state directory, which nobody else changes meanwhile.
 pub(super) struct Transaction<'a> {
@@ -41,8 +43,9 @@ impl<'a> Transaction<'a> {
     /// Waits until nobody else changes the state directory, which is made if
     /// it is missing.
     pub fn begin(state: &'a StateDirectory) -> Result<Self, SyncError> {
-        for directory in [state.own(), state.generations(), state.packages()] {
+        for directory in [state.root().to_owned(), state.own(), state.generations(), state.packages()] {
             durable::ensure_directory(&directory).map_err(at(&directory))?;
+            trusted(&directory).map_err(SyncError::Refused)?;
         }
         let path = state.lock();
         // Whoever may open it may keep it, and VMs from starting: no VM's user may.
@@ -195,6 +198,17 @@ impl<'a> Transaction<'a> {
         unused(self.state.generations(), &|name| name == generation);
         unused(self.state.packages(), &|name| used.contains(name));
     }
+}
+
+/// Checks that nobody else decides where root writes and removes.
+pub(super) fn trusted(directory: &Path) -> Result<(), Problem> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    trust::resolve(directory).map(drop).map_err(|untrusted| {
+        let (cause, remedy) = untrusted.cause_and_remedy();
+        Problem::error(directory, cause, remedy)
+    })
 }
 
 /// The names in a directory that are UTF-8; there are no others of ours.

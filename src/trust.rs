@@ -41,6 +41,27 @@ pub enum Untrusted {
     },
 }
 
+impl Untrusted {
+    /// What is wrong, and what to do about it.
+    pub fn cause_and_remedy(&self) -> (String, &'static str) {
+        match self {
+            Self::Writable { part, owner, mode, .. } => {
+                let part = part.display();
+                (
+                    format!(
+                        "is not used by root: somebody else could change {part} (owner {owner}, mode {mode:o})"
+                    ),
+                    "make it root's alone: chown root, chmod go-w",
+                )
+            }
+            Self::Io { part, error } => (
+                format!("cannot be used: {} cannot be looked at: {error}", part.display()),
+                "make it readable",
+            ),
+        }
+    }
+}
+
 /// Follows an absolute path, and returns it without links.
 ///
 /// When it succeeds, nobody but root could change where the path leads, so
@@ -84,6 +105,27 @@ pub fn resolve(path: &Path) -> Result<PathBuf, Untrusted> {
         }
     }
     Ok(here)
+}
+
+/// Like [`resolve`] for a directory, and for everything in it, where links lead
+/// to included.
+///
+/// # Errors
+/// See [`Untrusted`].
+pub fn resolve_tree(path: &Path) -> Result<PathBuf, Untrusted> {
+    let top = resolve(path)?;
+    let mut waiting = vec![top.clone()];
+    while let Some(directory) = waiting.pop() {
+        let told = |error| Untrusted::Io { part: directory.clone(), error };
+        for entry in std::fs::read_dir(&directory).map_err(told)? {
+            let entry = entry.map_err(told)?;
+            resolve(&entry.path())?;
+            if entry.file_type().map_err(told)?.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Ok(top)
 }
 
 fn check(path: &Path, part: &Path) -> Result<std::fs::Metadata, Untrusted> {

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What a guest does to its host: by its shares, by what it prints, and by the
+//! links of a VM directory that somebody changes all the time.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags};
+
+use crate::machine::{is_skipped, wait_for};
+use crate::place::{Host, OWNER, PARTITION};
+
+/// The mount of a share as its virtiofsd has it: what it shows, and its options.
+fn mount_of_share(host: &Host, name: &str, index: usize) -> (String, String) {
+    let server = host.machine.property(&format!("microvm-virtiofsd@{name}.service"), "MainPID");
+    let mounts = host.machine.read(&format!("/proc/{server}/mountinfo"));
+    let point = format!("/{name}.virtiofs-{index}.sock.mount");
+    let lines: Vec<Vec<_>> = mounts.lines().map(|line| line.split(' ').collect()).collect();
+    let found: Vec<_> = lines.iter().filter(|line| line[4].ends_with(&point)).collect();
+    assert_eq!(found.len(), 1, "{mounts}");
+    (found[0][3].to_owned(), found[0][5].to_owned())
+}
+
+#[test]
+fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
+    if is_skipped("what_a_guest_makes_on_its_share_is_inert_on_the_host") {
+        return;
+    }
+    let host = Host::new();
+    let shared = host.vm_with_share("appvm");
+    // What the host's user made for himself.
+    let own = shared.join("own-program");
+    fs::write(&own, "a program\n").unwrap();
+    chown(&own, Some(OWNER), Some(OWNER)).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o6755)).unwrap();
+    // A directory that its administrator lets nobody write to, or execute from.
+    host.ok(&["mkdir", "-p", "/srv/source", &format!("{PARTITION}/read-only")]);
+    host.ok(&["touch", "/srv/source/file"]);
+    host.ok(&["chown", "--recursive", &OWNER.to_string(), "/srv/source"]);
+    host.ok(&["mount", "--bind", "-o", "ro,noexec", "/srv/source", &format!("{PARTITION}/read-only")]);
+    let entry = host.machine.path(&format!("{PARTITION}/svc/data/appvm/shared-dirs/read-only"));
+    fs::create_dir(&entry).unwrap();
+    symlink("/ext/read-only", entry.join("dir")).unwrap();
+    // Something else that is mounted beneath what is shared.
+    let mount_beneath = |name: &str| {
+        let path = format!("{PARTITION}/shared-appvm/{name}");
+        host.ok(&["mkdir", "-p", &path]);
+        host.ok(&["mount", "-t", "tmpfs", "-o", "mode=777", "beneath", &path]);
+        host.ok(&["touch", &format!("{path}/secret")]);
+    };
+    mount_beneath("mounted-before");
+    host.sync();
+    host.start("appvm");
+    mount_beneath("mounted-later");
+
+    let answer = host.in_guest(
+        "appvm",
+        "mount-share home /mnt; mount-share read-only /tmp/ro; cd /tmp; \
+         cp /bin/busybox program; chmod 6755 program; tar cf archive program; cd /mnt; \
+         cp -p /tmp/program copied; tar xf /tmp/archive; cp /bin/busybox set-uid; chmod 4755 set-uid; \
+         cp /bin/busybox set-gid; chmod 2755 set-gid; mkdir -m 2777 directory; chmod g+s directory; \
+         mknod block b 8 0; mknod character c 1 3; mknod whiteout c 0 0; mkfifo pipe; \
+         touch of-root; chown 0:0 of-root; touch of-another; chown 1000:1000 of-another; \
+         ln -s /etc/shadow link; echo more >>own-program; \
+         ls mounted-before mounted-later; touch mounted-later/from-guest; \
+         touch /tmp/ro/evil; rm /tmp/ro/file; chmod 777 /tmp/ro/file; echo '<''refusals>'",
+    );
+    assert!(!answer.contains("secret"), "{answer}");
+    assert_eq!(answer.matches("ead-only file system").count(), 3, "{answer}");
+    for refused in ["block", "character", "set-uid", "set-gid"] {
+        assert!(answer.contains(&format!(": {refused}: Operation not permitted")), "{refused}: {answer}");
+    }
+    assert!(!host.machine.path(&format!("{PARTITION}/shared-appvm/mounted-later/from-guest")).exists());
+
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&shared).unwrap() {
+        let entry = entry.unwrap();
+        let (name, metadata) = (entry.file_name().into_string().unwrap(), entry.metadata().unwrap());
+        if name.starts_with("mounted-") {
+            continue;
+        }
+        let kind = metadata.file_type();
+        assert!(!kind.is_block_device() && !kind.is_char_device(), "{name}: {metadata:?}");
+        assert_eq!((metadata.uid(), metadata.gid()), (OWNER, OWNER), "{name}");
+        assert_eq!(metadata.mode() & 0o7000, 0, "{name}");
+        found.push(name);
+    }
+    found.sort();
+    // What would have been set-user-id from the beginning is not made at all.
+    let expected = [
+        "directory",
+        "from-host",
+        "link",
+        "of-another",
+        "of-root",
+        "own-program",
+        "pipe",
+        "set-gid",
+        "set-uid",
+    ];
+    assert_eq!(found, expected, "{answer}");
+    assert_eq!(fs::read_to_string(&own).unwrap(), "a program\nmore\n");
+
+    // In the order of their tags.
+    let (path, options) = mount_of_share(&host, "appvm", 0);
+    assert!(path.ends_with("/shared-appvm"), "{path}");
+    assert!(options.starts_with("rw,nosuid,nodev"), "{options}");
+    let (path, options) = mount_of_share(&host, "appvm", 1);
+    assert!(path.ends_with("/source"), "{path}");
+    assert!(options.starts_with("ro,nosuid,nodev,noexec"), "{options}");
+}
+
+#[test]
+fn a_link_swapped_while_it_is_served_never_leads_out() {
+    if is_skipped("a_link_swapped_while_it_is_served_never_leads_out") {
+        return;
+    }
+    let host = Host::new();
+    host.vm_with_share("appvm");
+    host.sync();
+    // Only its directories are served, as often as somebody likes.
+    host.machine.write(
+        "/run/systemd/system/microvm-virtiofsd@appvm.service.d/alone.conf",
+        "[Unit]\nStopWhenUnneeded=no\nStartLimitIntervalSec=0\n",
+    );
+    host.ok(&["systemctl", "daemon-reload"]);
+    let unit = "microvm-virtiofsd@appvm.service";
+    // The share's own link, and one that it leads through.
+    let partition = host.machine.path(PARTITION);
+    let entry = partition.join("svc/data/appvm/shared-dirs/home");
+    symlink(".", partition.join("way")).unwrap();
+    symlink("/etc", partition.join("way.out")).unwrap();
+    let swapped = [
+        (entry.join("dir"), "/ext/shared-appvm"),
+        (entry.join("1"), "/etc"),
+        (entry.join("2"), "/ext/way/shared-appvm"),
+        (entry.join("3"), "../../../../../../../../../etc"),
+    ];
+    for (link, target) in &swapped[1..] {
+        symlink(target, link).unwrap();
+    }
+    let swap =
+        |one: &Path, other: &Path| rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
+    let stop = AtomicBool::new(false);
+    let (mut served, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0_usize.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                swap(&swapped[0].0, &swapped[1 + turn % 3].0).unwrap();
+                swap(&partition.join("way"), &partition.join("way.out")).unwrap();
+            }
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while served < 10 || refused < 10 {
+                assert!(Instant::now() < deadline, "served {served}, refused {refused}");
+                if host.machine.run(&["systemctl", "restart", unit]).status != 0 {
+                    refused += 1;
+                    continue;
+                }
+                let (path, options) = mount_of_share(&host, "appvm", 0);
+                assert!(path.ends_with("/shared-appvm"), "{path}");
+                assert!(options.starts_with("rw,nosuid,nodev"), "{options}");
+                let mount = "/run/microvm-virtiofsd/appvm/appvm.virtiofs-0.sock.mount";
+                let server = host.machine.property(unit, "MainPID");
+                let seen = fs::read_dir(host.machine.path(&format!("/proc/{server}/root{mount}"))).unwrap();
+                let seen: Vec<_> = seen.map(|entry| entry.unwrap().file_name()).collect();
+                assert_eq!(seen, ["from-host"]);
+                served += 1;
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    // Not refused for another reason.
+    host.ok(&["journalctl", "--sync"]);
+    let journal = host.machine.journal("microvm@appvm.service");
+    let said = journal.matches("outside of the places where links may lead").count();
+    assert_eq!(said, refused, "{journal}");
+}
+
+/// One field of the entries that a VM's serial console has in the journal.
+fn entries(host: &Host, name: &str) -> Vec<serde_json::Value> {
+    host.ok(&["journalctl", "--sync"]);
+    let unit = format!("--unit=microvm@{name}.service");
+    let lines = host.ok(&["journalctl", "--quiet", "--no-pager", "--all", "--output=json", &unit]);
+    let entries: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let identifier = format!("microvm@{name}");
+    entries.into_iter().filter(|entry| entry["SYSLOG_IDENTIFIER"] == identifier.as_str()).collect()
+}
+
+#[test]
+fn what_a_guest_prints_is_text_and_nothing_else() {
+    if is_skipped("what_a_guest_prints_is_text_and_nothing_else") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("appvm");
+    host.sync();
+    host.start("appvm");
+    host.in_guest(
+        "appvm",
+        "{ printf '<0>everybody\\n<3>error\\n<7>debug\\n'; \
+         printf 'screen \\033[2J\\033]0;title\\007\\033P$q\\033\\\\ \\302\\233 31m\\n'; \
+         printf 'bytes \\377\\376\\355\\240\\200 \\000nul\\000\\n'; \
+         printf 'over\\rwritten \\b\\177 \\342\\200\\256txt \\342\\200\\250line\\n'; \
+         printf 'PRIORITY=0\\nMESSAGE=field\\nSYSLOG_IDENTIFIER=microvm-spectrum\\n\\n'; \
+         printf 'microvm-spectrum: appvm: the guest powered off\\n'; \
+         printf 'Jan 01 00:00:00 box microvm-spectrum[1]: appvm: the guest powered off\\n'; \
+         head -c 100000 /dev/zero | tr '\\000' L; printf '\\nthe end of the attack\\n'; } >/dev/console",
+    );
+    wait_for("all that it printed", || host.log("appvm").contains("the end of the attack").then_some(()));
+    let (log, all) = (host.log("appvm"), host.run(&["log", "--all", "appvm"]).stdout);
+    for text in [&log, &all] {
+        let control = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+        assert_eq!(control, None, "{text:?}");
+        assert!(!text.contains(['\u{202e}', '\u{2028}']), "{text:?}");
+        for escaped in [
+            "<0>everybody\n",
+            "<3>error\n",
+            r"screen \u{1b}[2J\u{1b}]0;title\u{7}\u{1b}P$q",
+            r"bytes \xff\xfe\xed\xa0\x80 \0nul\0",
+            r"over\rwritten \u{8}\u{7f} \u{202e}txt \u{2028}line",
+        ] {
+            assert!(text.contains(escaped), "{escaped}: {text}");
+        }
+        assert!(text.matches('L').count() >= 100_000);
+    }
+    // Each line says who printed it, and no guest is the program.
+    for line in all.lines().filter(|line| line.contains("the guest powered off")) {
+        assert_eq!(line.split(' ').nth(2).unwrap().split('[').next(), Some("microvm@appvm"), "{line}");
+    }
+    assert_eq!(log.matches("the guest powered off").count(), 2);
+    assert_eq!(host.state("appvm"), "running");
+    // Nothing of it is urgent, so that no terminal is written to; and nothing is a field.
+    let entries = entries(&host, "appvm");
+    assert!(entries.len() > 100);
+    for entry in &entries {
+        assert_eq!((&entry["PRIORITY"], &entry["_TRANSPORT"]), (&"6".into(), &"stdout".into()), "{entry}");
+        assert!(entry["MESSAGE"].is_string(), "{entry}");
+    }
+}
+
+#[test]
+fn a_guest_that_floods_its_serial_console_harms_nobody_else() {
+    if is_skipped("a_guest_that_floods_its_serial_console_harms_nobody_else") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("flood");
+    host.vm("quiet");
+    host.sync();
+    host.start("quiet");
+    host.start("flood");
+    host.in_guest("flood", "yes flood >/dev/console &");
+    let printed = || -> usize {
+        host.ok(&["journalctl", "--sync"]);
+        let count = "journalctl --quiet --no-pager --output=cat --identifier=microvm@flood | wc -l";
+        host.ok(&["sh", "-c", count]).parse().unwrap()
+    };
+    // The other goes on, and so does whoever looks after them.
+    let mut before = printed();
+    let mut number = 0;
+    let limited = wait_for("an end of what the journal takes", || {
+        let begun = Instant::now();
+        assert_eq!(host.state("flood"), "running");
+        let command = format!("echo line {number} >/dev/console; echo I live");
+        assert_eq!(host.in_guest("quiet", &command), "I live");
+        let taken = begun.elapsed();
+        assert!(taken < Duration::from_secs(15), "{taken:?}");
+        number += 1;
+        std::thread::sleep(Duration::from_millis(500));
+        let now = printed();
+        let grown = now - std::mem::replace(&mut before, now);
+        (now > 10_000 && grown == 0).then_some(now)
+    });
+    // The journal takes up to six times the burst where its disk is large.
+    assert!(limited <= 60_000, "{limited}");
+    // Why it ended is not lost in the flood.
+    host.last_words("flood", "kill -USR1 1");
+    wait_for("the panic in the journal", || {
+        let log = host.run(&["log", "--all", "flood"]).stdout;
+        log.contains("microvm-spectrum: flood: the guest's kernel panicked").then_some(())
+    });
+    // It floods again, and can be stopped like any other.
+    wait_for("its restart", || (host.state("flood") == "running").then_some(()));
+    host.in_guest("flood", "yes flood >/dev/console &");
+    let begun = Instant::now();
+    host.run(&["stop", "flood"]).exits(0).says_nothing();
+    let taken = begun.elapsed();
+    assert!(taken < Duration::from_secs(45), "{taken:?}");
+    assert_eq!(host.state("flood"), "stopped");
+    assert_eq!(host.processes("qemu-system").len(), 1);
+    let log = host.log("quiet");
+    for number in 0..number {
+        assert!(log.contains(&format!("line {number}\n")), "{number}: {log}");
+    }
+}

@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Links between VMs, with real guests: who reaches whom, and at which address.
+//! What goes wrong is another module's (`networks_failures`).
+
+// The benchmark uses some of it.
+#![allow(dead_code)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::fixture::program::{Ran, skipped};
+use crate::machine::{is_skipped, wait_for};
+use crate::place::Host;
+
+/// The address of every provider, for its clients.
+pub const PROVIDER: &str = "169.254.0.1";
+/// Where the leases are.
+const LEASES: &str = "/var/lib/microvms/.microvm-spectrum/leases.json";
+/// The records of who has which link.
+pub const RECORDS: &str = "/run/microvm-spectrum/links";
+/// Longer than what failed once takes to be tried again, twice.
+const SOON: Duration = Duration::from_millis(2500);
+
+/// Adds a VM directory whose networks these VMs provide.
+pub fn client(host: &Host, name: &str, providers: &[&str]) -> PathBuf {
+    let directory = host.vm(name);
+    fs::create_dir_all(directory.join("providers/net")).unwrap();
+    for provider in providers {
+        fs::write(directory.join("providers/net").join(provider), "").unwrap();
+    }
+    directory
+}
+
+/// All leases.
+pub fn leases(host: &Host) -> Value {
+    serde_json::from_str(&host.machine.read(LEASES)).unwrap()
+}
+
+/// The id of a link that a client has had at some time.
+#[track_caller]
+pub fn link(host: &Host, client: &str, provider: &str) -> String {
+    let leases = leases(host);
+    let id = &leases["links"][format!("user/{client}")][provider];
+    id.as_str().unwrap_or_else(|| panic!("no link from {client} to {provider} in {leases}")).to_owned()
+}
+
+/// The client's address on a link, as the contract has it.
+pub fn address(id: &str) -> String {
+    let (high, low) = id.split_at(2);
+    let number = |digits| u8::from_str_radix(digits, 16).unwrap();
+    format!("100.64.{}.{}", number(high), number(low))
+}
+
+/// The MAC address on one side of a link, as Linux writes it.
+pub fn mac(id: &str, provider: bool) -> String {
+    let (high, low) = id.split_at(2);
+    format!("0a:b3:ec:{}:{high}:{low}", if provider { "80" } else { "00" })
+}
+
+/// Everything of links that there is on the host: interfaces, tables of rules and records.
+pub fn traces(host: &Host) -> Vec<String> {
+    let interfaces = host.ok(&["ls", "/sys/class/net"]);
+    let tables = host.ok(&["nft", "list", "tables"]);
+    let records = host.machine.run(&["find", RECORDS, "-type", "f"]).stdout;
+    let ours =
+        |line: &&str| ["vmb-", "vmc-", "vmr-", "table netdev vm", "/"].iter().any(|p| line.starts_with(p));
+    let mut all: Vec<_> = [interfaces, tables, records]
+        .iter()
+        .flat_map(|text| text.lines().filter(ours))
+        .map(str::to_owned)
+        .collect();
+    all.sort();
+    all
+}
+
+/// Waits until nothing of links is there: a VM's helpers end after it.
+#[track_caller]
+pub fn wait_no_traces(host: &Host) {
+    wait_for("the end of all links", || traces(host).is_empty().then_some(()));
+}
+
+/// What there should be of these links, by id and provider.
+pub fn traces_of(links: &[(&str, &str)]) -> Vec<String> {
+    let of = |(id, provider): &(&str, &str)| {
+        let interfaces = ["vmb", "vmc", "vmr"].map(|kind| format!("{kind}-{id}"));
+        let others = [format!("table netdev vm_{id}"), format!("{RECORDS}/{provider}/{id}.json")];
+        interfaces.into_iter().chain(others)
+    };
+    let mut all: Vec<_> = links.iter().flat_map(of).collect();
+    all.sort();
+    all
+}
+
+/// Whether a ping from a guest is answered, tried once.
+#[track_caller]
+pub fn answers(host: &Host, vm: &str, ping: &str) -> bool {
+    let told =
+        host.in_guest(vm, &format!("ping -c 1 -W 1 {ping} >/tmp/ping 2>&1 && echo answered || echo silent"));
+    match told.as_str() {
+        "answered" => true,
+        "silent" => false,
+        other => panic!("{vm}: ping {ping}: {other:?}"),
+    }
+}
+
+/// Waits until a ping from a guest is answered; how long that took.
+#[track_caller]
+pub fn wait_answers(host: &Host, vm: &str, ping: &str) -> Duration {
+    let begin = Instant::now();
+    wait_for(&format!("an answer to ping {ping} from {vm}"), || answers(host, vm, ping).then_some(()));
+    begin.elapsed()
+}
+
+/// Waits until a provider's guest has found the interfaces of these links, each
+/// once in this boot.
+#[track_caller]
+pub fn wait_plugged(host: &Host, provider: &str, links: &[&str]) {
+    wait_for(&format!("{links:?} in {provider}"), || {
+        let log = host.log(provider);
+        let (_, boot) = log.rsplit_once("guest: cmdline ")?;
+        let found = |id: &&str| told(boot, &format!(" provider of {}", address(id)));
+        links.iter().all(found).then_some(())
+    });
+}
+
+/// Whether a guest has said this, which ends in a number. Its kernel may have
+/// gone on in the same line.
+pub fn told(log: &str, text: &str) -> bool {
+    log.match_indices(text).any(|(at, _)| !log[at + text.len()..].starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// How often something stands in what a VM's unit has said.
+pub fn said(host: &Host, vm: &str, what: &str) -> usize {
+    host.machine.journal(&format!("microvm@{vm}.service")).matches(what).count()
+}
+
+/// The process of a VM's supervisor.
+pub fn supervisor(host: &Host, vm: &str) -> String {
+    host.machine.property(&format!("microvm@{vm}.service"), "MainPID")
+}
+
+/// A QEMU's control socket, which serves one at a time: the supervisor waits meanwhile.
+pub struct Qmp {
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Qmp {
+    pub fn of(host: &Host, vm: &str) -> Self {
+        let stream =
+            UnixStream::connect(host.machine.path(&format!("/run/microvm/{vm}/{vm}.control.sock"))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap());
+        let mut qmp = Self { stream, lines };
+        qmp.execute("qmp_capabilities", &json!({}));
+        qmp
+    }
+
+    /// Executes a command, which must succeed.
+    #[track_caller]
+    pub fn execute(&mut self, command: &str, arguments: &Value) -> Value {
+        writeln!(self.stream, "{}", json!({ "execute": command, "arguments": arguments })).unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "{command}: QEMU has gone");
+            let mut line: Value = serde_json::from_str(&line).unwrap();
+            assert!(line.get("error").is_none(), "{command}: {line}");
+            if let Some(result) = line.get_mut("return") {
+                return result.take();
+            }
+        }
+    }
+
+    /// The devices of links that are plugged in, as they are called: with the number of the port.
+    pub fn links(&mut self) -> Vec<String> {
+        let all = self.execute("qom-list", &json!({"path": "/machine/peripheral"}));
+        let names = all.as_array().unwrap().iter().map(|device| device["name"].as_str().unwrap().to_owned());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("link-")).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn clients_reach_their_provider_and_what_it_forwards() {
+    if is_skipped("clients_reach_their_provider_and_what_it_forwards") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("netvm");
+    client(&host, "one", &["netvm"]);
+    client(&host, "two", &["netvm"]);
+    // Something of the host's own that no guest has to do with.
+    host.ok(&["ip", "link", "set", "dev", "lo", "up"]);
+    host.ok(&["ip", "address", "add", "198.51.100.1/32", "dev", "lo"]);
+    host.sync();
+    let (one, two) = (link(&host, "one", "netvm"), link(&host, "two", "netvm"));
+    assert_eq!(host.row("one")["addresses"], json!([address(&one)]));
+    assert_eq!(traces(&host), [""; 0]);
+
+    // A client starts its provider, and after it.
+    host.run(&["start", "one", "two"]).exits(0).says_nothing();
+    let time = |vm: &str, what: &str| -> u64 {
+        host.machine.property(&format!("microvm@{vm}.service"), what).parse().unwrap()
+    };
+    for vm in ["one", "two"] {
+        let (ready, start) =
+            (time("netvm", "ActiveEnterTimestampMonotonic"), time(vm, "ExecMainStartTimestampMonotonic"));
+        assert!(0 < ready && ready < start, "{vm}: {ready} {start}");
+    }
+    assert_eq!(traces(&host), traces_of(&[(&one, "netvm"), (&two, "netvm")]));
+    wait_plugged(&host, "netvm", &[&one, &two]);
+    for (vm, id) in [("one", &one), ("two", &two)] {
+        host.wait_boots(vm, 1);
+        wait_for("the client's address", || {
+            told(&host.log(vm), &format!("guest: eth0 client {}", address(id))).then_some(())
+        });
+        assert_eq!(host.in_guest(vm, "cat /sys/class/net/eth*/address"), mac(id, false));
+        wait_answers(&host, vm, PROVIDER);
+    }
+    // One interface for each client, in whatever order they came.
+    let macs = host.in_guest("netvm", "cat /sys/class/net/eth*/address | sort");
+    let mut wanted = [mac(&one, true), mac(&two, true)];
+    wanted.sort();
+    assert_eq!(macs, wanted.join("\n"));
+
+    // A way out: QEMU's own small network, whose router 10.0.2.2 answers.
+    let mut qmp = Qmp::of(&host, "netvm");
+    qmp.execute("netdev_add", &json!({"type": "user", "id": "out"}));
+    let device = json!({
+        "driver": "virtio-net-pci", "id": "out", "netdev": "out", "bus": "port7",
+        "mac": "02:00:00:00:00:01", "romfile": "",
+    });
+    qmp.execute("device_add", &device);
+    drop(qmp);
+    let find = "grep -l 02:00:00:00:00:01 /sys/class/net/*/address | cut -d/ -f5";
+    let out = wait_for("the way out", || Some(host.in_guest("netvm", find)).filter(|name| !name.is_empty()));
+    host.in_guest(
+        "netvm",
+        &format!(
+            "ip link set {out} up; ip address add 10.0.2.15/24 dev {out}; \
+             echo 1 >/proc/sys/net/ipv4/conf/{out}/proxy_arp"
+        ),
+    );
+    wait_answers(&host, "netvm", "10.0.2.2");
+    let beyond = [("one", "10.0.2.2".to_owned()), ("one", address(&two)), ("two", address(&one))];
+    // The provider decides whether there is anything but itself.
+    for (vm, target) in &beyond {
+        assert!(!answers(&host, vm, target), "{vm} reaches {target}");
+    }
+    host.in_guest("netvm", "echo 1 >/proc/sys/net/ipv4/ip_forward");
+    for (vm, target) in &beyond {
+        wait_answers(&host, vm, target);
+    }
+    host.in_guest("netvm", "echo 0 >/proc/sys/net/ipv4/ip_forward");
+    for (vm, target) in &beyond {
+        assert!(!answers(&host, vm, target), "{vm} reaches {target} again");
+    }
+
+    // Nobody is where the packets pass: the host has no part in it.
+    for vm in ["one", "netvm"] {
+        assert!(!answers(&host, vm, "198.51.100.1"), "{vm} reaches the host");
+    }
+    assert_eq!(host_heard(&host), 0);
+    for interface in [format!("vmb-{one}"), format!("vmc-{one}"), format!("vmr-{one}")] {
+        assert_eq!(host.ok(&["ip", "-oneline", "address", "show", "dev", &interface]), "", "{interface}");
+    }
+
+    // A guest that takes another's address is not heard.
+    let heard = || echoes(&host.in_guest("netvm", "cat /proc/net/snmp"));
+    let before = heard();
+    host.in_guest("one", &format!("ip address add {}/32 dev eth0", address(&two)));
+    assert!(!answers(&host, "one", &format!("-I {} {PROVIDER}", address(&two))));
+    assert_eq!(heard(), before, "under another's address");
+    let change = |mac: &str| {
+        format!("ifconfig eth0 down; ifconfig eth0 hw ether {mac} up; ip route add {PROVIDER} dev eth0")
+    };
+    host.in_guest("one", &change(&mac(&two, false)));
+    assert!(!answers(&host, "one", &format!("-I {} {PROVIDER}", address(&one))));
+    assert_eq!(heard(), before, "under another's MAC address");
+    // And its own were not taken from it.
+    host.in_guest("one", &change(&mac(&one, false)));
+    wait_answers(&host, "one", &format!("-I {} {PROVIDER}", address(&one)));
+    assert!(heard() > before);
+    wait_answers(&host, "two", PROVIDER);
+
+    // Who has nobody left to provide for runs on, and the host is as before.
+    host.run(&["stop", "one", "two"]).exits(0);
+    wait_no_traces(&host);
+    assert_eq!(host.state("netvm"), "running");
+    wait_for("the interfaces' end", || Qmp::of(&host, "netvm").links().is_empty().then_some(()));
+}
+
+/// How many pings the host has received.
+pub fn host_heard(host: &Host) -> u64 {
+    echoes(&host.ok(&["cat", "/proc/net/snmp"]))
+}
+
+/// How many pings a machine has received, of its `/proc/net/snmp`.
+pub fn echoes(snmp: &str) -> u64 {
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Icmp: ")).map(|line| line.split(' '));
+    let column = lines.next().unwrap().position(|name| name == "InEchos").unwrap();
+    lines.next().unwrap().nth(column).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_client_of_two_providers_has_two_interfaces() {
+    if is_skipped("a_client_of_two_providers_has_two_interfaces") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("netvm");
+    host.vm("vpn");
+    client(&host, "app", &["netvm", "vpn"]);
+    host.sync();
+    let links = ["netvm", "vpn"].map(|provider| (link(&host, "app", provider), provider));
+    assert_eq!(
+        host.row("app")["addresses"],
+        json!(links.iter().map(|(id, _)| address(id)).collect::<Vec<_>>())
+    );
+    host.start("app");
+    let [(netvm, _), (vpn, _)] = &links;
+    assert_eq!(traces(&host), traces_of(&[(netvm, "netvm"), (vpn, "vpn")]));
+    for (index, (id, provider)) in links.iter().enumerate() {
+        wait_plugged(&host, provider, &[id]);
+        let line = format!("guest: eth{index} client {}", address(id));
+        wait_for(&line, || told(&host.log("app"), &line).then_some(()));
+        assert_eq!(host.in_guest("app", &format!("cat /sys/class/net/eth{index}/address")), mac(id, false));
+        assert_eq!(host.in_guest(provider, "cat /sys/class/net/eth*/address"), mac(id, true));
+        wait_answers(&host, "app", &format!("-I eth{index} {PROVIDER}"));
+    }
+    // One of them goes: the other is as before.
+    let app = supervisor(&host, "app");
+    host.run(&["stop", "vpn"]).exits(0);
+    wait_answers(&host, "app", &format!("-I eth0 {PROVIDER}"));
+    assert!(!answers(&host, "app", &format!("-I eth1 {PROVIDER}")));
+    assert_eq!(supervisor(&host, "app"), app);
+}
+
+#[test]
+fn a_provider_without_a_free_port_says_so_once_and_takes_the_next_that_is_free() {
+    if is_skipped("a_provider_without_a_free_port_says_so_once_and_takes_the_next_that_is_free") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("netvm");
+    client(&host, "one", &["netvm"]);
+    client(&host, "two", &["netvm"]);
+    host.configure("[vm.netvm]\nlink-ports = 1\n");
+    host.sync();
+    host.start("one");
+    let (one, two) = (link(&host, "one", "netvm"), link(&host, "two", "netvm"));
+    wait_plugged(&host, "netvm", &[&one]);
+    wait_answers(&host, "one", PROVIDER);
+    // It runs, without this network.
+    host.start("two");
+    let complaint = format!("link {two} cannot be plugged in: all 1 ports for clients are in use or lost");
+    wait_for("the complaint", || (said(&host, "netvm", &complaint) > 0).then_some(()));
+    assert_eq!(said(&host, "netvm", "choose more (link-ports), and restart this VM"), 1);
+    std::thread::sleep(SOON);
+    assert_eq!(said(&host, "netvm", &complaint), 1);
+    assert!(!answers(&host, "two", PROVIDER));
+    assert!(answers(&host, "one", PROVIDER));
+    assert_eq!(Qmp::of(&host, "netvm").links(), [format!("link-{one}-0")]);
+
+    host.run(&["stop", "one"]).exits(0);
+    wait_answers(&host, "two", PROVIDER);
+    assert_eq!(Qmp::of(&host, "netvm").links(), [format!("link-{two}-0")]);
+    assert_eq!(said(&host, "netvm", &format!("link {two} is plugged in")), 1);
+    // The same from the other side; what was said once may be said again.
+    host.run(&["start", "one"]).exits(0);
+    let complaint = format!("link {one} cannot be plugged in");
+    wait_for("the complaint", || (said(&host, "netvm", &complaint) == 1).then_some(()));
+}
+
+#[test]
+fn the_hosts_firewall_and_network_manager_have_no_part_in_it() {
+    if is_skipped("the_hosts_firewall_and_network_manager_have_no_part_in_it") {
+        return;
+    }
+    let host = Host::new();
+    // Docker and others have frames of all bridges pass the firewall, and drop
+    // what it does not know.
+    let nf_call = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if host.machine.run(&["test", "-e", nf_call]).status == 0 {
+        host.machine.write(nf_call, "1\n");
+    } else {
+        skipped("a firewall that sees frames of bridges", "the kernel has no br_netfilter");
+    }
+    let rules = "table inet fw { chain forward { type filter hook forward priority 0; policy drop; }; }\n\
+                 table bridge fw { chain forward { type filter hook forward priority 0; policy drop; }; }\n";
+    host.machine.write("/etc/fw.nft", rules);
+    let ran = host.machine.run(&["nft", "--file", "/etc/fw.nft"]);
+    if ran.status != 0 {
+        skipped("a firewall for frames of bridges", &ran.stderr);
+        host.machine.write("/etc/fw.nft", rules.lines().next().unwrap());
+        host.ok(&["nft", "--file", "/etc/fw.nft"]);
+    }
+    // Somebody's systemd-networkd takes every interface that nobody else wants.
+    host.machine.write(
+        "/etc/systemd/network/50-all.network",
+        "[Match]\nName=*\n[Network]\nDHCP=yes\nLinkLocalAddressing=yes\n",
+    );
+    let manager = host.machine.path("/lib/systemd/systemd-networkd").exists();
+    if manager {
+        host.ok(&["systemctl", "start", "systemd-networkd.service"]);
+        host.ok(&["ip", "link", "add", "name", "other", "type", "bridge"]);
+    } else {
+        skipped("systemd-networkd beside links", "it is not installed");
+    }
+    host.vm("netvm");
+    client(&host, "app", &["netvm"]);
+    host.sync();
+    host.start("app");
+    let id = link(&host, "app", "netvm");
+    wait_plugged(&host, "netvm", &[&id]);
+    wait_answers(&host, "app", PROVIDER);
+    if manager {
+        let state = |name: &str| {
+            let text = host.ok(&["networkctl", "list", "--no-legend", "--no-pager", name]);
+            text.split_whitespace().last().unwrap_or_default().to_owned()
+        };
+        // It does take what it can get.
+        wait_for("an interface of the manager's", || state("other").starts_with("configur").then_some(()));
+        for kind in ["vmb", "vmc", "vmr"] {
+            assert_eq!(state(&format!("{kind}-{id}")), "unmanaged", "{kind}");
+        }
+    }
+    let heard = "cat /sys/class/net/eth0/statistics/rx_packets";
+    let before = ["app", "netvm"].map(|vm| host.in_guest(vm, heard));
+    std::thread::sleep(SOON);
+    assert_eq!(["app", "netvm"].map(|vm| host.in_guest(vm, heard)), before, "somebody speaks by himself");
+}
+
+#[test]
+fn a_link_keeps_its_id_and_an_administrator_can_choose_it() {
+    if is_skipped("a_link_keeps_its_id_and_an_administrator_can_choose_it") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("netvm");
+    let two = client(&host, "two", &["netvm"]);
+    host.sync();
+    let before = link(&host, "two", "netvm");
+    // Others come, before and after it in every order.
+    for name in ["a-first", "one", "zz-last"] {
+        client(&host, name, &["netvm"]);
+    }
+    host.vm("another-netvm");
+    host.sync();
+    let all = leases(&host);
+    let id = |name: &str| link(&host, name, "netvm");
+    assert_eq!(id("two"), before);
+    let different: std::collections::BTreeSet<_> = ["a-first", "one", "two", "zz-last"].map(id).into();
+    assert_eq!(different.len(), 4);
+
+    // One goes, and comes again when others have come.
+    let away = host.machine.path("/srv/away");
+    fs::rename(&two, &away).unwrap();
+    client(&host, "three", &["netvm"]);
+    host.sync();
+    fs::rename(&away, &two).unwrap();
+    host.sync();
+    for name in ["a-first", "one", "two", "zz-last"] {
+        assert_eq!(
+            leases(&host)["links"][format!("user/{name}")],
+            all["links"][format!("user/{name}")],
+            "{name}"
+        );
+    }
+    // A further provider changes nothing about the first.
+    fs::write(two.join("providers/net/another-netvm"), "").unwrap();
+    host.sync();
+    assert_eq!(id("two"), before);
+    let second = link(&host, "two", "another-netvm");
+    assert_eq!(host.row("two")["addresses"], json!([address(&second), address(&before)]));
+
+    // The administrator moves one, to where nobody is ...
+    host.configure("[vm.two.links]\nnetvm = '00ff'\n");
+    host.sync();
+    assert_eq!(id("two"), "00ff");
+    assert_eq!(host.row("two")["addresses"], json!([address(&second), "100.64.0.255"]));
+    // ... it stays there without his word, and its old place is free for others ...
+    host.configure("");
+    host.sync();
+    assert_eq!(id("two"), "00ff");
+    host.configure(&format!("[vm.three.links]\nnetvm = '{before}'\n"));
+    host.sync();
+    assert_eq!(id("three"), before);
+    // ... but nobody is moved to where somebody is, nor two to one place.
+    let leased = leases(&host);
+    host.configure("[vm.one.links]\nnetvm = '00ff'\n");
+    let ran = host.run(&["sync"]).exits(1);
+    ran.complains(&[
+        "error: /srv/P/svc/data/one/providers/net/netvm: cannot have the link id 00ff, which the link from user/two to netvm has",
+        "  help: declare another id",
+    ]);
+    assert_eq!((host.state("one").as_str(), host.state("two").as_str()), ("broken", "stopped"));
+    host.configure("[vm.one.links]\nnetvm = '0123'\n[vm.two.links]\nnetvm = '0123'\n");
+    let ran: Ran = host.run(&["sync"]).exits(1);
+    ran.complains(&["[vm.\"one\"] and [vm.\"two\"] both declare the link id 0123"]);
+    for (bad, why) in
+        [("0000", "0000 and ffff are not used"), ("FFFF", "not used"), ("12345", "four hexadecimal digits")]
+    {
+        host.configure(&format!("[vm.one.links]\nnetvm = '{bad}'\n"));
+        host.run(&["sync"]).exits(1).complains(&["config.toml:12:", why]);
+    }
+    host.configure("");
+    host.sync();
+    assert_eq!(leases(&host), leased);
+    // Two change places in one step.
+    let (one, two) = (id("one"), id("two"));
+    host.configure(&format!("[vm.one.links]\nnetvm = '{two}'\n[vm.two.links]\nnetvm = '{one}'\n"));
+    host.sync();
+    assert_eq!((id("one"), id("two")), (two, one));
+}
