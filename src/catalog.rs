@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::may_be_a_vms;
 use crate::manifest::HypervisorName;
 use crate::name::{SourceName, VmId, VmName};
+use crate::pci::PciAddress;
 use crate::printable::printable;
 use crate::problem::{Problem, Severity};
 
@@ -87,6 +88,9 @@ pub struct Runnable {
     pub autostart: bool,
     /// Its links to network providers.
     pub links: Vec<CatalogLink>,
+    /// The host's PCI devices that it gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<PciAddress>,
 }
 
 /// A link to a network provider, as the client has it.

@@ -17,6 +17,7 @@ use crate::boundary::AllowedPrefix;
 use crate::link::LinkId;
 use crate::manifest::{Accelerator, HypervisorName};
 use crate::name::{SourceName, VmId, VmName};
+use crate::pci::PciAddress;
 use crate::problem::{Problem, Problems};
 use crate::tool::Tool;
 
@@ -108,6 +109,9 @@ pub struct Settings {
     /// The ids of its links, by provider; the others are derived.
     #[serde(default)]
     pub links: BTreeMap<VmName, LinkId>,
+    /// The host's PCI devices that it gets.
+    #[serde(default)]
+    pub devices: Vec<PciAddress>,
 }
 
 impl Settings {
@@ -122,6 +126,7 @@ impl Settings {
             autostart: self.autostart.or(defaults.autostart),
             link_ports: self.link_ports.or(defaults.link_ports),
             links: self.links.clone(),
+            devices: self.devices.clone(),
         }
     }
 }
@@ -255,6 +260,7 @@ impl Config {
                 );
             }
         }
+        self.check_devices(path, &mut problems);
         if !self.defaults.links.is_empty() {
             problems.error(path, "[defaults] declares links", "declare each in the table of its VM");
         }
@@ -266,6 +272,29 @@ impl Config {
             );
         }
         problems
+    }
+
+    /// A device is one VM's alone, whether it ever runs or not.
+    fn check_devices(&self, path: &Path, problems: &mut Problems) {
+        let mut devices: BTreeMap<PciAddress, &String> = BTreeMap::new();
+        for (key, device) in self.vm.iter().flat_map(|(key, vm)| vm.devices.iter().map(move |d| (key, *d))) {
+            match devices.insert(device, key) {
+                Some(other) if other == key => problems.error(
+                    path,
+                    format!("[vm.\"{key}\"] lists the device {device} twice"),
+                    "remove one of them",
+                ),
+                Some(other) => problems.error(
+                    path,
+                    format!("[vm.\"{other}\"] and [vm.\"{key}\"] both list the device {device}"),
+                    "give it to one of them",
+                ),
+                None => {}
+            }
+        }
+        if !self.defaults.devices.is_empty() {
+            problems.error(path, "[defaults] lists devices", "list each in the table of its VM");
+        }
     }
 
     /// All link ids that are declared, with the links' client and provider.
@@ -325,6 +354,37 @@ mod tests {
         assert_eq!(config.settings(&id("user/c")), config.defaults);
         assert_eq!(config.sources[0].allow[0].directory, Path::new("/srv/img"));
         assert_eq!(read("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_device_is_one_vms_alone() {
+        let table = |name: &str, devices: &str| format!("[vm.{name}]\ndevices = [{devices}]\n");
+        let config = read(&format!("{SOURCE}{}", table("a", "'0000:01:00.0', '0000:01:00.1'"))).unwrap();
+        let devices = |name: &str| {
+            let devices = config.settings(&format!("user/{name}").parse().unwrap()).devices;
+            devices.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(devices("a"), ["0000:01:00.0", "0000:01:00.1"]);
+        assert!(devices("b").is_empty());
+        let told = read(&format!(
+            "{SOURCE}[defaults]\ndevices = ['0000:03:00.0']\n{}{}",
+            table("a", "'0000:01:00.0', '0000:02:00.0', '0000:02:00.0'"),
+            table("b", "'0000:01:00.0'")
+        ));
+        let told = told.unwrap_err();
+        for part in [
+            "[vm.\"a\"] and [vm.\"b\"] both list the device 0000:01:00.0",
+            "[vm.\"a\"] lists the device 0000:02:00.0 twice",
+            "[defaults] lists devices",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        let told = read(&format!("{SOURCE}{}", table("a", "'01:00.0'"))).unwrap_err();
+        assert!(told.starts_with("error: config.toml:6:11: "), "{told}");
+        assert!(
+            told.contains("'01:00.0' is not the full form of a PCI address: write 0000:01:00.0"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -201,6 +201,10 @@ pub trait Hypervisor: Sync {
         timeout: Duration,
     ) -> io::Result<Unplugged>;
 
+    /// How many of the host's PCI devices a VM can have, beside `own` images,
+    /// shares and interfaces and `link_ports` ports.
+    fn room_for_devices(&self, own: usize, link_ports: usize) -> usize;
+
     /// How many ports there are; `None` when each interface gets a new number.
     fn ports(&self, plan: &Plan) -> Option<usize>;
 

@@ -14,7 +14,7 @@
 //! | disk, systemd, templates | [`durable`], [`trust`], [`systemd`], [`journal`], [`template`] |
 //! | where links may lead | [`boundary`] |
 //! | a VM directory, read and validated | [`definition`] |
-//! | links between VMs | [`link`] |
+//! | links between VMs, PCI devices of the host | [`link`], [`pci`] |
 //! | the form of a VM plan | [`manifest`] |
 //! | the VMM's command line and its control | [`hypervisor`] |
 //! | everything that running takes, decided | [`plan`] |
@@ -59,6 +59,7 @@ pub mod manifest;
 pub mod name;
 pub mod network_graph;
 pub mod package;
+pub mod pci;
 pub mod plan;
 pub mod printable;
 pub mod problem;

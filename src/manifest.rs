@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::architecture::Architecture;
 use crate::boundary::Boundary;
 use crate::name::VmName;
+use crate::pci::PciAddress;
 use crate::problem::Problem;
 use crate::tool::Tool;
 
@@ -112,6 +113,9 @@ pub struct Plan {
     /// How many interfaces of links can be plugged in while the VM runs, as many
     /// as it can have clients (QEMU needs a port for each).
     pub link_ports: u8,
+    /// The host's PCI devices that the VM gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pci_devices: Vec<PciAddress>,
     /// The programs that running the VM takes, by name.
     pub tools: BTreeMap<Tool, PathBuf>,
 }

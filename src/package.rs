@@ -58,6 +58,10 @@ impl Package {
             add("share/microvm/tap-interfaces", Entry::File(taps));
             add("share/microvm/tap-flags", Entry::File("vnet_hdr\n".to_owned()));
         }
+        if !plan.pci_devices.is_empty() {
+            let devices: String = plan.pci_devices.iter().map(|device| format!("{device}\n")).collect();
+            add("share/microvm/pci-devices", Entry::File(devices));
+        }
         for share in &plan.shares {
             let directory = format!("share/microvm/virtiofs/{}", share.tag);
             add(&format!("{directory}/source"), Entry::File(format!("{}\n", share.source)));

@@ -16,6 +16,7 @@ use crate::manifest::{
     Accelerator, DefinitionPlace, FilePlan, HypervisorName, InterfacePlan, MANIFEST_VERSION, Plan, SharePlan,
 };
 use crate::name::VmName;
+use crate::pci::{self, MAX_DEVICES, PciAddress};
 use crate::problem::{Problem, Problems};
 use crate::runtime::SocketNames;
 use crate::tool::Tool;
@@ -52,6 +53,8 @@ pub struct Choices {
     pub link_ports: u8,
     /// The ids of links that were chosen, by provider; the others are derived.
     pub links: BTreeMap<VmName, LinkId>,
+    /// The host's PCI devices that the VM gets.
+    pub devices: Vec<PciAddress>,
 }
 
 /// Checks everything that can be said before a plan is made.
@@ -66,6 +69,19 @@ pub fn check(definition: &Definition, choices: &Choices) -> Problems {
     }
     if !definition.shares.is_empty() {
         require(Tool::Virtiofsd, choices, &directory, &mut problems);
+    }
+    let own = definition.images.len() + definition.shares.len() + definition.network_providers.len();
+    let room = choices.hypervisor.implementation().room_for_devices(own, choices.link_ports.into());
+    if choices.devices.len() > room {
+        problems.error(
+            &directory,
+            format!(
+                "{} has room for {room} PCI devices beside what else this VM has, and {} are chosen",
+                choices.hypervisor,
+                choices.devices.len()
+            ),
+            "choose fewer, or fewer ports for clients (link-ports), or have fewer images and shares",
+        );
     }
     problems
 }
@@ -93,6 +109,16 @@ pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
             format!("cannot have ports for {} clients", choices.link_ports),
             format!("choose at most {MAX_LINK_PORTS}"),
         );
+    }
+    if choices.devices.len() > MAX_DEVICES {
+        problems.error(
+            directory,
+            format!("cannot have {} PCI devices", choices.devices.len()),
+            format!("choose at most {MAX_DEVICES}"),
+        );
+    }
+    if let Some(device) = pci::repeated(&choices.devices) {
+        problems.error(directory, format!("cannot have the PCI device {device} twice"), "choose it once");
     }
     for tool in choices.hypervisor.implementation().tools(choices.architecture) {
         require(*tool, choices, directory, &mut problems);
@@ -190,6 +216,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             .collect(),
         interfaces,
         link_ports: choices.link_ports,
+        pci_devices: choices.devices.clone(),
         tools,
     })
 }

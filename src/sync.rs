@@ -24,6 +24,7 @@ use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::name::{SourceName, VmId, VmName};
 use crate::network_graph;
 use crate::package::Package;
+use crate::pci;
 use crate::plan::{self, Choices};
 use crate::problem::{Problem, Problems};
 use crate::state_directory::StateDirectory;
@@ -248,6 +249,7 @@ fn prepare(
         tools: host.tools.clone(),
         link_ports: settings.link_ports.unwrap_or(plan::DEFAULT_LINK_PORTS),
         links: BTreeMap::new(),
+        devices: settings.devices.clone(),
     };
     let reading = definition::read(location, host.architecture);
     let mut problems = reading.problems;
@@ -292,6 +294,7 @@ fn prepare(
     })?;
     if host.for_units {
         access::check(&plan, uid, &mut problems);
+        pci::check_present(Path::new(pci::SYS), &plan.pci_devices, &mut problems);
     }
     if problems.has_errors() {
         return Err(problems);
@@ -379,6 +382,7 @@ fn runnable(plan: &Plan, package: &Package, uid: u32, autostart: bool) -> Runnab
         package: format!("{}-{}", plan.name, identity.get(..IDENTITY_DIGITS).unwrap_or(&identity)),
         autostart,
         links: links.collect(),
+        devices: plan.pci_devices.clone(),
     }
 }
 

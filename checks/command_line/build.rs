@@ -280,3 +280,54 @@ fn memory_and_processors_have_limits() {
         run(place.build().args(arguments).arg("--force")).exits(0).says_nothing();
     }
 }
+
+#[test]
+fn pci_devices_are_named_in_full_and_fit() {
+    let place = place();
+    for (given, told) in [
+        ("01:00.0", "'01:00.0' is not the full form of a PCI address: write 0000:01:00.0"),
+        ("0000:AB:00.0", "write 0000:ab:00.0"),
+        ("0000:01:00.8", "'0000:01:00.8' is no PCI address such as 0000:01:00.0"),
+        ("\u{1b}[2J", "'\\u{1b}[2J' is no PCI address"),
+    ] {
+        run(place.build().args(["--device", given])).exits(2).complains(&[told]);
+    }
+    let devices =
+        |count: usize| (0..count).map(|n| format!("--device=0000:{n:02x}:00.0")).collect::<Vec<_>>();
+    let mut twice = devices(1);
+    twice.extend(devices(1));
+    let ports = |ports: u8, count| [vec![format!("--link-ports={ports}")], devices(count)].concat();
+    for (arguments, cause, help) in [
+        (devices(9), "cannot have 9 PCI devices", "choose at most 8"),
+        (twice, "cannot have the PCI device 0000:00:00.0 twice", "choose it once"),
+        (ports(17, 8), "qemu has room for 7 PCI devices beside what else this VM has, and 8", "link-ports"),
+        (ports(24, 1), "qemu has room for 0 PCI devices", "link-ports"),
+    ] {
+        let ran = run(place.build().args(&arguments)).exits(1);
+        let (problems, _) = parse(&ran.stderr);
+        let [only] = problems.as_slice() else { panic!("not one problem:\n{}", ran.stderr) };
+        assert!(only.text.contains(cause) && only.help.contains(help), "{only:?}");
+        place.holds(&[]);
+    }
+    run(place.build().args(ports(16, 8))).exits(0).says_nothing();
+    // Cloud Hypervisor has no ports, and one bus for everything.
+    let (_guard, root) = workplace();
+    let mut vm = Partition::at(&root.join("partition")).vm("vm");
+    for n in 0..12 {
+        vm = vm.image(format!("{n}.img"), b"");
+    }
+    for n in 0..4 {
+        vm = vm.provider(&format!("netvm-{n}"));
+    }
+    fs::create_dir(root.join("partition/shared")).unwrap();
+    for n in 0..8 {
+        vm = vm.share(n.to_string(), "/ext/shared");
+    }
+    let build = |count| {
+        let mut command = build(&vm.path, &root.join("out"), "cloud-hypervisor");
+        command.arg("--link-ports=24").args(devices(count));
+        run(&mut command)
+    };
+    build(5).exits(1).complains(&["cloud-hypervisor has room for 4 PCI devices"]);
+    build(4).exits(0).says_nothing();
+}

@@ -10,8 +10,15 @@ use crate::fixture::{Partition, VmDirectory, elf_header, workplace};
 use crate::golden::{self, Case};
 
 /// Every case has its folder in `packages/`, and every folder its case.
-pub const NAMES: [&str; 6] =
-    ["appvm-lynx", "builtin", "hostile-names", "newer-version", "newer-version-wayland", "older-version"];
+pub const NAMES: [&str; 7] = [
+    "appvm-lynx",
+    "builtin",
+    "hostile-names",
+    "newer-version",
+    "newer-version-wayland",
+    "older-version",
+    "pci-devices",
+];
 
 fn partition(root: &Path) -> Partition {
     Partition::at(&root.join("partition"))
@@ -76,6 +83,15 @@ fn builtin() {
         .provider("netvm");
     let allow = format!("--allow=/usr/img={}", root.join("host/img").display());
     golden::packages_match(&Case { name: "builtin", root: &root, vm: &vm, options: &[&allow] });
+}
+
+/// Devices of the host, which the administrator gives and no directory.
+#[test]
+fn pci_devices() {
+    let (_guard, root) = workplace();
+    let vm = partition(&root).vm("netvm").image("root.img", b"root");
+    let options = ["--device=0000:01:00.0", "--device=0000:41:1f.7", "--link-ports=7"];
+    golden::packages_match(&Case { name: "pci-devices", root: &root, vm: &vm, options: &options });
 }
 
 /// Names that mean something to a shell or to an option parser.

@@ -25,6 +25,8 @@ use crate::vector::{self, Interface};
 use crate::{fixture, names};
 
 const PROGRAM: &str = "/opt/microvm-spectrum";
+/// PCI devices of which a VM has none, one or both.
+const DEVICES: [&str; 2] = ["0000:01:00.0", "10de:fe:1f.7"];
 
 /// What came of the cases.
 #[derive(Default)]
@@ -88,7 +90,9 @@ fn check(built: &Built, vmm: &Path, execute: bool) -> Result<bool, String> {
     };
     let mut accepted = 0;
     for hypervisor in HypervisorName::ALL {
-        let choices = choices(hypervisor, vmm, Path::new(PROGRAM));
+        let mut choices = choices(hypervisor, vmm, Path::new(PROGRAM));
+        let devices = DEVICES.get(..definition.images.len() % 3).unwrap();
+        choices.devices = devices.iter().map(|device| device.parse().unwrap()).collect();
         match (plan::make(&definition, &choices), &built.verdict) {
             (Err(problems), Verdict::Refuse(blame)) => blamed(&well_formed(problems)?, blame)?,
             (Err(problems), Verdict::Accept(_)) => {
@@ -96,7 +100,7 @@ fn check(built: &Built, vmm: &Path, execute: bool) -> Result<bool, String> {
             }
             (Ok(_), Verdict::Refuse(blame)) => return Err(format!("accepted in spite of {blame:?}")),
             (Ok(plan), Verdict::Accept(intended)) => {
-                check_plan(&plan, &definition, intended, vmm, execute)
+                check_plan(&plan, &definition, intended, devices, vmm, execute)
                     .map_err(|e| format!("{hypervisor}: {e}"))?;
                 accepted += 1;
             }
@@ -113,6 +117,7 @@ fn check_plan(
     plan: &Plan,
     definition: &Definition,
     intended: &Intended,
+    devices: &[&str],
     vmm: &Path,
     execute: bool,
 ) -> Result<(), String> {
@@ -130,7 +135,7 @@ fn check_plan(
     let received = if execute { run(&command) } else { bytes(&command) };
     same("what the stand-in received", received == bytes(&command))?;
     let program = vmm.to_str().unwrap();
-    vector::check(plan.hypervisor, program, intended, &interfaces, &received)?;
+    vector::check(plan.hypervisor, program, intended, &interfaces, devices, &received)?;
 
     // What the supervisor really gives the VMM: no name of a file at all.
     let inherited = FilePaths::inherited(plan);
@@ -141,12 +146,12 @@ fn check_plan(
         ..intended.clone()
     };
     let command = bytes(&implementation.command(plan, &inherited));
-    vector::check(plan.hypervisor, program, &without_names, &interfaces, &command)?;
+    vector::check(plan.hypervisor, program, &without_names, &interfaces, devices, &command)?;
 
     let manifest = plan.to_manifest();
     let again = Plan::from_manifest(&manifest).map_err(|e| format!("its own manifest {e}"))?;
     same("the plan read from its manifest", again == *plan)?;
-    check_package(plan, intended, &interfaces)
+    check_package(plan, intended, &interfaces, devices)
 }
 
 /// The interfaces of the plan, checked against the contract on links.
@@ -175,7 +180,12 @@ fn interfaces(plan: &Plan, intended: &Intended) -> Result<Vec<Interface>, String
 }
 
 /// Checks the whole package, whose every entry is known beforehand.
-fn check_package(plan: &Plan, intended: &Intended, interfaces: &[Interface]) -> Result<(), String> {
+fn check_package(
+    plan: &Plan,
+    intended: &Intended,
+    interfaces: &[Interface],
+    devices: &[&str],
+) -> Result<(), String> {
     let mut expected = BTreeMap::new();
     let mut script = |name: &str, verb: &str| {
         let text = format!("#!/bin/sh\nexec {PROGRAM} vm {verb} --package \"$0\" \"$@\"\n");
@@ -191,6 +201,9 @@ fn check_package(plan: &Plan, intended: &Intended, interfaces: &[Interface]) -> 
     if !intended.shares.is_empty() {
         script("virtiofsd-run", "virtiofsd");
     }
+    if !devices.is_empty() {
+        script("pci-setup", "pci-setup");
+    }
     let mut file = |name: &str, text: String| {
         expected.insert(format!("share/{name}"), Entry::File(text));
     };
@@ -203,6 +216,9 @@ fn check_package(plan: &Plan, intended: &Intended, interfaces: &[Interface]) -> 
     if !interfaces.is_empty() {
         file("microvm/tap-interfaces", interfaces.iter().map(|(tap, _)| format!("{tap}\n")).collect());
         file("microvm/tap-flags", "vnet_hdr\n".to_owned());
+    }
+    if !devices.is_empty() {
+        file("microvm/pci-devices", devices.iter().map(|device| format!("{device}\n")).collect());
     }
     let manifest = plan.to_manifest();
     let digest: String = Sha256::digest(&manifest).iter().map(|b| format!("{b:02x}")).collect();

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use crate::directory::{self, Case, Contents, Intended, Verdict, case};
 use crate::names::Name;
-use crate::support::{Space, choices, number, runner, test_guest};
+use crate::support::{LINK_PORTS, Space, choices, number, runner, test_guest};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -117,14 +117,15 @@ impl Bench {
     }
 
     /// Starts QEMU for the case, and returns whether it was an accepted one.
-    fn try_case(&self, case: &Case) -> Result<bool, String> {
+    fn try_case(&self, case: &Case, link_ports: u8) -> Result<bool, String> {
         let contents = Contents { kernel: &self.kernel, image: &[0; 4096] };
         let built = case.build(&self.space.fresh("case"), contents);
         let location = Location::find(&built.directory, None, &built.allowed).map_err(|p| p.to_string())?;
         let Verdict::Accept(intended) = &built.verdict else { return Ok(false) };
         let definition = definition::read(&location, Architecture::X86_64).definition;
         let definition = definition.ok_or("refused without need")?;
-        let choices = choices(HypervisorName::Qemu, &self.qemu, Path::new("/opt/microvm-spectrum"));
+        let mut choices = choices(HypervisorName::Qemu, &self.qemu, Path::new("/opt/microvm-spectrum"));
+        choices.link_ports = link_ports;
         let plan = plan::make(&definition, &choices).map_err(|p| format!("{p:?}"))?;
         self.start(&plan, intended).map(|()| true)
     }
@@ -336,7 +337,7 @@ fn qemu_opens_what_is_intended() {
         if with_shares.get() >= MAX_WITH_SHARES {
             case.shares.clear();
         }
-        prop_assume!(bench.try_case(&case).map_err(TestCaseError::fail)?);
+        prop_assume!(bench.try_case(&case, LINK_PORTS).map_err(TestCaseError::fail)?);
         accepted.set(accepted.get() + 1);
         images.set(images.get() + case.images.len());
         if shares > 0 && !case.shares.is_empty() {
@@ -370,7 +371,8 @@ fn qemu_takes_the_most_devices_that_are_accepted() {
         strays: Vec::new(),
         wayland: false,
     };
-    match bench.try_case(&case) {
+    // PCI devices take ports, too, of which there are as many together.
+    match bench.try_case(&case, plan::MAX_LINK_PORTS) {
         Ok(true) => {}
         other => panic!("{other:?}"),
     }

@@ -106,6 +106,7 @@ pub fn choices(hypervisor: HypervisorName, vmm: &Path, program: &Path) -> Choice
         tools,
         link_ports: LINK_PORTS,
         links: BTreeMap::new(),
+        devices: Vec::new(),
     }
 }
 

@@ -35,12 +35,13 @@ pub fn check(
     program: &str,
     intended: &Intended,
     interfaces: &[Interface],
+    devices: &[&str],
     received: &[Vec<u8>],
 ) -> Result<(), String> {
     let mut words = Words(vec![Word::Text(program.to_owned())]);
     match hypervisor {
-        HypervisorName::Qemu => qemu(&mut words, intended, interfaces),
-        HypervisorName::CloudHypervisor => cloud_hypervisor(&mut words, intended, interfaces),
+        HypervisorName::Qemu => qemu(&mut words, intended, interfaces, devices),
+        HypervisorName::CloudHypervisor => cloud_hypervisor(&mut words, intended, interfaces, devices),
     }
     for (index, (word, got)) in words.0.iter().zip(received).enumerate() {
         let matches = match word {
@@ -138,7 +139,7 @@ impl Words {
     }
 }
 
-fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface]) {
+fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface], devices: &[&str]) {
     let name = &vm.name;
     words.text(&["-name", &format!("guest={name},process={name}"), "-nodefaults", "-no-user-config"]);
     words.text(&["-display", "none", "-sandbox"]);
@@ -186,13 +187,24 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface]) {
                    "multifunction": multifunction, "chassis": chassis}),
         );
     }
+    for (index, device) in devices.iter().enumerate() {
+        let function = index + usize::from(LINK_PORTS);
+        let port = format!("port{function}");
+        words.json(
+            "-device",
+            json!({"driver": "pcie-root-port", "id": port, "bus": "pcie.0", "addr": format!("0x1d.{function:#x}"),
+                   "multifunction": false, "chassis": function + 1, "hotplug": false}),
+        );
+        let id = format!("pci{index}");
+        words.json("-device", json!({"driver": "vfio-pci", "id": id, "host": device, "bus": port}));
+    }
     words.json("-device", json!({"driver": "pvpanic-pci"}));
     words.json("-device", json!({"driver": "virtio-rng-pci"}));
     words.text(&["-qmp", &format!("unix:{name}.supervisor.sock,server=on,wait=off")]);
     words.text(&["-qmp", &format!("unix:{name}.control.sock,server=on,wait=off")]);
 }
 
-fn cloud_hypervisor(words: &mut Words, vm: &Intended, interfaces: &[Interface]) {
+fn cloud_hypervisor(words: &mut Words, vm: &Intended, interfaces: &[Interface], devices: &[&str]) {
     let name = &vm.name;
     words.text(&["--api-socket", &format!("path={name}.control.sock"), "--event-monitor", "fd=3"]);
     words.text(&["--cpus", "boot=1", "--memory"]);
@@ -212,6 +224,10 @@ fn cloud_hypervisor(words: &mut Words, vm: &Intended, interfaces: &[Interface]) 
     words.lists("--fs", tags.map(share));
     let net = |(tap, mac): &Interface| vec![("tap", tap.clone()), ("mac", mac.clone())];
     words.lists("--net", interfaces.iter().map(net));
+    let device = |(index, device): (usize, &&str)| {
+        vec![("path", format!("/sys/bus/pci/devices/{device}/")), ("id", format!("pci{index}"))]
+    };
+    words.lists("--device", devices.iter().enumerate().map(device));
     words.text(&["--serial", "file=/dev/stdout", "--console", "pty", "--pvpanic", "--no-shutdown"]);
 }
 

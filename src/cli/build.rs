@@ -15,6 +15,7 @@ use crate::link::{LinkError, LinkId};
 use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::name::VmName;
 use crate::package::{Package, WriteError};
+use crate::pci::{PciAddress, PciAddressError};
 use crate::plan::{self, Choices};
 use crate::problem::Problem;
 use crate::tool::{Tool, ToolError};
@@ -60,6 +61,10 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "PROVIDER=ID", value_parser = parse_link)]
     link: Vec<(VmName, LinkId)>,
 
+    /// A PCI device of the host that the VM gets, such as 0000:01:00.0; can be given several times
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_device)]
+    device: Vec<PciAddress>,
+
     /// What executes the guest's instructions (QEMU only); auto takes kvm when a short probe shows that it works
     #[arg(long, value_enum)]
     accel: Option<AcceleratorChoice>,
@@ -76,6 +81,10 @@ fn parse_link(text: &str) -> Result<(VmName, LinkId), String> {
     let (provider, id) = text.split_once('=').ok_or("expected PROVIDER=ID, such as netvm=a546")?;
     let provider = VmName::new(provider).map_err(|error| error.to_string())?;
     Ok((provider, id.parse().map_err(|error: LinkError| error.to_string())?))
+}
+
+fn parse_device(text: &str) -> Result<PciAddress, String> {
+    text.parse().map_err(|error: PciAddressError| error.to_string())
 }
 
 pub(super) fn run(args: &BuildArgs) -> Exit {
@@ -103,6 +112,7 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         tools,
         link_ports: args.link_ports,
         links: args.link.iter().cloned().collect(),
+        devices: args.device.clone(),
     };
     let plan = match definition {
         Some(definition) => plan::make(&definition, &choices),

@@ -147,6 +147,7 @@ mod tests {
                 hypervisor: HypervisorName::Qemu,
                 package: client.to_owned(),
                 autostart: false,
+                devices: Vec::new(),
                 links: links.collect(),
             });
             let source = SourceName::new("user").unwrap();

@@ -30,6 +30,7 @@ use super::{
 use crate::architecture::Architecture;
 use crate::link::LinkId;
 use crate::manifest::Plan;
+use crate::pci::PciAddress;
 use crate::runtime::SocketNames;
 use crate::tool::Tool;
 
@@ -39,6 +40,10 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// The longest event that is taken; real ones have some hundred bytes.
 const MAX_EVENT_BYTES: usize = 1 << 16;
+
+/// The slots of its bus (`pci/src/bus.rs`, `NUM_DEVICE_IDS`) without those that
+/// every VM takes: the bridge, the console, the source of entropy and pvpanic.
+const SLOTS: usize = 32 - 4;
 
 /// Cloud Hypervisor, see the module's documentation.
 pub(super) struct CloudHypervisor;
@@ -106,6 +111,11 @@ impl Hypervisor for CloudHypervisor {
         // device_model.md, "virtio-net"; a tap that exists is used as it is.
         let net = |i: &crate::manifest::InterfacePlan| format!("tap={},mac={}", i.tap, i.mac);
         option("--net", plan.interfaces.iter().map(net).collect());
+        // vfio.md, "Direct Device Assignment with Cloud Hypervisor".
+        let device = |(index, device): (usize, &PciAddress)| {
+            format!("path={},id=pci{index}", quoted(&format!("/sys/bus/pci/devices/{device}/")))
+        };
+        option("--device", plan.pci_devices.iter().enumerate().map(device).collect());
         // device_model.md, "Serial port"; a file takes output only.
         option("--serial", vec!["file=/dev/stdout".to_owned()]);
         // device_model.md, "virtio-console"; `socket=` is refused for it, the
@@ -169,6 +179,10 @@ impl Hypervisor for CloudHypervisor {
         // go, and keeps the tap open until then.
         let id = device_id(link, port);
         Remote::new(plan, sockets).call_with(&["remove-device", &id], timeout).map(|_| Unplugged::Free)
+    }
+
+    fn room_for_devices(&self, own: usize, _link_ports: usize) -> usize {
+        SLOTS.saturating_sub(own)
     }
 
     fn ports(&self, _plan: &Plan) -> Option<usize> {

@@ -120,7 +120,16 @@ impl Hypervisor for Qemu {
                 &json!({"driver": "virtio-net-pci", "netdev": id, "mac": interface.mac, "romfile": ""}),
             );
         }
-        (0..plan.link_ports.into()).for_each(|index| port(index, &mut args));
+        (0..plan.link_ports.into()).for_each(|index| port(index, true, &mut args));
+        for (index, device) in plan.pci_devices.iter().enumerate() {
+            let port_index = index + usize::from(plan.link_ports);
+            port(port_index, false, &mut args);
+            let id = format!("pci{index}");
+            args.json(
+                "-device",
+                &json!({"driver": "vfio-pci", "id": id, "host": device, "bus": port_id(port_index)}),
+            );
+        }
         args.json("-device", &json!({"driver": "pvpanic-pci"}));
         // Cloud Hypervisor gives every guest a source of entropy, so guests count on it.
         args.json("-device", &json!({"driver": "virtio-rng-pci"}));
@@ -202,6 +211,10 @@ impl Hypervisor for Qemu {
         Ok(unplugged)
     }
 
+    fn room_for_devices(&self, _own: usize, link_ports: usize) -> usize {
+        MAX_PORTS.saturating_sub(link_ports)
+    }
+
     fn ports(&self, plan: &Plan) -> Option<usize> {
         Some(plan.link_ports.into())
     }
@@ -238,20 +251,26 @@ const PORT_SLOT: usize = 0x1d;
 /// Functions in one slot (PCI Local Bus Specification).
 const FUNCTIONS: usize = 8;
 
-/// Ports for interfaces of links that are plugged in while the VM runs.
-fn port(index: usize, args: &mut Arguments) {
+/// The most ports: three slots are left by images, shares, interfaces and the
+/// three devices that every VM has.
+const MAX_PORTS: usize = 3 * FUNCTIONS;
+
+/// A port: for an interface of a link that is plugged in while the VM runs, or
+/// else for a device of the host, which the guest cannot eject.
+fn port(index: usize, hot_plug: bool, args: &mut Arguments) {
     let (slot, function) = (PORT_SLOT - index / FUNCTIONS, index % FUNCTIONS);
-    args.json(
-        "-device",
-        &json!({
-            "driver": "pcie-root-port",
-            "id": port_id(index),
-            "bus": "pcie.0",
-            "addr": format!("{slot:#x}.{function:#x}"),
-            "multifunction": function == 0,
-            "chassis": index + 1,
-        }),
-    );
+    let mut port = json!({
+        "driver": "pcie-root-port",
+        "id": port_id(index),
+        "bus": "pcie.0",
+        "addr": format!("{slot:#x}.{function:#x}"),
+        "multifunction": function == 0,
+        "chassis": index + 1,
+    });
+    if let (false, Some(port)) = (hot_plug, port.as_object_mut()) {
+        port.insert("hotplug".to_owned(), false.into());
+    }
+    args.json("-device", &port);
 }
 
 fn machine(plan: &Plan, args: &mut Arguments) {

@@ -19,6 +19,9 @@ pub(super) fn of(plan: &Plan) -> Vec<(&'static str, &'static str)> {
     if !plan.shares.is_empty() {
         scripts.push(("virtiofsd-run", "virtiofsd"));
     }
+    if !plan.pci_devices.is_empty() {
+        scripts.push(("pci-setup", "pci-setup"));
+    }
     scripts
 }
 

@@ -1,0 +1,13 @@
+/usr/bin/cloud-hypervisor \
+  --api-socket 'path=netvm.control.sock' \
+  --event-monitor 'fd=3' \
+  --cpus 'boot=1' \
+  --memory 'size=1024M,shared=off' \
+  --kernel @ROOT@/partition/svc/data/netvm/vmlinux \
+  --cmdline 'console=ttyS0 root=PARTLABEL=root' \
+  --disk 'path="@ROOT@/partition/svc/data/netvm/blk/root.img",readonly=on,image_type=raw,sparse=off' \
+  --device 'path="/sys/bus/pci/devices/0000:01:00.0/",id=pci0' 'path="/sys/bus/pci/devices/0000:41:1f.7/",id=pci1' \
+  --serial 'file=/dev/stdout' \
+  --console pty \
+  --pvpanic \
+  --no-shutdown
