@@ -9,6 +9,7 @@
 
 mod booted;
 mod links;
+mod pci;
 mod run;
 mod shares;
 mod taps;
@@ -20,11 +21,13 @@ use std::process::Command;
 
 pub use booted::{clear_booted, is_current, set_booted};
 pub use links::{links_down, links_up};
+pub use pci::{pci_release, pci_setup, pci_setup_devices};
 pub use run::{run, stop};
 pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
 
 use crate::name::VmName;
+use crate::problem::{Problem, Problems};
 use crate::state_directory::StateDirectory;
 use crate::trust;
 use crate::wire::WireError;
@@ -49,9 +52,20 @@ pub enum HostError {
     /// A link cannot be made or removed.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// PCI devices cannot be given away.
+    #[error("{}", one_line(.0))]
+    Devices(Problems),
     /// A package holds something that makes no sense.
     #[error("{0}")]
     Package(String),
+}
+
+/// Problems in one line, which is what a unit's status holds.
+fn one_line(problems: &Problems) -> String {
+    let text = |Problem { path, cause, remedy, .. }: &Problem| {
+        format!("{}: {cause} (help: {remedy})", path.display())
+    };
+    problems.clone().into_sorted().iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
@@ -88,13 +102,4 @@ pub fn vm_user() -> Result<u32, HostError> {
 fn become_script(script: &Path, arguments: &[&str]) -> HostError {
     let error = Command::new(script).args(arguments).exec();
     io_error(format!("{} cannot be executed", script.display()))(error)
-}
-
-/// Binds a VM's PCI devices to the VFIO driver, by the package's own script.
-///
-/// # Errors
-/// See [`HostError`].
-pub fn pci_setup(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
-    let script = trust::resolve(&trusted_package(state, name)?.join("bin/pci-setup"))?;
-    Err(become_script(&script, &[]))
 }

@@ -151,6 +151,7 @@ fn drop_in_data(
         "source": vm.source,
         "uid": runnable.uid,
         "providers": providers,
+        "devices": !runnable.devices.is_empty(),
         "inet": runnable.hypervisor == HypervisorName::CloudHypervisor && !runnable.links.is_empty(),
     })
 }

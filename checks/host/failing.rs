@@ -159,3 +159,32 @@ fn what_the_vms_user_cannot_read_is_an_error_at_sync() {
     let ran = host.run(&["sync"]).exits(1);
     ran.complains(&["error: /tmp/P: lies in a directory for temporary files"]);
 }
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_at_sync_and_at_start() {
+    if is_skipped("a_device_that_is_not_there_is_an_error_at_sync_and_at_start") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("appvm");
+    host.vm("other");
+    host.configure("[vm.appvm]\ndevices = ['fffe:01:00.0']\n");
+    let ran = host.run(&["sync"]).exits(1);
+    ran.complains(&[
+        "error: /sys/bus/pci/devices/fffe:01:00.0: does not exist: this host has no such device",
+    ]);
+    assert_eq!((host.state("appvm").as_str(), host.state("other").as_str()), ("broken", "stopped"));
+    // For a host that is prepared elsewhere nobody can say.
+    host.run(&["sync", "--no-systemd"]).exits(0);
+    host.ok(&["systemctl", "daemon-reload"]);
+    let allowed = host.machine.property("microvm@appvm.service", "DeviceAllow");
+    for device in ["/dev/vfio/vfio rw", "char-vfio rw"] {
+        assert!(allowed.contains(device), "{allowed}");
+        assert!(!host.machine.property("microvm@other.service", "DeviceAllow").contains(device));
+    }
+    host.run(&["start", "appvm"]).exits(3);
+    let journal = host.machine.journal("microvm@appvm.service");
+    assert!(journal.contains("appvm: /sys/bus/pci/devices/fffe:01:00.0: does not exist"), "{journal}");
+    // It was never this VM's, so there is nothing to take back.
+    assert_eq!(host.machine.property("microvm-pci-devices@appvm.service", "ExecMainStatus"), "1");
+}

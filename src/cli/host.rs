@@ -54,6 +54,8 @@ enum HostVerb {
     TapDown(NameArgs),
     /// Bind a VM's PCI devices to the VFIO driver (microvm-pci-devices@)
     PciSetup(NameArgs),
+    /// Take them from the VM's user; they stay with that driver
+    PciRelease(NameArgs),
     /// Serve a VM's shared directories (microvm-virtiofsd@)
     Virtiofsd(NameArgs),
     /// Run a VM (microvm@)
@@ -86,6 +88,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::TapUp(NameArgs { name }) => (name, host::tap_up(&state, name)),
         HostVerb::TapDown(NameArgs { name }) => (name, host::tap_down(&state, name)),
         HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name)),
+        HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name)),
         HostVerb::Run(NameArgs { name }) => (name, host::run(&state, name)),
         HostVerb::Stop(NameArgs { name }) => (name, host::stop(&state, name)),
         HostVerb::Virtiofsd(NameArgs { name }) => match host::serve_shares(&state, name) {
@@ -111,7 +114,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
             say(name, &line);
             let _ = sd_notify::notify(&[NotifyState::Status(&line)]);
             match error {
-                HostError::Package(_) | HostError::Untrusted(_) => Exit::Input.into(),
+                HostError::Package(_) | HostError::Untrusted(_) | HostError::Devices(_) => Exit::Input.into(),
                 HostError::Io { .. } | HostError::Wire(_) => Exit::Host.into(),
             }
         }

@@ -78,6 +78,11 @@ enum VmVerb {
         #[command(flatten)]
         package: PackageArgs,
     },
+    /// Bind the VM's PCI devices to the VFIO driver, as root (bin/pci-setup)
+    PciSetup {
+        #[command(flatten)]
+        package: PackageArgs,
+    },
     /// Serve the VM's shared directories (bin/virtiofsd-run)
     Virtiofsd {
         #[command(flatten)]
@@ -99,6 +104,7 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
     | VmVerb::Console { package }
     | VmVerb::TapUp { package }
     | VmVerb::TapDown { package }
+    | VmVerb::PciSetup { package }
     | VmVerb::Virtiofsd { package }) = &args.verb;
     let plan = match package::load(&package.package) {
         Ok(plan) => plan,
@@ -115,10 +121,9 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
         }
         VmVerb::Shutdown { timeout, .. } => shutdown(&plan, Duration::from_secs(*timeout)).into(),
         VmVerb::Console { .. } => console::attach(&plan).into(),
-        VmVerb::TapUp { .. } => {
-            links(host::vm_user().and_then(|user| host::links_up(&plan, user, &|_| user)))
-        }
-        VmVerb::TapDown { .. } => links(host::links_down(&plan)),
+        VmVerb::TapUp { .. } => done(host::vm_user().and_then(|user| host::links_up(&plan, user, &|_| user))),
+        VmVerb::TapDown { .. } => done(host::links_down(&plan)),
+        VmVerb::PciSetup { .. } => done(host::pci_setup_devices(&plan.pci_devices)),
         VmVerb::Virtiofsd { .. } => serve_shares(&plan),
     }
 }
@@ -152,7 +157,7 @@ fn shutdown(plan: &Plan, timeout: Duration) -> Exit {
     Exit::Fine
 }
 
-fn links(done: Result<(), HostError>) -> ExitCode {
+fn done(done: Result<(), HostError>) -> ExitCode {
     match done {
         Ok(()) => Exit::Fine.into(),
         Err(error) => {
