@@ -6,8 +6,8 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 # In the order written, the cheap first; cargo and the kernel's make do their own.
 .NOTPARALLEL:
 
-bash_scripts := .ci/run checks/demo checks/install-dependencies checks/install-virtiofsd checks/systemd-box \
-	checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
+bash_scripts := .ci/run checks/debian-vm checks/demo checks/install-dependencies checks/install-virtiofsd \
+	checks/pci-passthrough checks/pci-passthrough-inside checks/systemd-box checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
 	checks/guest/build-kernel checks/lib/*.bash
 guest_scripts := checks/guest/init
 
@@ -15,11 +15,12 @@ guest_scripts := checks/guest/init
 PREFIX ?= /usr/local
 STATE_DIR ?= /var/lib/microvms
 
-.PHONY: benchmark build check check-format check-lints check-scripts check-tests clean demo dependencies help install test-guest uninstall
+.PHONY: benchmark build check check-format check-lints check-passthrough check-scripts check-tests clean demo dependencies help install test-guest uninstall
 
 help:
 	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
 	@echo 'make check       formatting, lints, scripts and every test'
+	@echo 'make check-passthrough  PCI devices in a whole Debian with an emulated IOMMU; not part of make check'
 	@echo 'make build       target/release/microvm-spectrum'
 	@echo 'make install     program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
 	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
@@ -49,6 +50,11 @@ check-lints:
 check-tests:
 	@echo '== cargo test, with the test guest'
 	@checks/with-test-guest cargo test --locked --no-fail-fast
+
+# Needs root the first time, and a network, for a whole Debian: not for every run of CI.
+check-passthrough:
+	@echo '== PCI passthrough'
+	@checks/pci-passthrough
 
 benchmark:
 	@echo '== cargo bench'
