@@ -352,11 +352,7 @@ fn what_a_vms_user_plants_in_its_directory_is_never_followed_by_root() {
     };
     let console = || {
         let ran = host.machine.run(&["timeout", "20", INSTALLED, "console", "appvm"]);
-        assert!(
-            ran.status != 0 && ran.status != 124,
-            "{ran:?} {}",
-            host.ok(&["ls", "-l", "/run/microvm/appvm", "/run/of-root.sock"])
-        );
+        assert!(ran.status != 0 && ran.status != 124, "{ran:?}");
         ran.stderr
     };
     let look = || {
@@ -498,7 +494,7 @@ fn a_state_directory_that_is_not_roots_is_not_used() {
         mkdir -p .microvm-spectrum/generations/1
         ln -s generations/1 .microvm-spectrum/current
         ln -s /opt/precious .microvm-spectrum/packages
-        sed 's/70000/0/; s/70001/0/' was/current/catalog.json >.microvm-spectrum/current/catalog.json
+        sed 's/\\<7000/7100/' was/current/catalog.json >.microvm-spectrum/current/catalog.json
         mkdir -p pipe/current/share/microvm link/current/share/microvm
         mkfifo pipe/current/share/microvm/hypervisor
         ln -s /etc/shadow link/current/share/microvm/hypervisor";
@@ -513,7 +509,7 @@ fn a_state_directory_that_is_not_roots_is_not_used() {
         assert_eq!(host.machine.property(&format!("microvm@{name}.service"), "User"), "microvm");
     }
     // Nor is anything read that somebody else links to, or waits to be read.
-    let list = host.machine.run(&["timeout", "20", INSTALLED, "list"]).exits(1).stdout;
+    let list = host.machine.run(&["timeout", "20", INSTALLED, "list"]).exits(0).stdout;
     assert!(list.contains("pipe") && list.contains("link") && !list.contains("root:"), "{list}");
 }
 
@@ -524,6 +520,8 @@ fn what_runs_in_a_vms_unit_writes_in_its_own_directory_alone() {
         return;
     }
     let host = Host::new();
+    // What everybody may write to.
+    host.ok(&["mkdir", "--mode=1777", "/srv/everybodys"]);
     // Its user has an account.
     host.vm("appvm");
     host.sync();
@@ -536,7 +534,7 @@ fn what_runs_in_a_vms_unit_writes_in_its_own_directory_alone() {
             find \"$path\" -xdev -type d -writable 2>/dev/null
         done </proc/self/mountinfo | grep -v '^/proc' | sort --unique | sed 's/^/writable: /'
         for kind in user mount net pid uts ipc cgroup; do try unshare --$kind true; done
-        try touch /etc/evil /run/evil {PARTITION}/evil
+        try touch /srv/everybodys/evil
         try mknod /tmp/evil c 1 3
         touch /tmp/file
         try chmod 4755 /tmp/file
