@@ -24,7 +24,7 @@ pub const DIRECTORY: &str = "/run/microvm-spectrum/links";
 /// The version of a record.
 const VERSION: u32 = 1;
 
-/// One record, for people who look at it; what counts is its name.
+/// One record; the provider goes by its name alone.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -51,12 +51,39 @@ fn path(provider: &VmName, link: LinkId) -> PathBuf {
     directory(provider).join(format!("{link}.json"))
 }
 
-/// Records that a client has a link to a provider. A record of before is replaced.
+/// The client that a record names.
+fn client_of(path: &Path) -> Option<VmName> {
+    let text = std::fs::read_to_string(path).ok()?;
+    serde_json::from_str::<Record>(&text).ok().map(|record| record.client)
+}
+
+/// The client that has a link now, with whatever provider.
 ///
 /// # Errors
 /// The system's error.
-pub fn record(provider: &VmName, link: LinkId, client: &VmName) -> io::Result<()> {
+pub fn holder(link: LinkId) -> io::Result<Option<VmName>> {
+    let providers = match std::fs::read_dir(DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        providers => providers?,
+    };
+    for provider in providers {
+        if let Some(client) = client_of(&provider?.path().join(format!("{link}.json"))) {
+            return Ok(Some(client));
+        }
+    }
+    Ok(None)
+}
+
+/// Records that a client has a link to a provider, whose tap may be `new`. A
+/// record of before is replaced then, so that the provider takes the new one.
+///
+/// # Errors
+/// The system's error.
+pub fn record(provider: &VmName, link: LinkId, client: &VmName, new: bool) -> io::Result<()> {
     prepare(provider)?;
+    if !new && client_of(&path(provider, link)).as_ref() == Some(client) {
+        return Ok(());
+    }
     let text = serde_json::to_string(&Record { version: VERSION, client: client.clone() })
         .map_err(io::Error::other)?;
     durable::replace_file(&path(provider, link), &format!("{text}\n"), 0o644)

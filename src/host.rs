@@ -26,6 +26,7 @@ pub use run::{run, stop};
 pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
 
+use crate::link::LinkId;
 use crate::name::VmName;
 use crate::problem::{Problem, Problems};
 use crate::state_directory::StateDirectory;
@@ -55,6 +56,16 @@ pub enum HostError {
     /// PCI devices cannot be given away.
     #[error("{}", one_line(.0))]
     Devices(Problems),
+    /// Another VM runs with a link of the same id.
+    #[error(
+        "the link id {link} is still that of {client}, which was started with it: stop or restart {client}"
+    )]
+    LinkInUse {
+        /// The id.
+        link: LinkId,
+        /// The VM.
+        client: VmName,
+    },
     /// A package holds something that makes no sense.
     #[error("{0}")]
     Package(String),

@@ -152,7 +152,7 @@ fn drop_in_data(
         "uid": runnable.uid,
         "providers": providers,
         "devices": !runnable.devices.is_empty(),
-        "inet": runnable.hypervisor == HypervisorName::CloudHypervisor && !runnable.links.is_empty(),
+        "inet": runnable.hypervisor == HypervisorName::CloudHypervisor,
     })
 }
 

@@ -9,6 +9,7 @@
 //! bridge shows which taps belong together, keeps them from being taken for
 //! interfaces that somebody should configure, and passes nothing itself.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -54,12 +55,14 @@ pub enum WireError {
     Taken(String),
 }
 
-/// Makes a link, with taps for one user each; what is there already and right is kept.
+/// Makes a link, with taps for one user each; what is there already and right is
+/// kept. Returns whether the provider's tap is another one than before.
 ///
 /// # Errors
 /// See [`WireError`]. What was made is then removed by [`down`].
-pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> Result<(), WireError> {
+pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> Result<bool, WireError> {
     let bridge = link.bridge();
+    let mut new = BTreeSet::new();
     if !exists(&bridge) {
         let mut add = vec!["link", "add", "name", &bridge, "type", "bridge"];
         add.extend(["stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"]);
@@ -79,6 +82,7 @@ pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> 
         if !exists(&tap) {
             let user = user.to_string();
             ip(tools, &["tuntap", "add", "dev", &tap, "mode", "tap", "vnet_hdr", "user", &user])?;
+            new.insert(tap.clone());
         }
         quieten(tools, &tap)?;
     }
@@ -90,7 +94,7 @@ pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> 
     for tap in [link.client_tap(), link.provider_tap()] {
         ip(tools, &["link", "set", "dev", &tap, "master", &bridge, "up"])?;
     }
-    Ok(())
+    Ok(new.contains(&link.provider_tap()))
 }
 
 /// Removes a link, as far as it is there.
@@ -137,14 +141,16 @@ fn owner(tap: &str) -> Option<u32> {
 
 /// Keeps the host from speaking on an interface by itself.
 fn quieten(tools: &Tools, name: &str) -> Result<(), WireError> {
-    ip(tools, &["link", "set", "dev", name, "addrgenmode", "none"])?;
     let path = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
     match std::fs::write(&path, "1") {
-        // A host without IPv6.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result
-            .map_err(|error| WireError::Io { what: format!("{} cannot be written", path.display()), error }),
+        // A host without IPv6, which knows no addrgenmode either (`ipv6.disable=1`).
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(|error| WireError::Io {
+            what: format!("{} cannot be written", path.display()),
+            error,
+        })?,
     }
+    ip(tools, &["link", "set", "dev", name, "addrgenmode", "none"])
 }
 
 /// The name of a link's table of rules; a hyphen would be an operator.

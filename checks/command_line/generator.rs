@@ -89,9 +89,9 @@ fn the_drop_ins_of_all_vms() {
         |provider: &str| format!("After=microvm@{provider}.service\nWants=microvm@{provider}.service\n");
     for (source, name, providers, more) in [
         ("user", "client", needs("netvm") + &needs("sys.vpn-2"), inet),
-        ("user", "netvm", String::new(), ""),
-        ("user", "plain", String::new(), ""),
-        ("user", "sys.vpn-2", String::new(), ""),
+        ("user", "netvm", String::new(), inet),
+        ("user", "plain", String::new(), inet),
+        ("user", "sys.vpn-2", String::new(), inet),
         ("second", "qemu", needs("netvm"), ""),
     ] {
         let uid = host.uid(&format!("{source}/{name}"));

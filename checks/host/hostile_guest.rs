@@ -279,7 +279,7 @@ fn a_guest_that_floods_its_serial_console_harms_nobody_else() {
         let command = format!("echo line {number} >/dev/console; echo I live");
         assert_eq!(host.in_guest("quiet", &command), "I live");
         let taken = begun.elapsed();
-        assert!(taken < Duration::from_secs(15), "{taken:?}");
+        assert!(taken < Duration::from_secs(30), "{taken:?}");
         number += 1;
         std::thread::sleep(Duration::from_millis(500));
         let now = printed();

@@ -14,7 +14,7 @@ use crate::fixture::program::Ran;
 use crate::machine::{is_skipped, wait_for};
 use crate::networks::{
     PROVIDER, Qmp, RECORDS, address, answers, client, host_heard, leases, link, mac, said, supervisor,
-    traces, traces_of, wait_answers, wait_no_traces, wait_plugged,
+    traces, traces_of, wait_answers, wait_plugged,
 };
 use crate::place::{Host, INSTALLED, part};
 
@@ -90,7 +90,7 @@ fn a_provider_that_comes_back_finds_its_clients() {
     // A client that goes while its provider is away leaves nothing, and one that
     // comes then is there for it.
     host.run(&["stop", "netvm", "app"]).exits(0);
-    wait_no_traces(&host);
+    assert_eq!(traces(&host), [""; 0]);
     host.start("app");
     wait_answers(&host, "app", PROVIDER);
     assert_eq!(Qmp::of(&host, "netvm").links(), [format!("link-{id}-0")]);
@@ -129,7 +129,7 @@ fn a_client_restarted_again_and_again_leaves_nothing_behind() {
         format!("{}\n00:00:00:00:00:00", mac(&id, true))
     );
     host.run(&["stop", "app"]).exits(0);
-    wait_no_traces(&host);
+    assert_eq!(traces(&host), [""; 0]);
     wait_for("the end of its helpers", || {
         let units = host.ok(&["systemctl", "list-units", "--plain", "--no-legend", "microvm*@app*"]);
         units.is_empty().then_some(())
@@ -165,7 +165,7 @@ fn client_and_provider_killed_at_once_come_back_with_their_link() {
     wait_answers(&host, "app", PROVIDER);
     assert_eq!(host.boots("netvm"), 3);
     host.run(&["stop", "app", "netvm"]).exits(0);
-    wait_no_traces(&host);
+    assert_eq!(traces(&host), [""; 0]);
     assert!(host.processes("qemu-system").is_empty());
 }
 
@@ -197,9 +197,7 @@ fn a_guest_that_does_not_let_go_loses_a_port_and_nobodys_time() {
         time.as_secs_f64()
     );
     assert!(time < Duration::from_secs(10), "{time:?}");
-    let lost = format!(
-        "link {id}: the guest does not let go of its interface; its port is lost until this VM restarts"
-    );
+    let lost = format!("link {id}: the guest does not let go of its interface; its port is lost");
     wait_for("what it costs", || (said(&host, "netvm", &lost) == 1).then_some(()));
     assert_eq!(host.state("netvm"), "running");
 
@@ -237,16 +235,22 @@ impl ByHand {
         let uid = |name: &str| host.row(name)["uid"].as_u64().unwrap().try_into().unwrap();
         let (client, provider) = (uid("app"), uid("netvm"));
         host.ok(&["ip", "link", "set", "dev", "lo", "up"]);
+        host.ok(&["ip", "address", "add", &format!("{HOST}/32"), "dev", "lo"]);
         host.run(&["host", "set-booted", "app"]).exits(0);
         Self { host, id, client, provider }
     }
 
     /// What the client's unit does.
     fn taps(&self, verb: &str) -> Ran {
-        let user = format!("MICROVM_SPECTRUM_USER={}", self.client);
-        self.host.machine.run(&["env", &user, INSTALLED, "host", verb, "app"])
+        self.taps_of(verb, "app", self.client)
     }
 
+    fn taps_of(&self, verb: &str, vm: &str, user: u32) -> Ran {
+        let user = format!("MICROVM_SPECTRUM_USER={user}");
+        self.host.machine.run(&["env", &user, INSTALLED, "host", verb, vm])
+    }
+
+    #[track_caller]
     fn taps_ok(&self, verb: &str) {
         self.taps(verb).exits(0).says_nothing();
     }
@@ -452,6 +456,8 @@ type Ipv4 = [u8; 4];
 const EVERYBODY: Mac = [0xff; 6];
 const ARP: u16 = 0x0806;
 const IPV4: u16 = 0x0800;
+/// What a bridge says to other bridges (IEEE 802.1D).
+const TREE: [u8; 8] = [0x42, 0x42, 3, 0, 0, 0, 0, 0];
 
 fn frame(to: Mac, from: Mac, kind: u16, content: &[u8]) -> Vec<u8> {
     let mut frame = [to.as_slice(), &from, &kind.to_be_bytes(), content].concat();
@@ -492,6 +498,119 @@ fn ipv4_of(text: &str) -> Ipv4 {
     text.parse::<std::net::Ipv4Addr>().unwrap().octets()
 }
 
+/// An address of the host's own that is nobody's business in a guest.
+const HOST: &str = "198.51.100.1";
+
+/// Both taps of a link in the hands of somebody, and what belongs to whom.
+struct Ends {
+    app: Tap,
+    netvm: Tap,
+    own: Mac,
+    gateway: Mac,
+    ip: Ipv4,
+    router: Ipv4,
+}
+
+impl Ends {
+    fn of(hand: &ByHand) -> Self {
+        let mut ends = Self {
+            app: Tap::open(&hand.host, hand.client, &hand.interface("vmc")),
+            netvm: Tap::open(&hand.host, hand.provider, &hand.interface("vmr")),
+            own: mac_of(&mac(&hand.id, false)),
+            gateway: mac_of(&mac(&hand.id, true)),
+            ip: ipv4_of(&address(&hand.id)),
+            router: ipv4_of(PROVIDER),
+        };
+        // What comes before a monitor has us as its client is lost.
+        let (good, answer) = (ends.good(0), ends.answer(0));
+        let soon = Duration::from_millis(50);
+        wait_for("a frame of the client's", || {
+            ends.app.send(&good);
+            ends.netvm.receive(soon)
+        });
+        wait_for("a frame of the provider's", || {
+            ends.netvm.send(&answer);
+            ends.app.receive(soon)
+        });
+        let (good, answer) = (ends.good(255), ends.answer(255));
+        ends.app.send(&good);
+        ends.netvm.receive_until(&good);
+        ends.netvm.send(&answer);
+        ends.app.receive_until(&answer);
+        ends
+    }
+
+    /// What the client may send, whatever it says.
+    fn good(&self, number: u8) -> Vec<u8> {
+        frame(self.gateway, self.own, IPV4, &ping(self.ip, self.router, number))
+    }
+
+    /// What the provider may send.
+    fn answer(&self, number: u8) -> Vec<u8> {
+        frame(self.own, self.gateway, IPV4, &ping(self.router, self.ip, number))
+    }
+
+    /// A packet in tags for VLANs.
+    fn tagged(&self, to: Mac, from: Mac, tags: &[u16]) -> Vec<u8> {
+        let after: Vec<u8> = tags[1..].iter().chain(&[IPV4]).flat_map(|word| word.to_be_bytes()).collect();
+        frame(to, from, tags[0], &[after, ping(self.ip, self.router, 3)].concat())
+    }
+
+    /// What no client may send.
+    fn forged(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let Self { own, gateway, ip, router, .. } = *self;
+        let (other, other_ip): (Mac, Ipv4) = ([0x0a, 0xb3, 0xec, 0, 9, 9], [100, 64, 9, 9]);
+        let mut group = own;
+        group[0] |= 1;
+        let packet = |from: Mac, sender: Ipv4, to: Ipv4| frame(gateway, from, IPV4, &ping(sender, to, 3));
+        let says = |content: Vec<u8>| frame(EVERYBODY, own, ARP, &content);
+        let mut odd = arp(2, own, other_ip, router);
+        odd[1] = 6;
+        vec![
+            ("another's MAC address", packet(other, ip, router)),
+            ("the provider's MAC address", packet(gateway, ip, router)),
+            ("a group's MAC address", packet(group, ip, router)),
+            ("another's address", packet(own, other_ip, router)),
+            ("the provider's address", packet(own, router, ip)),
+            ("the host's address", packet(own, ipv4_of(HOST), router)),
+            ("no address", packet(own, [0; 4], [255; 4])),
+            ("a request for another", says(arp(1, own, other_ip, router))),
+            ("an answer for the provider", says(arp(2, own, router, ip))),
+            ("an announcement of another", says(arp(1, own, other_ip, other_ip))),
+            ("an answer with another's MAC address", says(arp(2, other, ip, router))),
+            ("an answer of another", frame(gateway, other, ARP, &arp(2, other, ip, router))),
+            ("an answer for another, of IEEE 802's kind", says(odd)),
+            ("a VLAN", self.tagged(gateway, own, &[0x8100, 7])),
+            ("a priority", self.tagged(gateway, own, &[0x8100, 0xe000])),
+            ("a carrier's VLAN", self.tagged(gateway, own, &[0x88a8, 7])),
+            ("a VLAN in a VLAN", self.tagged(gateway, own, &[0x88a8, 1, 0x8100, 2])),
+            ("IEEE 802.3", frame(EVERYBODY, own, 40, &[0xaa; 40])),
+            ("a spanning tree", frame([1, 0x80, 0xc2, 0, 0, 0], own, 38, &TREE)),
+            ("a pause", frame([1, 0x80, 0xc2, 0, 0, 1], own, 0x8808, &[0, 1, 0xff, 0xff])),
+            ("LLDP", frame([1, 0x80, 0xc2, 0, 0, 0xe], own, 0x88cc, &[2, 7, 4, 1, 2, 3, 4, 5, 6])),
+            ("PPPoE", frame(EVERYBODY, own, 0x8863, &[0x11, 9, 0, 0, 0, 0])),
+            ("MPLS", frame(gateway, own, 0x8847, &[0, 0, 0x11, 64, 0x45, 0])),
+            ("RARP", frame(EVERYBODY, own, 0x8035, &arp(3, own, [0; 4], [0; 4]))),
+            ("what nobody knows", frame(EVERYBODY, own, 0x88b5, &[1; 8])),
+        ]
+    }
+
+    /// Tries to talk to the host, in every way that there is.
+    fn call_the_host(&mut self, hand: &ByHand) {
+        for kind in ["vmb", "vmc", "vmr"] {
+            let to = interface_mac(&hand.host, &hand.interface(kind));
+            self.app.send(&frame(to, self.own, IPV4, &ping(self.ip, ipv4_of(HOST), 5)));
+            self.netvm.send(&frame(to, self.gateway, IPV4, &ping(self.router, ipv4_of(HOST), 5)));
+        }
+        self.app.send(&frame(EVERYBODY, self.own, IPV4, &ping(self.ip, ipv4_of(HOST), 5)));
+        self.app.send(&frame(EVERYBODY, self.own, ARP, &arp(1, self.own, self.ip, ipv4_of(HOST))));
+    }
+}
+
+fn interface_mac(host: &Host, name: &str) -> Mac {
+    mac_of(&host.machine.read(&format!("/sys/class/net/{name}/address")))
+}
+
 #[test]
 fn a_monitor_that_was_taken_over_speaks_for_nobody_else_and_with_nobody_else() {
     if is_skipped("a_monitor_that_was_taken_over_speaks_for_nobody_else_and_with_nobody_else") {
@@ -499,183 +618,231 @@ fn a_monitor_that_was_taken_over_speaks_for_nobody_else_and_with_nobody_else() {
     }
     let hand = ByHand::new();
     let host = &hand.host;
-    const HOST: &str = "198.51.100.1";
-    host.ok(&["ip", "address", "add", &format!("{HOST}/32"), "dev", "lo"]);
     hand.taps_ok("tap-up");
-    let [bridge, ours, theirs] = ["vmb", "vmc", "vmr"].map(|kind| hand.interface(kind));
 
     // Each tap is one user's; not the next VM's, and not the other side's.
-    for (tap, users) in [(&ours, [hand.provider, 70_055]), (&theirs, [hand.client, 70_055])] {
+    for (kind, users) in
+        [("vmc", [hand.provider, hand.client + 1]), ("vmr", [hand.client, hand.provider + 1])]
+    {
         for user in users {
-            let why = Tap::refused(host, user, tap);
+            let why = Tap::refused(host, user, &hand.interface(kind));
             assert!(why.contains("Operation not permitted"), "{user}: {why}");
         }
     }
     for user in [hand.client, hand.provider] {
-        let script = format!("touch {RECORDS}/x || touch {RECORDS}/netvm/x || rm -f {RECORDS}/netvm/*.json");
-        assert_ne!(
-            host.machine.try_as(user, user, &["sh", "-c", &script]).status,
-            0,
-            "{user} can write records"
-        );
+        for change in
+            ["touch {}/x", "touch {}/netvm/x", "mkdir {}/x", "rm {}/netvm/*.json", "mv {}/netvm {}/x"]
+        {
+            let change = change.replace("{}", RECORDS);
+            assert_ne!(host.machine.try_as(user, user, &["sh", "-c", &change]).status, 0, "{user}: {change}");
+        }
     }
     assert_eq!(traces(host), traces_of(&[(&hand.id, "netvm")]));
-    let mut app = Tap::open(host, hand.client, &ours);
-    let mut netvm = Tap::open(host, hand.provider, &theirs);
-    // And one user's at a time.
-    assert!(Tap::refused(host, hand.client, &ours).contains("busy"));
+    let mut ends = Ends::of(&hand);
+    // And one monitor's at a time.
+    assert!(Tap::refused(host, hand.client, &hand.interface("vmc")).contains("busy"));
 
-    let own = mac_of(&mac(&hand.id, false));
-    let gateway = mac_of(&mac(&hand.id, true));
-    let (ip, router, other_ip) = (ipv4_of(&address(&hand.id)), ipv4_of(PROVIDER), [100, 64, 9, 9]);
-    let other: Mac = [0x0a, 0xb3, 0xec, 0, 9, 9];
-    let good = |number| frame(gateway, own, IPV4, &ping(ip, router, number));
-    let tagged = |tag: u16, vlan: u16| {
-        frame(
-            gateway,
-            own,
-            tag,
-            &[&vlan.to_be_bytes(), IPV4.to_be_bytes().as_slice(), &ping(ip, router, 1)].concat(),
-        )
-    };
-    let allowed = [
-        ("a ping", good(1)),
+    let (own, ip, gateway, router) = (ends.own, ends.ip, ends.gateway, ends.router);
+    for (what, frame) in [
+        ("a ping", ends.good(1)),
         ("a request", frame(EVERYBODY, own, ARP, &arp(1, own, ip, router))),
         ("an answer", frame(gateway, own, ARP, &arp(2, own, ip, router))),
         ("a probe", frame(EVERYBODY, own, ARP, &arp(1, own, [0; 4], ip))),
         ("a broadcast", frame(EVERYBODY, own, IPV4, &ping(ip, [255; 4], 2))),
-    ];
-    for (what, frame) in &allowed {
-        app.send(frame);
-        assert_eq!(netvm.receive_until(frame), [[0u8; 0]; 0], "before {what}");
+    ] {
+        ends.app.send(&frame);
+        assert_eq!(ends.netvm.receive_until(&frame), [[0u8; 0]; 0], "before {what}");
     }
-    let forged = [
-        ("another's MAC address", frame(gateway, other, IPV4, &ping(ip, router, 3))),
-        ("the provider's MAC address", frame(EVERYBODY, gateway, IPV4, &ping(ip, router, 3))),
-        (
-            "a group's MAC address",
-            frame(gateway, [own[0] | 1, own[1], own[2], own[3], own[4], own[5]], IPV4, &ping(ip, router, 3)),
-        ),
-        ("another's address", frame(gateway, own, IPV4, &ping(other_ip, router, 3))),
-        ("the provider's address", frame(gateway, own, IPV4, &ping(router, ip, 3))),
-        ("the host's address", frame(gateway, own, IPV4, &ping(ipv4_of(HOST), router, 3))),
-        ("no address", frame(EVERYBODY, own, IPV4, &ping([0; 4], [255; 4], 3))),
-        ("a request for another", frame(EVERYBODY, own, ARP, &arp(1, own, other_ip, router))),
-        ("an answer for the provider", frame(EVERYBODY, own, ARP, &arp(2, own, router, ip))),
-        ("an announcement of another", frame(EVERYBODY, own, ARP, &arp(1, own, other_ip, other_ip))),
-        ("an answer with another's MAC address", frame(gateway, own, ARP, &arp(2, other, ip, router))),
-        ("an answer of another", frame(gateway, other, ARP, &arp(2, other, ip, router))),
-        (
-            "ARP of another's, in another shape",
-            frame(gateway, own, ARP, &{
-                let mut shape = arp(2, own, other_ip, router);
-                shape[1] = 6;
-                shape
-            }),
-        ),
-        ("a VLAN", tagged(0x8100, 7)),
-        ("a priority", tagged(0x8100, 0)),
-        ("a provider's VLAN", tagged(0x88a8, 7)),
-        (
-            "a VLAN in a VLAN",
-            frame(
-                gateway,
-                own,
-                0x88a8,
-                &[&[0, 1, 0x81, 0, 0, 2], IPV4.to_be_bytes().as_slice(), &ping(ip, router, 3)].concat(),
-            ),
-        ),
-        ("IEEE 802.3", frame(EVERYBODY, own, 40, &[0xaa; 40])),
-        ("a spanning tree", frame([1, 0x80, 0xc2, 0, 0, 0], own, 38, &[0x42, 0x42, 3, 0, 0, 0, 0, 0])),
-        ("a pause", frame([1, 0x80, 0xc2, 0, 0, 1], own, 0x8808, &[0, 1, 0xff, 0xff])),
-        ("LLDP", frame([1, 0x80, 0xc2, 0, 0, 0xe], own, 0x88cc, &[2, 7, 4, 1, 2, 3, 4, 5, 6])),
-        ("PPPoE", frame(EVERYBODY, own, 0x8863, &[0x11, 9, 0, 0, 0, 0])),
-        ("MPLS", frame(gateway, own, 0x8847, &[0, 0, 0x11, 64, 0x45, 0])),
-        ("RARP", frame(EVERYBODY, own, 0x8035, &arp(3, own, [0; 4], [0; 4]))),
-        ("what nobody knows", frame(EVERYBODY, own, 0x88b5, &[1; 8])),
-    ];
     // One after the other, each with a good one after it, which it must not stop.
-    for (number, (what, frame)) in (10..).zip(&forged) {
-        app.send(frame);
-        app.send(&good(number));
-        assert_eq!(netvm.receive_until(&good(number)), [[0u8; 0]; 0], "{what} has passed");
+    for (number, (what, frame)) in (10..).zip(ends.forged()) {
+        let good = ends.good(number);
+        ends.app.send(&frame);
+        ends.app.send(&good);
+        assert_eq!(ends.netvm.receive_until(&good), [[0u8; 0]; 0], "{what} has passed");
     }
     // The provider is a router: it may pass on anybody's packets, as itself.
     for (what, frame) in [
         ("somebody's packet", frame(own, gateway, IPV4, &ping([192, 0, 2, 7], ip, 1))),
         ("a request", frame(EVERYBODY, gateway, ARP, &arp(1, gateway, router, ip))),
     ] {
-        netvm.send(&frame);
-        assert_eq!(app.receive_until(&frame), [[0u8; 0]; 0], "before {what}");
+        ends.netvm.send(&frame);
+        assert_eq!(ends.app.receive_until(&frame), [[0u8; 0]; 0], "before {what}");
     }
-    let last = frame(own, gateway, IPV4, &ping(router, ip, 9));
+    let answer = ends.answer(9);
     for (what, frame) in [
         ("the client's MAC address", frame(EVERYBODY, own, IPV4, &ping(router, ip, 3))),
-        ("another's MAC address", frame(own, other, IPV4, &ping(router, ip, 3))),
-        (
-            "a VLAN",
-            frame(
-                own,
-                gateway,
-                0x8100,
-                &[&[0, 7], IPV4.to_be_bytes().as_slice(), &ping(router, ip, 3)].concat(),
-            ),
-        ),
-        ("a spanning tree", frame([1, 0x80, 0xc2, 0, 0, 0], gateway, 38, &[0x42, 0x42, 3, 0, 0, 0, 0, 0])),
+        ("another's MAC address", frame(own, [2, 0, 0, 0, 0, 1], IPV4, &ping(router, ip, 3))),
+        ("a VLAN", ends.tagged(own, gateway, &[0x8100, 7])),
+        ("a spanning tree", frame([1, 0x80, 0xc2, 0, 0, 0], gateway, 38, &TREE)),
     ] {
-        netvm.send(&frame);
-        netvm.send(&last);
-        assert_eq!(app.receive_until(&last), [[0u8; 0]; 0], "{what} has passed");
+        ends.netvm.send(&frame);
+        ends.netvm.send(&answer);
+        assert_eq!(ends.app.receive_until(&answer), [[0u8; 0]; 0], "{what} has passed");
     }
 
     // The host hears nothing of it, whatever address is on the frame.
-    let interface_mac = |name: &str| mac_of(&host.machine.read(&format!("/sys/class/net/{name}/address")));
-    let to_host = |to: Mac, from: Mac, sender: Ipv4| frame(to, from, IPV4, &ping(sender, ipv4_of(HOST), 5));
-    let to_all = |app: &mut Tap, netvm: &mut Tap| {
-        for name in [&bridge, &ours, &theirs] {
-            app.send(&to_host(interface_mac(name), own, ip));
-            app.send(&frame(EVERYBODY, own, ARP, &arp(1, own, ip, ipv4_of(HOST))));
-            netvm.send(&to_host(interface_mac(name), gateway, router));
-        }
-        app.send(&to_host(EVERYBODY, own, ip));
-    };
     let before = host_heard(host);
-    to_all(&mut app, &mut netvm);
-    app.send(&good(100));
-    netvm.send(&last);
-    let (through, back) = (netvm.receive_until(&good(100)), app.receive_until(&last));
-    assert_eq!((through.len(), back.len()), (7, 3), "each went to the other side, and nowhere else");
+    ends.call_the_host(&hand);
+    let good = ends.good(100);
+    ends.app.send(&good);
+    ends.netvm.send(&answer);
+    let (there, back) = (ends.netvm.receive_until(&good), ends.app.receive_until(&answer));
+    assert_eq!((there.len(), back.len()), (5, 3), "each went to the other side, and nowhere else");
     assert_eq!(host_heard(host), before);
     // And says nothing: no neighbours, routers, groups or trees are looked for.
-    for tap in [&mut app, &mut netvm] {
+    for tap in [&mut ends.app, &mut ends.netvm] {
         assert_eq!(tap.receive(Duration::from_millis(1500)), None, "the host speaks");
     }
 
-    // That it would be heard on another tap.
+    // It would hear it on another tap.
     host.ok(&["ip", "tuntap", "add", "dev", "control", "mode", "tap", "user", "70055"]);
     host.ok(&["ip", "link", "set", "dev", "control", "up"]);
     let mut control = Tap::open(host, 70_055, "control");
-    control.send(&to_host(interface_mac("control"), own, ip));
-    wait_for("the host to hear it", || (host_heard(host) == before + 1).then_some(()));
-    drop(control);
-    host.ok(&["ip", "link", "delete", "dev", "control"]);
+    let call = frame(interface_mac(host, "control"), own, IPV4, &ping(ip, ipv4_of(HOST), 5));
+    wait_for("the host to hear it", || {
+        control.send(&call);
+        (host_heard(host) > before).then_some(())
+    });
+}
 
-    // Somebody loads his firewall anew, which forgets the rules of links: nothing
-    // is open then, and it is all there again after the next `tap-up`.
-    host.ok(&["nft", "flush", "ruleset"]);
-    let before = host_heard(host);
-    to_all(&mut app, &mut netvm);
-    for (_, frame) in &forged {
-        app.send(frame);
+#[test]
+fn a_firewall_that_is_loaded_anew_opens_nothing() {
+    if is_skipped("a_firewall_that_is_loaded_anew_opens_nothing") {
+        return;
     }
-    std::thread::sleep(Duration::from_millis(500));
-    let mut passed = Vec::new();
-    while let Some(frame) = netvm.receive(Duration::from_millis(500)) {
-        passed.push(frame);
+    let hand = ByHand::new();
+    let host = &hand.host;
+    hand.taps_ok("tap-up");
+    let mut ends = Ends::of(&hand);
+    let before = host_heard(host);
+    // As the first line of Debian's /etc/nftables.conf does.
+    host.ok(&["nft", "flush", "ruleset"]);
+    ends.call_the_host(&hand);
+    let forged = ends.forged();
+    for (_, frame) in &forged {
+        ends.app.send(frame);
+    }
+    // Whatever comes, comes soon.
+    while let Some(frame) = ends.netvm.receive(Duration::from_millis(700)) {
+        let what = forged.iter().find(|(_, forged)| frame.starts_with(forged)).map(|(what, _)| what);
+        assert_eq!(what, None, "has passed");
     }
     assert_eq!(host_heard(host), before, "the host is open");
-    assert!(!forged.iter().any(|(_, frame)| passed.contains(frame)), "forged frames pass: {passed:?}");
     hand.taps_ok("tap-up");
-    app.send(&good(101));
-    netvm.receive_until(&good(101));
+    let (good, answer) = (ends.good(101), ends.answer(101));
+    ends.app.send(&good);
+    ends.netvm.receive_until(&good);
+    ends.netvm.send(&answer);
+    ends.app.receive_until(&answer);
+}
+
+#[test]
+fn a_link_that_is_there_is_left_alone() {
+    if is_skipped("a_link_that_is_there_is_left_alone") {
+        return;
+    }
+    let hand = ByHand::new();
+    hand.taps_ok("tap-up");
+    // What the provider goes by: a record written anew means a tap made anew.
+    let record = format!("{RECORDS}/netvm/{}.json", hand.id);
+    let stamp = || hand.host.ok(&["stat", "--format=%i %y", &record]);
+    let mut ends = Ends::of(&hand);
+    let (before, whole) = (stamp(), hand.whole());
+    hand.taps_ok("tap-up");
+    assert_eq!(hand.whole(), whole);
+    assert_eq!(stamp(), before, "the provider unplugs the link and plugs it in again, for nothing");
+    let good = ends.good(1);
+    ends.app.send(&good);
+    ends.netvm.receive_until(&good);
+    drop(ends);
+    hand.host.ok(&["ip", "link", "delete", "dev", &hand.interface("vmr")]);
+    hand.taps_ok("tap-up");
+    assert_ne!(stamp(), before);
+}
+
+#[test]
+fn an_id_that_a_running_vm_still_has_is_nobody_elses() {
+    if is_skipped("an_id_that_a_running_vm_still_has_is_nobody_elses") {
+        return;
+    }
+    let hand = ByHand::new();
+    let host = &hand.host;
+    client(host, "other", &["netvm"]);
+    hand.taps_ok("tap-up");
+    let ends = Ends::of(&hand);
+    // The administrator moves the link, which counts from the next start on,
+    // and gives its id to another, who starts before that.
+    host.configure(&format!("[vm.app.links]\nnetvm = '0abc'\n[vm.other.links]\nnetvm = '{}'\n", hand.id));
+    host.sync();
+    assert_eq!(
+        (link(host, "app", "netvm").as_str(), link(host, "other", "netvm")),
+        ("0abc", hand.id.clone())
+    );
+    let other = host.row("other")["uid"].as_u64().unwrap().try_into().unwrap();
+    host.run(&["host", "set-booted", "other"]).exits(0);
+    let whole = hand.whole();
+    let ran = hand.taps_of("tap-up", "other", other);
+    assert_ne!(ran.status, 0, "what app runs with is other's now");
+    ran.complains(&[&hand.id, "app"]);
+    // What its unit does then.
+    hand.taps_of("tap-down", "other", other).exits(0);
+    assert_eq!(hand.whole(), whole);
+    drop(ends);
+    hand.taps_ok("tap-down");
+    assert_eq!(traces(host), [""; 0]);
+    hand.taps_of("tap-up", "other", other).exits(0);
+    assert_eq!(traces(host), traces_of(&[(&hand.id, "netvm")]));
+    // It is `app` that must leave alone now what is not its own any more.
+    let whole = hand.whole();
+    hand.taps_ok("tap-down");
+    assert_eq!(hand.whole(), whole);
+}
+
+#[test]
+fn a_guest_that_lets_go_late_or_by_itself_gets_its_ports_back() {
+    if is_skipped("a_guest_that_lets_go_late_or_by_itself_gets_its_ports_back") {
+        return;
+    }
+    let hand = ByHand::new();
+    let host = &hand.host;
+    host.configure("[vm.netvm]\nlink-ports = 2\n");
+    host.sync();
+    host.start("netvm");
+    let links = || Qmp::of(host, "netvm").links();
+    let plugged = |number: usize| {
+        wait_for("the link to be plugged in", || (links().len() == number).then_some(()));
+    };
+    hand.taps_ok("tap-up");
+    plugged(1);
+    wait_plugged(host, "netvm", &[&hand.id]);
+    // As slow as a guest can be: one that is booting is, too.
+    Qmp::of(host, "netvm").execute("stop", &json!({}));
+    hand.taps_ok("tap-down");
+    hand.taps_ok("tap-up");
+    plugged(2);
+    hand.taps_ok("tap-down");
+    Qmp::of(host, "netvm").execute("cont", &json!({}));
+    wait_for("the guest to let go", || links().is_empty().then_some(()));
+    hand.taps_ok("tap-up");
+    plugged(1);
+    // One that lets go of what it has not been asked for.
+    for _ in 0..3 {
+        let eject = "device=$(readlink -f /sys/class/net/eth*/device); bus=$(basename ${device%/*}); \
+                     for slot in /sys/bus/pci/slots/*; do \
+                     case $bus in $(cat $slot/address).*) echo 0 >$slot/power;; esac; done";
+        wait_for("the interface", || {
+            host.in_guest("netvm", "ls /sys/class/net").contains("eth").then_some(())
+        });
+        host.in_guest("netvm", eject);
+        wait_for("the guest to let go", || links().is_empty().then_some(()));
+        let begin = Instant::now();
+        hand.taps_ok("tap-down");
+        eprintln!(
+            "the end of a link that the guest has ejected takes {:.1} s",
+            begin.elapsed().as_secs_f64()
+        );
+        assert_eq!(traces(host), [""; 0]);
+        hand.taps_ok("tap-up");
+        plugged(1);
+    }
 }

@@ -115,7 +115,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
             let _ = sd_notify::notify(&[NotifyState::Status(&line)]);
             match error {
                 HostError::Package(_) | HostError::Untrusted(_) | HostError::Devices(_) => Exit::Input.into(),
-                HostError::Io { .. } | HostError::Wire(_) => Exit::Host.into(),
+                HostError::Io { .. } | HostError::Wire(_) | HostError::LinkInUse { .. } => Exit::Host.into(),
             }
         }
     }

@@ -34,9 +34,16 @@ pub fn links_up(
     provider_user: &dyn Fn(&VmName) -> u32,
 ) -> Result<(), HostError> {
     let tools = tools(plan);
-    let made = links(plan)?.into_iter().try_for_each(|(interface, link)| {
-        wire::up(&tools, link, client_user, provider_user(&interface.provider))?;
-        attachment::record(&interface.provider, link, &plan.name)
+    let links = links(plan)?;
+    for (_, link) in &links {
+        // Its id was given to this VM while the other runs with it.
+        if let Some(client) = other_holder(plan, *link)? {
+            return Err(HostError::LinkInUse { link: *link, client });
+        }
+    }
+    let made = links.into_iter().try_for_each(|(interface, link)| {
+        let new = wire::up(&tools, link, client_user, provider_user(&interface.provider))?;
+        attachment::record(&interface.provider, link, &plan.name, new)
             .map_err(io_error(format!("{} cannot be told", interface.provider)))
     });
     if made.is_err() {
@@ -52,8 +59,9 @@ pub fn links_up(
 /// See [`HostError`]; everything was tried.
 pub fn links_down(plan: &Plan) -> Result<(), HostError> {
     let tools = tools(plan);
-    let links = links(plan)?;
+    let mut links = links(plan)?;
     let mut result = Ok(());
+    links.retain(|(_, link)| !matches!(other_holder(plan, *link), Ok(Some(_))));
     for (interface, link) in &links {
         let removed = attachment::remove(&interface.provider, *link)
             .map_err(io_error(format!("{} cannot be told", interface.provider)));
@@ -67,6 +75,13 @@ pub fn links_down(plan: &Plan) -> Result<(), HostError> {
         result = result.and(wire::down(&tools, *link).map_err(HostError::from));
     }
     result
+}
+
+/// Another VM that has a link of this plan's id now.
+fn other_holder(plan: &Plan, link: LinkId) -> Result<Option<VmName>, HostError> {
+    let holder = attachment::holder(link);
+    let holder = holder.map_err(io_error(format!("{} cannot be read", attachment::DIRECTORY)))?;
+    Ok(holder.filter(|client| *client != plan.name))
 }
 
 fn links(plan: &Plan) -> Result<Vec<(&InterfacePlan, LinkId)>, HostError> {

@@ -195,20 +195,24 @@ impl Hypervisor for Qemu {
         let _lock = Lock::take(&sockets.control_lock(), deadline)?;
         let mut client = qmp::Client::connect(&sockets.control(), deadline)?;
         let id = device_id(link, port);
-        client.execute_with("device_del", &json!({ "id": id }), deadline)?;
+        let asked = client.execute_with("device_del", &json!({ "id": id }), deadline);
         // The guest lets go of it, or does not ("device_del" in the QMP reference).
         let deleted = |event: &qmp::Event| {
             event.name == "DEVICE_DELETED" && event.data.get("device").and_then(Value::as_str) == Some(&id)
         };
-        let unplugged = match client.wait_for_event(deleted, deadline) {
-            Ok(()) => Unplugged::Free,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Unplugged::Lost,
-            Err(error) => return Err(error),
+        let unplugged = match asked.and_then(|_| client.wait_for_event(deleted, deadline)) {
+            Ok(()) => Ok(Unplugged::Free),
+            // It has let go of it already.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Unplugged::Free),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Unplugged::Lost),
+            Err(error) => Err(error),
         };
         // This closes the tap, and cuts off a device that is still there.
         let soon = Instant::now() + EXCHANGE_TIMEOUT;
-        client.execute_with("netdev_del", &json!({ "id": id }), soon)?;
-        Ok(unplugged)
+        match client.execute_with("netdev_del", &json!({ "id": id }), soon) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => unplugged,
+        }
     }
 
     fn room_for_devices(&self, _own: usize, link_ports: usize) -> usize {

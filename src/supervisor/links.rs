@@ -25,6 +25,8 @@ use crate::runtime::SocketNames;
 const PLUG_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a guest may take to let go of an interface.
 const UNPLUG_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to ask for one port that was lost.
+const RECLAIM_TIMEOUT: Duration = Duration::from_millis(100);
 /// When what failed is tried again, and whether there are records at all.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -34,7 +36,8 @@ pub(super) struct Links {
     sockets: SocketNames,
     hypervisor: &'static dyn Hypervisor,
     plugged: BTreeMap<LinkId, Plugged>,
-    lost: BTreeSet<usize>,
+    /// The ports that guests have not let go of in time, with their links.
+    lost: BTreeMap<usize, LinkId>,
     /// The last number given, where each interface gets a new one.
     next_port: usize,
     /// What was complained of already.
@@ -54,7 +57,7 @@ impl Links {
             sockets: sockets.clone(),
             hypervisor,
             plugged: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             next_port: 0,
             complaints: BTreeSet::new(),
         }
@@ -146,18 +149,29 @@ impl Links {
         match self.hypervisor.unplug(&self.plan, &self.sockets, port, link, UNPLUG_TIMEOUT) {
             Ok(Unplugged::Free) => say(&self.plan.name, &format!("link {link} is unplugged")),
             Ok(Unplugged::Lost) => {
-                self.lost.insert(port);
+                self.lost.insert(port, link);
                 let text = format!(
-                    "link {link}: the guest does not let go of its interface; its port is lost until this VM restarts"
+                    "link {link}: the guest does not let go of its interface; its port is lost until it does"
                 );
                 say(&self.plan.name, &text);
             }
             Err(error) => {
-                self.lost.insert(port);
+                self.lost.insert(port, link);
                 say(&self.plan.name, &format!("link {link} cannot be unplugged, its port is lost: {error}"));
             }
         }
         true
+    }
+
+    /// Takes back the ports that were lost and are free now: a guest that boots is
+    /// slow, and one that is reset lets go of everything.
+    fn reclaim(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        let is_lost = |(port, link): &(usize, LinkId)| {
+            let asked = self.hypervisor.unplug(&self.plan, &self.sockets, *port, *link, RECLAIM_TIMEOUT);
+            !matches!(asked, Ok(Unplugged::Free))
+        };
+        self.lost = lost.into_iter().filter(is_lost).collect();
     }
 
     fn free_port(&mut self) -> Option<usize> {
@@ -165,8 +179,9 @@ impl Links {
             self.next_port += 1;
             return Some(self.next_port);
         };
+        self.reclaim();
         let used: BTreeSet<_> =
-            self.plugged.values().map(|p| p.port).chain(self.lost.iter().copied()).collect();
+            self.plugged.values().map(|p| p.port).chain(self.lost.keys().copied()).collect();
         (0..ports).find(|port| !used.contains(port))
     }
 }

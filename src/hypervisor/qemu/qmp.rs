@@ -110,7 +110,11 @@ impl Client {
             }
             if let Some(error) = line.get("error") {
                 let text = error.get("desc").and_then(Value::as_str).unwrap_or("it gave no reason");
-                return Err(io::Error::other(format!("QEMU refused {command}: {text}")));
+                let kind = match error.get("class").and_then(Value::as_str) {
+                    Some("DeviceNotFound") => io::ErrorKind::NotFound,
+                    _ => io::ErrorKind::Other,
+                };
+                return Err(io::Error::new(kind, format!("QEMU refused {command}: {text}")));
             }
             self.keep_event(line);
         }
