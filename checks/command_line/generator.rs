@@ -5,19 +5,32 @@
 //! Whatever is wrong, a boot goes on.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::fixture::Partition;
-use crate::fixture::program::{PROGRAM, Ran, quiet, run};
+use crate::fixture::program::{PROGRAM, quiet, run};
 use crate::fixture::tree::{self, Node, Tree, assert_same};
 use crate::host::{Host, host, plain_directory};
+use crate::namespace::{can_mount, shell, words};
 
 struct Generated {
-    ran: Ran,
+    /// What it said, in the kernel's log or else on standard error; `None` where
+    /// that log is this host's own.
+    said: Option<String>,
     normal: PathBuf,
 }
+
+/// Puts `$1` in the place of the kernel's log, so that it can be read, and calls `$@`.
+const WITH_A_LOG: &str = r#"
+set -eu
+umask 022
+[ ! -e /dev/kmsg ] || mount --bind "$1" /dev/kmsg
+shift
+exec "$@"
+"#;
 
 /// Calls the generator as systemd does: with three directories that are there.
 fn generate(host: &Host) -> Generated {
@@ -25,27 +38,48 @@ fn generate(host: &Host) -> Generated {
     for directory in &directories {
         let _ = fs::remove_dir_all(directory);
         fs::create_dir(directory).unwrap();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut directory.metadata().unwrap().permissions(), 0o755);
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let mut shell = quiet("/bin/sh");
-    shell.args(["-c", "umask 022 && exec \"$@\"", "sh", PROGRAM, "host", "--state-dir"]).arg(&host.state);
-    let ran = run(shell.arg("generate").args(&directories)).exits(0);
+    let log = host.root.join("log");
+    fs::write(&log, "").unwrap();
+    let mut call = host.unit_calls(&["generate"]);
+    call.args(&directories);
+    let own_log = can_mount();
+    let ran = if own_log {
+        run(&mut shell(WITH_A_LOG, [log.as_os_str()].into_iter().chain(words(&call))))
+    } else {
+        let mut shell = quiet("/bin/sh");
+        run(shell.args(["-c", "umask 022 && exec \"$@\"", "sh"]).args(words(&call)))
+    };
+    let ran = ran.exits(0);
     assert_eq!(ran.stdout, "");
     for unused in &directories[1..] {
         assert_eq!(tree::names(unused), [""; 0]);
     }
+    let said = fs::read_to_string(&log).unwrap() + &ran.stderr;
     let [normal, ..] = directories;
-    Generated { ran, normal }
+    Generated { said: (own_log || !said.is_empty()).then_some(said), normal }
 }
 
 impl Generated {
-    /// Asserts that no VM has anything.
+    /// Asserts that it said nothing.
+    #[track_caller]
+    fn says_nothing(&self) {
+        assert_eq!(self.said.as_deref().unwrap_or_default(), "");
+    }
+
+    /// Asserts that no VM has anything, and that the reason was told.
     #[track_caller]
     fn is_nothing(&self, what: &str) {
         assert_eq!(tree::names(&self.normal), [""; 0], "{what}");
-        // The kernel's log has the reason, or standard error where that is not to be had.
-        let said = &self.ran.stderr;
-        assert!(said.is_empty() || said.contains("microvm-spectrum-generator: no VMs: "), "{what}: {said}");
+        if let Some(said) = &self.said {
+            let line = said.strip_prefix("<3>").or_else(|| said.strip_prefix("microvm-spectrum: "));
+            let line = line.unwrap_or_else(|| panic!("{what}: {said:?}"));
+            assert!(line.starts_with("microvm-spectrum-generator: no VMs: "), "{what}: {said}");
+            assert_eq!(said.lines().count(), 1, "{what}: {said}");
+            let odd = said.trim_end_matches('\n').chars().find(|c| c.is_control());
+            assert_eq!(odd, None, "{what}: {said:?}");
+        }
     }
 }
 
@@ -68,8 +102,9 @@ fn the_drop_ins_of_all_vms() {
     );
     run(&mut host.sync()).exits(1);
     assert_eq!(host.generation(), 1);
-    let Generated { ran, normal } = generate(&host);
-    assert_eq!(ran.stderr, "");
+    let generated = generate(&host);
+    generated.says_nothing();
+    let normal = generated.normal;
 
     let generation = Node::File { mode: 0o644, content: "1\n".into() };
     let mut expected: Tree = [
@@ -143,15 +178,16 @@ fn the_other_directories_need_not_be_given() {
 #[test]
 fn without_a_catalog_there_is_nothing_to_say() {
     let host = host();
-    for make in [|| {}, || {}] {
-        make();
+    // Nobody ever called sync, it never finished, or its file system is mounted later.
+    let steps: [&dyn Fn(); 3] = [&|| {}, &|| fs::create_dir_all(host.own("generations")).unwrap(), &|| {
+        std::os::unix::fs::symlink("generations/1", host.own("current")).unwrap()
+    }];
+    for step in steps {
+        step();
         let generated = generate(&host);
-        assert_eq!(generated.ran.stderr, "");
-        generated.is_nothing("no catalog");
-        fs::create_dir_all(host.own("generations")).unwrap();
+        generated.says_nothing();
+        assert_eq!(tree::names(&generated.normal), [""; 0]);
     }
-    std::os::unix::fs::symlink("generations/1", host.own("current")).unwrap();
-    generate(&host).is_nothing("a catalog that is gone");
 }
 
 /// A catalog with one VM that can run.

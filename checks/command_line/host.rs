@@ -43,6 +43,14 @@ pub fn host() -> Host {
     Host::at(guard, root)
 }
 
+/// Like [`host`], in memory where there is some: for thousands of files, and where
+/// waiting for a disk would be most of the time.
+pub fn host_in_memory() -> Host {
+    let guard = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let root = guard.path().canonicalize().unwrap();
+    Host::at(guard, root)
+}
+
 impl Host {
     /// A host in this directory.
     pub fn at(guard: tempfile::TempDir, root: PathBuf) -> Self {

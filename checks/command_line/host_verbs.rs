@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
 
 use crate::fixture::program::{run, skipped};
 use crate::fixture::tree;
@@ -21,6 +22,12 @@ fn roots(test: &str) -> Option<Host> {
     host.vm("a");
     host.synced();
     Some(host)
+}
+
+/// Takes from a package what only this program's packages have.
+fn make_older(package: &Path) {
+    fs::remove_dir_all(package.join("share/microvm-spectrum")).unwrap();
+    fs::remove_file(package.join("share/microvm/system")).unwrap();
 }
 
 #[test]
@@ -74,7 +81,7 @@ fn root_uses_nothing_that_somebody_else_could_replace() {
     std::os::unix::fs::lchown(&current, Some(0), None).unwrap();
     trusted(0).says_nothing();
     // The same for a script that root would become, of a package that somebody else made.
-    fs::remove_file(package.join("share/microvm-spectrum/manifest.json")).unwrap();
+    make_older(&package);
     let up = package.join("bin/tap-up");
     script(&up, "echo called");
     assert_eq!(run(&mut host.unit_calls(&["tap-up", "a"])).exits(0).stdout, "called\n");
@@ -104,7 +111,7 @@ fn taps_of_the_older_convention_have_plain_names() {
     let bin = host.root.join("bin");
     fs::create_dir(&bin).unwrap();
     script(&bin.join("ip"), &format!("echo \"$*\" >>'{}/calls'\n", bin.display()));
-    fs::remove_file(host.package("user/a").join("share/microvm-spectrum/manifest.json")).unwrap();
+    make_older(&host.package("user/a"));
     let up = |arguments: &[&str]| {
         let mut command = host.unit_calls(arguments);
         run(command.env("PATH", &bin).env("MICROVM_SPECTRUM_USER", "70000"))

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::fixture::program::{Ran, run, skipped};
 use crate::fixture::tree;
-use crate::host::{host, is_whole};
+use crate::host::{host, host_in_memory, is_whole};
 use crate::namespace::{can_mount, shell, words};
 use crate::sync_when_killed::{sync, two_configurations, vms};
 
@@ -58,7 +58,7 @@ fn a_state_directory_that_cannot_be_written_to() {
 
 #[test]
 fn a_disk_that_is_full_at_any_moment() {
-    let host = host();
+    let host = host_in_memory();
     let configs = two_configurations(&host);
     if !can_mount() {
         return skipped("a_disk_that_is_full_at_any_moment", "nothing can be mounted here");
