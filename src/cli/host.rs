@@ -162,7 +162,8 @@ fn generate(args: &StateArgs, normal: &std::path::Path) -> Exit {
         let line = printable(format!("microvm-spectrum-generator: no VMs: {why}"));
         // The journal is not there yet.
         let log = std::fs::File::options().write(true).open("/dev/kmsg");
-        let told = log.and_then(|mut log| writeln!(log, "<3>{line}"));
+        // One write is one message there.
+        let told = log.and_then(|mut log| log.write_all(format!("<3>{line}\n").as_bytes()));
         if told.is_err() {
             report::line(&line);
         }
