@@ -3,7 +3,7 @@
 
 //! Rendering the templates of scripts and unit files.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use handlebars::{
     Context, Handlebars, Helper, HelperResult, Output, RenderContext, RenderErrorReason, no_escape,
@@ -12,15 +12,20 @@ use serde::Serialize;
 
 /// The text of `template`, which is part of this program, with `data` filled in.
 pub fn render(template: &str, data: &impl Serialize) -> String {
-    static TEMPLATES: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
+    static TEMPLATES: LazyLock<Mutex<Handlebars<'static>>> = LazyLock::new(|| {
         let mut templates = Handlebars::new();
         templates.set_strict_mode(true);
         templates.register_escape_fn(no_escape);
         templates.register_helper("sh", Box::new(sh));
-        templates
+        Mutex::new(templates)
     });
+    let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+    // Each is read once, however many VMs there are; its text is its name.
+    if !templates.has_template(template) && templates.register_template_string(template, template).is_err() {
+        return String::new();
+    }
     // Every test renders all templates.
-    TEMPLATES.render_template(template, data).unwrap_or_default()
+    templates.render(template, data).unwrap_or_default()
 }
 
 /// `{{sh value}}`: a value as one word of a shell's command line.
