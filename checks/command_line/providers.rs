@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::fixture::program::{check, run};
+use crate::fixture::program::{build, check, run};
 use crate::fixture::{Partition, VmDirectory, workplace};
 
 fn vm() -> (tempfile::TempDir, VmDirectory) {
@@ -70,4 +70,31 @@ fn the_folders_themselves() {
     run(&mut check(&vm.path)).has_one_note(&vm.path.join("providers/audio"), "is ignored", "remove it");
     let vm = vm.without("providers").directory("providers/net");
     run(&mut check(&vm.path)).finds_nothing();
+}
+
+#[test]
+fn the_id_of_a_link_can_be_chosen() {
+    let (_guard, root) = workplace();
+    let partition = Partition::at(&root.join("partition"));
+    let vm = partition.vm("client").image("root.img", b"").provider("netvm").provider("vpn");
+    let output = root.join("out");
+    let mut command = build(&vm.path, &output, "qemu");
+    run(command.args(["--link", "netvm=a546"])).exits(0);
+    let manifest = std::fs::read_to_string(output.join("share/microvm-spectrum/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let link = &manifest["interfaces"][0];
+    assert_eq!(
+        (&link["link"], &link["tap"], &link["mac"], &link["ipv4"]),
+        (&"a546".into(), &"vmc-a546".into(), &"0A:B3:EC:00:A5:46".into(), &"100.64.165.70".into())
+    );
+    assert_ne!(manifest["interfaces"][1]["link"], "a546");
+    let refused = |link: &str, status: i32, text: &str| {
+        let mut command = build(&vm.path, &root.join("none"), "qemu");
+        run(command.args(["--link", link, "--link", "vpn=0001"])).exits(status).complains(&[text]);
+    };
+    refused("other=a546", 1, "does not exist, and an id is chosen for a link to other");
+    refused("netvm=0001", 1, "two links have the same id");
+    for wrong in ["netvm", "netvm=", "netvm=12345", "netvm=0000", "a b=a546"] {
+        refused(wrong, 2, "--link");
+    }
 }

@@ -51,6 +51,13 @@ fn a_vm_that_cannot_start_says_why_in_its_own_journal() {
     host.run(&["stop", "appvm"]).exits(0);
 
     // A state directory that is full, or broken otherwise.
+    let folder = "/var/lib/microvms/appvm";
+    host.ok(&["mount", "-t", "tmpfs", "-o", "mode=755,nr_inodes=2", "full", folder]);
+    host.ok(&["ln", "--symbolic", "../.microvm-spectrum/current/vms/appvm", &format!("{folder}/current")]);
+    host.run(&["start", "appvm"]).exits(3);
+    let journal = host.machine.journal("microvm@appvm.service");
+    assert!(journal.contains("appvm/booted cannot be written: No space left on device"), "{journal}");
+    host.ok(&["umount", folder]);
     host.ok(&["mount", "--bind", "/var/lib/microvms/appvm", "/var/lib/microvms/appvm"]);
     host.ok(&["mount", "-o", "remount,bind,ro", "/var/lib/microvms/appvm"]);
     host.run(&["start", "appvm"]).exits(3);
