@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::program::{PROGRAM, Ran, call, quiet, run};
+use crate::fixture::program::{PROGRAM, Ran, call, copy, quiet, run};
 use crate::fixture::tree;
 use crate::fixture::{Partition, VmDirectory, workplace};
 
@@ -162,7 +162,7 @@ fn with_a_program_whose_path_means_something_to_a_shell() {
     let folder = place.root.join("it's $HOME \"x\"");
     fs::create_dir(&folder).unwrap();
     let program = folder.join("pro gram");
-    fs::copy(PROGRAM, &program).unwrap();
+    copy(PROGRAM, &program);
     let package = place.root.join("out");
     let mut command = quiet(&program);
     command.args(["build", "--hypervisor", "qemu", "--accel", "tcg", "--output"]).arg(&package);

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
-use crate::fixture::program::{PROGRAM, quiet, run, skipped};
+use crate::fixture::program::{PROGRAM, copy, quiet, run, skipped};
 use crate::fixture::tree::{self, Node};
 use crate::host::{Host, host};
 use crate::namespace::words;
@@ -82,7 +82,7 @@ fn an_ordinary_user_may_have_a_state_directory() {
     host.vm("a");
     let user = 65_533;
     let program = host.root.join("program");
-    fs::copy(PROGRAM, &program).unwrap();
+    copy(PROGRAM, &program);
     std::os::unix::fs::chown(&host.root, Some(user), Some(user)).unwrap();
     let command = |call: &Command| {
         let mut command = quiet("setpriv");

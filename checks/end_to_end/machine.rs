@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::fixture::program::copy;
 use crate::fixture::{Partition, VmDirectory};
 
 /// How long anything may take on a slow and busy machine.
@@ -92,7 +93,7 @@ impl Place {
     pub fn virtiofsd(&self) -> PathBuf {
         let virtiofsd = self.dir.path().join("virtiofsd");
         if !virtiofsd.exists() {
-            fs::copy(part("VIRTIOFSD"), &virtiofsd).unwrap();
+            copy(part("VIRTIOFSD"), &virtiofsd);
             fs::set_permissions(&virtiofsd, fs::Permissions::from_mode(0o755)).unwrap();
         }
         virtiofsd

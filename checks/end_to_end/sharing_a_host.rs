@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use crate::fixture::program::skipped;
+use crate::fixture::program::{copy, skipped};
 use crate::machine::{GUEST_USER, Place, Running, is_root, names, program, wait_for};
 
 #[test]
@@ -100,7 +100,7 @@ fn an_ordinary_user_needs_no_set_up() {
     let place = Place::new();
     // Where that user can execute them.
     let own = place.dir.path().join("microvm-spectrum");
-    fs::copy(program(), &own).unwrap();
+    copy(program(), &own);
     fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
     let shared = place.shared("home");
     let vm = place.vm("user").share("home", "/ext/home");
