@@ -329,7 +329,7 @@ fn links(
         }
         match leases.link(id, provider, &host.reserved_links) {
             Ok(link) => drop(links.insert(provider.clone(), link)),
-            Err(error) => problems.error(shown, error.to_string(), "forget links that are no longer needed"),
+            Err(error) => problems.error(shown, error.to_string(), "remove links that are no longer needed"),
         }
     }
     links
