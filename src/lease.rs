@@ -114,29 +114,27 @@ impl Leases {
     /// Leases the ids that an administrator declared for links, all at once, so
     /// that two of them can change places.
     ///
-    /// Returns those that could not be: another link, which has none declared,
-    /// has that id.
+    /// Returns those that could not be and keep the id that they have: another
+    /// link, which is not moved, has theirs.
     pub fn declare_links(&mut self, declared: &[DeclaredLink]) -> Vec<(DeclaredLink, VmId, VmName)> {
-        for DeclaredLink { client, provider, id } in declared {
-            if let Some(links) = self.links.get_mut(client)
-                && links.get(provider).is_some_and(|leased| leased != id)
-            {
-                links.remove(provider);
-            }
-        }
+        let mut moved: Vec<_> = declared.iter().collect();
         let mut refused = Vec::new();
-        for link in declared {
+        // Who cannot be moved keeps what it has, and may be in another's way there.
+        loop {
+            let is_moved = |client: &VmId, provider: &VmName| {
+                moved.iter().any(|link| (&link.client, &link.provider) == (client, provider))
+            };
             let all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
-            let mut others = all.filter(|(c, p, _)| (*c, *p) != (&link.client, &link.provider));
-            match others.find(|(_, _, id)| *id == link.id) {
-                Some((client, provider, _)) => {
-                    refused.push((link.clone(), client.clone(), provider.clone()));
-                }
-                None => {
-                    let links = self.links.entry(link.client.clone()).or_default();
-                    links.insert(link.provider.clone(), link.id);
-                }
-            }
+            let stay: Vec<_> = all.filter(|(c, p, _)| !is_moved(c, p)).collect();
+            let found = moved.iter().enumerate().find_map(|(number, link)| {
+                let (client, provider, _) = stay.iter().find(|(_, _, id)| *id == link.id)?;
+                Some((number, (*client).clone(), (*provider).clone()))
+            });
+            let Some((number, client, provider)) = found else { break };
+            refused.push((moved.remove(number).clone(), client, provider));
+        }
+        for DeclaredLink { client, provider, id } in moved {
+            self.links.entry(client.clone()).or_default().insert(provider.clone(), *id);
         }
         refused
     }
