@@ -46,6 +46,23 @@ fn records(id: &VmId, uid: u32) -> [(String, String, String); 2] {
     ]
 }
 
+/// Removes the account of a user id from `directory`, if there is one.
+///
+/// # Errors
+/// The system's error.
+pub fn remove(directory: &Path, uid: u32) -> io::Result<()> {
+    let name = name(uid);
+    for file in
+        [format!("{uid}.user"), format!("{uid}.group"), format!("{name}.user"), format!("{name}.group")]
+    {
+        match std::fs::remove_file(directory.join(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Writes the account of a VM into `directory`, if it is not there yet.
 ///
 /// # Errors

@@ -9,17 +9,18 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::may_be_a_vms;
+use crate::config::{PartUuid, SourceKind, may_be_a_vms};
 use crate::manifest::HypervisorName;
 use crate::name::{SourceName, VmId, VmName};
 use crate::pci::PciAddress;
 use crate::printable::printable;
 use crate::problem::{Problem, Severity};
+use crate::stamp::FileStamp;
 
 /// The version of the catalog that this program writes and reads.
 pub const CATALOG_VERSION: u32 = 1;
@@ -34,8 +35,45 @@ pub struct Catalog {
     pub version: u32,
     /// Which generation of the catalog this is; each has a number of its own.
     pub generation: u64,
+    /// The sources, in their order.
+    pub sources: Vec<CatalogSource>,
     /// The VMs, in the order of their names, the one that runs before those it shadows.
     pub vms: Vec<CatalogVm>,
+    /// What VMs have leased that are in no source any more.
+    pub leases: Vec<CatalogLease>,
+}
+
+/// A place where VM directories live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogSource {
+    /// Its name.
+    pub name: SourceName,
+    /// What kind of place it is.
+    pub kind: SourceKind,
+    /// The directory that holds the VM directories, on this host.
+    pub directory: PathBuf,
+    /// The partition that it is, where that is mounted when it appears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partuuid: Option<PartUuid>,
+    /// Why it could not be read, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<CatalogProblem>,
+}
+
+/// What a VM keeps until it is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogLease {
+    /// The VM, `SOURCE/NAME`.
+    #[schemars(with = "String")]
+    pub vm: VmId,
+    /// Its user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its links.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<CatalogLink>,
 }
 
 /// One VM of a source.
@@ -67,6 +105,15 @@ pub enum VmState {
     Blocked {
         /// Which, and why.
         problems: Vec<CatalogProblem>,
+        /// The VMs that are to provide its networks.
+        providers: Vec<VmName>,
+    },
+    /// Its source cannot be read now.
+    Unavailable {
+        /// Why.
+        problems: Vec<CatalogProblem>,
+        /// What it was when it could run, for as long as it still does.
+        last: Option<Runnable>,
     },
     /// An earlier source has a VM of the same name.
     Shadowed {
@@ -82,15 +129,21 @@ pub struct Runnable {
     pub uid: u32,
     /// The hypervisor that runs it.
     pub hypervisor: HypervisorName,
-    /// The name of its runner package in the state directory.
+    /// Its runner package: a name in the state directory, or an absolute path
+    /// (in the Nix store, for one).
     pub package: String,
     /// Whether it starts with the host.
     pub autostart: bool,
+    /// Whether it is restarted when it is no longer what it was started with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart_if_changed: bool,
     /// Its links to network providers.
     pub links: Vec<CatalogLink>,
     /// The host's PCI devices that it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<PciAddress>,
+    /// What its kernel and images were, in this order.
+    pub files: Vec<FileStamp>,
 }
 
 /// A link to a network provider, as the client has it.
@@ -113,6 +166,19 @@ pub struct CatalogProblem {
     pub cause: String,
     /// What to do about it.
     pub remedy: String,
+}
+
+impl VmState {
+    /// The state's name, as the catalog has it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Runnable(_) => "runnable",
+            Self::Broken { .. } => "broken",
+            Self::Blocked { .. } => "blocked",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Shadowed { .. } => "shadowed",
+        }
+    }
 }
 
 impl CatalogProblem {
@@ -166,12 +232,17 @@ impl Catalog {
         }
         let catalog: Self = serde_json::from_str(&text)?;
         let (mut names, mut uids) = (BTreeSet::new(), BTreeSet::new());
-        for (vm, Runnable { uid, .. }) in catalog.runnable() {
+        for (vm, Runnable { uid, .. }) in catalog.known() {
             if !may_be_a_vms(*uid) || !names.insert(&vm.name) || !uids.insert(uid) {
                 return Err(CatalogError::NotItsOwn(vm.name.clone()));
             }
         }
         Ok(catalog)
+    }
+
+    /// Whether it says the same as another, of whatever generation.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.sources == other.sources && self.vms == other.vms && self.leases == other.leases
     }
 
     /// The catalog's text: JSON, ending in a line feed.
@@ -190,6 +261,17 @@ impl Catalog {
         })
     }
 
+    /// The VMs that can run, and those that may still do, although their source
+    /// cannot be read any more.
+    pub fn known(&self) -> impl Iterator<Item = (&CatalogVm, &Runnable)> {
+        self.vms.iter().filter_map(|vm| match &vm.state {
+            VmState::Runnable(runnable) | VmState::Unavailable { last: Some(runnable), .. } => {
+                Some((vm, runnable))
+            }
+            _ => None,
+        })
+    }
+
     /// The VM of this name: the one that is not shadowed.
     pub fn find(&self, name: &VmName) -> Option<&CatalogVm> {
         self.vms.iter().find(|vm| vm.name == *name && !matches!(vm.state, VmState::Shadowed { .. }))
@@ -197,6 +279,16 @@ impl Catalog {
 }
 
 impl CatalogVm {
+    /// What is wrong with it.
+    pub fn problems(&self) -> &[CatalogProblem] {
+        match &self.state {
+            VmState::Broken { problems }
+            | VmState::Blocked { problems, .. }
+            | VmState::Unavailable { problems, .. } => problems,
+            VmState::Runnable(_) | VmState::Shadowed { .. } => &[],
+        }
+    }
+
     /// The VM with its source.
     pub fn id(&self) -> VmId {
         VmId { source: self.source.clone(), name: self.name.clone() }

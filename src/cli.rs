@@ -12,12 +12,16 @@ mod check;
 mod command;
 mod console;
 mod control;
+mod dry_run;
+mod forget;
 mod graph;
 mod host;
 mod list;
 mod log;
+mod progress;
 mod report;
 mod sync;
+mod tell_systemd;
 mod units;
 mod vm;
 mod vms;
@@ -71,7 +75,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Say everything that is wrong with VM directories
+    /// Say everything that is wrong with VM directories, or with the VMs of all sources
     Check(check::CheckArgs),
     /// Build the runner package of a VM directory
     Build(build::BuildArgs),
@@ -79,6 +83,8 @@ enum Verb {
     Command(command::CommandArgs),
     /// Install the VMs of all sources
     Sync(sync::SyncArgs),
+    /// Let go of what VMs have leased that are gone: user ids and addresses
+    Forget(forget::ForgetArgs),
     /// Show the installed VMs
     List(list::ListArgs),
     /// Draw which VM provides which with a network
@@ -133,6 +139,7 @@ pub fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args).into(),
         Verb::Command(args) => command::run(&args).into(),
         Verb::Sync(args) => sync::run(&args).into(),
+        Verb::Forget(args) => forget::run(&args).into(),
         Verb::List(args) => list::run(&args).into(),
         Verb::Graph(args) => graph::run(&args).into(),
         Verb::Start(args) => control::run("start", &args).into(),

@@ -6,6 +6,10 @@
 //! It is one TOML file, `/etc/microvm-spectrum/config.toml`: the sources of VMs
 //! in their order, and settings, which are never part of a VM directory.
 
+mod check;
+mod settings;
+mod source;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
@@ -13,11 +17,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::boundary::AllowedPrefix;
+pub use settings::{AcceleratorChoice, Settings};
+pub use source::{PARTITIONS, PartUuid, SourceConfig, SourceKind};
+
 use crate::link::LinkId;
-use crate::manifest::{Accelerator, HypervisorName};
-use crate::name::{SourceName, VmId, VmName};
-use crate::pci::PciAddress;
+use crate::name::{VmId, VmName};
 use crate::problem::{Problem, Problems};
 use crate::tool::Tool;
 
@@ -40,97 +44,6 @@ pub fn may_be_a_vms(uid: u32) -> bool {
     (MIN_UID..=MAX_UID).contains(&uid)
 }
 
-/// What kind of place a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SourceKind {
-    /// A directory of VM directories that comes with the system.
-    Builtin,
-    /// A partition with VM directories in its `svc/data`.
-    UserPartition,
-}
-
-/// A place where VM directories live.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SourceConfig {
-    /// What kind of place it is.
-    pub kind: SourceKind,
-    /// Its name.
-    pub name: SourceName,
-    /// Where it is on this host, an absolute path.
-    pub path: PathBuf,
-    /// Where else links of its VM directories may lead.
-    #[serde(default, deserialize_with = "allowed")]
-    pub allow: Vec<AllowedPrefix>,
-}
-
-/// What executes a guest's instructions, as an administrator chooses it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum AcceleratorChoice {
-    /// KVM.
-    Kvm,
-    /// QEMU's TCG.
-    Tcg,
-    /// KVM when a short probe shows that it works, else TCG.
-    Auto,
-}
-
-impl AcceleratorChoice {
-    /// The accelerator, if it was chosen.
-    pub fn chosen(self) -> Option<Accelerator> {
-        match self {
-            Self::Kvm => Some(Accelerator::Kvm),
-            Self::Tcg => Some(Accelerator::Tcg),
-            Self::Auto => None,
-        }
-    }
-}
-
-/// Settings of one VM, or the defaults of all; what is not set is taken from
-/// the defaults, and then from the program.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// The hypervisor that runs it.
-    pub hypervisor: Option<HypervisorName>,
-    /// The guest's memory, in MiB.
-    pub memory: Option<u32>,
-    /// The number of virtual processors.
-    pub vcpus: Option<u16>,
-    /// What executes the guest's instructions (QEMU only).
-    pub accel: Option<AcceleratorChoice>,
-    /// Whether it starts with the host.
-    pub autostart: Option<bool>,
-    /// For how many clients it can provide networks.
-    #[serde(rename = "link-ports")]
-    pub link_ports: Option<u8>,
-    /// The ids of its links, by provider; the others are derived.
-    #[serde(default)]
-    pub links: BTreeMap<VmName, LinkId>,
-    /// The host's PCI devices that it gets.
-    #[serde(default)]
-    pub devices: Vec<PciAddress>,
-}
-
-impl Settings {
-    /// These settings, with those that are not set taken from `defaults`.
-    #[must_use]
-    pub fn or(&self, defaults: &Self) -> Self {
-        Self {
-            hypervisor: self.hypervisor.or(defaults.hypervisor),
-            memory: self.memory.or(defaults.memory),
-            vcpus: self.vcpus.or(defaults.vcpus),
-            accel: self.accel.or(defaults.accel),
-            autostart: self.autostart.or(defaults.autostart),
-            link_ports: self.link_ports.or(defaults.link_ports),
-            links: self.links.clone(),
-            devices: self.devices.clone(),
-        }
-    }
-}
-
 /// The user ids that VMs get.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,7 +64,7 @@ impl Default for UidRange {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The sources, in their order.
+    /// The sources: those that are built in, then the others, each in their order.
     #[serde(default, rename = "source")]
     pub sources: Vec<SourceConfig>,
     /// The settings of VMs that say nothing else.
@@ -166,11 +79,9 @@ pub struct Config {
     /// Settings by `SOURCE/NAME`, or by NAME where there is only one source.
     #[serde(default)]
     vm: BTreeMap<String, Settings>,
-}
-
-fn allowed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<AllowedPrefix>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
 }
 
 impl Config {
@@ -191,7 +102,7 @@ impl Config {
             };
             one(Problem::error(path, format!("cannot be read: {error}"), remedy))
         })?;
-        let config: Self = toml::from_str(&text).map_err(|error| {
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
             let (line, column) = error.span().map_or((1, 1), |span| position(&text, span.start));
             let place = format!("{}:{line}:{column}", path.display());
             one(Problem::error(
@@ -200,118 +111,41 @@ impl Config {
                 "correct it; microvm-spectrum-config(5) has every key",
             ))
         })?;
+        path.clone_into(&mut config.path);
+        // Stable: those of a kind stay in their order.
+        config.sources.sort_by_key(|source| source.kind != SourceKind::Builtin);
         let problems = config.check(path);
         if problems.has_errors() { Err(problems) } else { Ok(config) }
     }
 
-    fn check(&self, path: &Path) -> Problems {
-        let mut problems = Problems::default();
-        for (index, source) in self.sources.iter().enumerate() {
-            if !source.path.is_absolute() {
-                problems.error(
-                    path,
-                    format!("the path of the source {} is not absolute", source.name),
-                    "write it from / on",
-                );
-            }
-            if self.sources.iter().take(index).any(|other| other.name == source.name) {
-                problems.error(path, format!("two sources have the name {}", source.name), "rename one");
-            }
-        }
-        let UidRange { first, last } = self.uids;
-        if !may_be_a_vms(first) || !may_be_a_vms(last) || last < first {
-            problems.error(
-                path,
-                format!("the user ids {first} to {last} are no range that VMs can have"),
-                format!("choose a range that nobody else uses, from {MIN_UID} on"),
-            );
-        }
-        for key in self.vm.keys() {
-            let known = match key.parse::<VmId>() {
-                Ok(id) => self.sources.iter().any(|source| source.name == id.source),
-                Err(_) if key.contains('/') => false,
-                Err(_) => VmName::new(key).is_ok() && self.sources.len() <= 1,
-            };
-            if known
-                && let [source] = self.sources.as_slice()
-                && self.vm.contains_key(&format!("{}/{key}", source.name))
-            {
-                problems.error(
-                    path,
-                    format!("[vm.\"{key}\"] and [vm.\"{}/{key}\"] name the same VM", source.name),
-                    "write one table for it",
-                );
-            }
-            if !known {
-                problems.error(
-                    path,
-                    format!("[vm.\"{key}\"] names no VM of a source"),
-                    "write [vm.\"SOURCE/NAME\"]; NAME alone is enough where there is only one source",
-                );
-            }
-        }
-        let mut links: BTreeMap<LinkId, &String> = BTreeMap::new();
-        for (key, id) in self.vm.iter().flat_map(|(key, vm)| vm.links.values().map(move |id| (key, *id))) {
-            if let Some(other) = links.insert(id, key) {
-                problems.error(
-                    path,
-                    format!("[vm.\"{other}\"] and [vm.\"{key}\"] both declare the link id {id}"),
-                    "change one of them",
-                );
-            }
-        }
-        self.check_devices(path, &mut problems);
-        if !self.defaults.links.is_empty() {
-            problems.error(path, "[defaults] declares links", "declare each in the table of its VM");
-        }
-        for (tool, program) in self.tools.iter().filter(|(_, program)| !program.is_absolute()) {
-            problems.error(
-                path,
-                format!("the path of {tool}, {}, is not absolute", program.display()),
-                "write it from / on",
-            );
-        }
-        problems
-    }
-
-    /// A device is one VM's alone, whether it ever runs or not.
-    fn check_devices(&self, path: &Path, problems: &mut Problems) {
-        let mut devices: BTreeMap<PciAddress, &String> = BTreeMap::new();
-        for (key, device) in self.vm.iter().flat_map(|(key, vm)| vm.devices.iter().map(move |d| (key, *d))) {
-            match devices.insert(device, key) {
-                Some(other) if other == key => problems.error(
-                    path,
-                    format!("[vm.\"{key}\"] lists the device {device} twice"),
-                    "remove one of them",
-                ),
-                Some(other) => problems.error(
-                    path,
-                    format!("[vm.\"{other}\"] and [vm.\"{key}\"] both list the device {device}"),
-                    "give it to one of them",
-                ),
-                None => {}
-            }
-        }
-        if !self.defaults.devices.is_empty() {
-            problems.error(path, "[defaults] lists devices", "list each in the table of its VM");
-        }
-    }
-
     /// All link ids that are declared, with the links' client and provider.
     pub fn declared_links(&self) -> impl Iterator<Item = (VmId, &VmName, LinkId)> {
-        let id = |key: &str| {
-            let only =
-                || Some(VmId { source: self.sources.first()?.name.clone(), name: VmName::new(key).ok()? });
-            key.parse().ok().or_else(only)
-        };
-        let tables = self.vm.iter().filter_map(move |(key, vm)| Some((id(key)?, vm)));
+        let tables = self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm)));
         tables.flat_map(|(client, vm)| vm.links.iter().map(move |(p, id)| (client.clone(), p, *id)))
+    }
+
+    /// All user ids that are declared, with their VMs.
+    pub fn declared_uids(&self) -> impl Iterator<Item = (VmId, u32)> {
+        self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm.uid?)))
+    }
+
+    /// The VMs that run from a package that was built elsewhere, and that package.
+    pub fn runners(&self) -> impl Iterator<Item = (VmId, &Path)> {
+        self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm.runner.as_deref()?)))
+    }
+
+    /// The VMs that have settings of their own, by the keys of their tables.
+    pub fn named(&self) -> impl Iterator<Item = (&str, VmId)> {
+        self.vm.keys().filter_map(|key| Some((key.as_str(), self.id_of(key)?)))
     }
 
     /// The settings of one VM, with the defaults of the configuration.
     pub fn settings(&self, id: &VmId) -> Settings {
         let own = self.vm.get(&id.to_string());
-        let plain = || (self.sources.len() <= 1).then(|| self.vm.get(id.name.as_str())).flatten();
+        let plain = || {
+            let vm = self.vm.get(id.name.as_str())?;
+            (self.id_of(id.name.as_str())? == *id).then_some(vm)
+        };
         own.or_else(plain).map_or_else(|| self.defaults.clone(), |own| own.or(&self.defaults))
     }
 }
@@ -342,7 +176,7 @@ mod tests {
     #[test]
     fn everything_that_can_stand_in_it() {
         let text = format!(
-            "{SOURCE}allow = ['/usr/img=/srv/img']\n[defaults]\nmemory = 512\nhypervisor = 'qemu'\n\
+            "{SOURCE}autostart = true\nallow = ['/usr/img=/srv/img']\n[defaults]\nmemory = 512\nhypervisor = 'qemu'\n\
              [uids]\nfirst = 80000\nlast = 80010\n[tools]\nvirtiofsd = '/opt/virtiofsd'\n\
              [vm.\"user/a\"]\nautostart = true\nvcpus = 2\naccel = 'tcg'\n[vm.b]\nmemory = 64\n"
         );
@@ -353,7 +187,9 @@ mod tests {
         assert_eq!(config.settings(&id("user/b")).memory, Some(64));
         assert_eq!(config.settings(&id("user/c")), config.defaults);
         assert_eq!(config.sources[0].allow[0].directory, Path::new("/srv/img"));
-        assert_eq!(read("").unwrap(), Config::default());
+        let empty = read("").unwrap();
+        assert_eq!(empty.sources, []);
+        assert_eq!(empty, Config { path: empty.path.clone(), ..Config::default() });
     }
 
     #[test]
@@ -399,6 +235,86 @@ mod tests {
         ] {
             let told = read(text).unwrap_err();
             assert!(told.starts_with(&format!("error: {place}")) && told.contains(cause), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_partition_starts_nothing_unless_its_entry_says_so() {
+        let other = "[[source]]\nkind = 'builtin'\nname = 'own'\npath = '/srv/own'\n";
+        let table = "[vm.'user/a']\nautostart = true\n";
+        let told = read(&format!("{SOURCE}{other}{table}")).unwrap_err();
+        assert!(told.contains("[vm.\"user/a\"] is to start with the host"), "{told}");
+        for good in [
+            format!("{SOURCE}autostart = true\n{other}{table}"),
+            format!("{SOURCE}{other}{}", table.replace("user", "own")),
+            format!("{SOURCE}{other}[defaults]\nautostart = true\n"),
+        ] {
+            let config = read(&good).unwrap();
+            // What is built in comes first, however it is written.
+            let order: Vec<_> = config.sources.iter().map(|source| source.name.to_string()).collect();
+            assert_eq!(order, ["own", "user"]);
+        }
+        let strict = read(&format!("{SOURCE}{}autostart = false\n", other)).unwrap();
+        assert!(strict.sources.iter().all(|source| !source.may_autostart()));
+    }
+
+    #[test]
+    fn a_source_is_a_path_or_a_partition() {
+        let entry = |rest: &str| format!("[[source]]\nkind = 'user-partition'\nname = 'stick'\n{rest}\n");
+        let uuid = "6A5B0B3C-1234-4abc-9def-0123456789ab";
+        let config = read(&entry(&format!("partuuid = '{uuid}'"))).unwrap();
+        let stick = &config.sources[0];
+        assert_eq!(stick.root(), Path::new("/run/microvm-spectrum/partitions/stick"));
+        assert_eq!(stick.partuuid.as_ref().unwrap().to_string(), uuid.to_lowercase());
+        assert!(read(&entry("partuuid = '1a2b3c4d-01'")).is_ok());
+        for (text, cause) in [
+            (entry(""), "neither a path nor a partuuid"),
+            (entry(&format!("path = '/srv/P'\npartuuid = '{uuid}'")), "both a path and a partuuid"),
+            (entry("partuuid = '../../sda'"), "'../../sda' is no PARTUUID"),
+            (
+                entry(&format!("partuuid = '{uuid}'")).replace("user-partition", "builtin"),
+                "is no user-partition",
+            ),
+        ] {
+            let told = read(&text).unwrap_err();
+            assert!(told.contains(cause), "{cause}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_runner_is_a_vm_of_no_source() {
+        let two = SOURCE.replace("'user'", "'other'");
+        let runner = "[vm.nixed]\nrunner = '/nix/store/x-microvm-nixed'\n";
+        let config = read(&format!("{SOURCE}{two}{runner}autostart = true\nuid = 70005\n")).unwrap();
+        let (id, path) = config.runners().next().unwrap();
+        assert_eq!(
+            (id.to_string().as_str(), path.to_str()),
+            ("configuration/nixed", Some("/nix/store/x-microvm-nixed"))
+        );
+        assert_eq!(config.settings(&id).autostart, Some(true));
+        assert_eq!(config.declared_uids().next().unwrap(), (id, 70_005));
+        assert!(read(&runner.replace("vm.nixed", "vm.'configuration/nixed'")).is_ok());
+        for (text, cause) in [
+            (
+                format!("{runner}memory = 64\nlinks = {{ a = 'a546' }}\n"),
+                "which decides about memory by itself",
+            ),
+            (
+                format!("{SOURCE}{}", runner.replace("vm.nixed", "vm.'user/nixed'")),
+                "has a runner and is a VM of a source",
+            ),
+            (runner.replace("/nix", "nix"), "is not an absolute path"),
+            (
+                format!("{runner}[vm.'configuration/other']\nautostart = true\n"),
+                "[vm.\"configuration/other\"] has no runner",
+            ),
+            (format!("[defaults]\nrunner = '/a'\n{runner}"), "[defaults] has a runner or a uid"),
+            (SOURCE.replace("'user'", "'configuration'"), "no source can be called configuration"),
+            (format!("{SOURCE}[vm.a]\nuid = 70001\n[vm.b]\nuid = 70001\n"), "both have the user id 70001"),
+            (format!("{SOURCE}[vm.a]\nuid = 0\n"), "the user id 0, which no VM can have"),
+        ] {
+            let told = read(&text).unwrap_err();
+            assert!(told.contains(cause), "{cause}: {told}");
         }
     }
 

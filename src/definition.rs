@@ -32,6 +32,7 @@ use crate::architecture::Architecture;
 use crate::boundary::{Boundary, ResolveError, Resolved};
 use crate::name::VmName;
 use crate::problem::{Problem, Problems};
+use crate::stamp::FileStamp;
 
 /// The most disk images of one VM: each takes a slot of the guest's PCI bus, of
 /// which QEMU's q35 has 30, and the other devices need some.
@@ -75,6 +76,8 @@ pub struct Definition {
     pub kernel: String,
     /// The disk images, sorted by the bytes of their names.
     pub images: Vec<Image>,
+    /// What the kernel and the images were, in this order.
+    pub stamps: Vec<FileStamp>,
     /// The shared directories, sorted by tag.
     pub shares: Vec<Share>,
     /// The VMs that provide this one's networks, sorted by name.
@@ -99,7 +102,8 @@ pub struct Reading {
 /// Nothing is written, nothing but regular files and directories is opened,
 /// and no file is read beyond its first kilobyte.
 pub fn read(location: &Location, architecture: Architecture) -> Reading {
-    let mut reader = Reader { location, architecture, problems: Problems::default(), wayland: false };
+    let mut reader =
+        Reader { location, architecture, problems: Problems::default(), wayland: false, stamps: Vec::new() };
     let definition = reader.read();
     let Reader { problems, wayland, .. } = reader;
     Reading { definition: definition.filter(|_| !problems.has_errors()), problems, wayland }
@@ -111,6 +115,7 @@ struct Reader<'a> {
     architecture: Architecture,
     problems: Problems,
     wayland: bool,
+    stamps: Vec<FileStamp>,
 }
 
 /// One name in a directory.
@@ -145,6 +150,7 @@ impl Reader<'_> {
             location: self.location.clone(),
             kernel: kernel?,
             images,
+            stamps: std::mem::take(&mut self.stamps),
             shares,
             network_providers,
             wayland: self.wayland,

@@ -162,6 +162,55 @@ impl Leases {
         }
     }
 
+    /// Leases the user id that an administrator declared for a VM.
+    ///
+    /// # Errors
+    /// The other VM that has it.
+    pub fn declare_uid(&mut self, id: &VmId, uid: u32) -> Result<(), VmId> {
+        match self.uids.iter().find(|(other, leased)| **leased == uid && *other != id) {
+            Some((other, _)) => Err(other.clone()),
+            None => {
+                self.uids.insert(id.clone(), uid);
+                Ok(())
+            }
+        }
+    }
+
+    /// Leases the id of a link that is in a package which was built elsewhere.
+    ///
+    /// # Errors
+    /// The client and the provider of the link that has it.
+    pub fn declare_link(
+        &mut self,
+        client: &VmId,
+        provider: &VmName,
+        link: LinkId,
+    ) -> Result<(), (VmId, VmName)> {
+        let all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
+        match all.into_iter().find(|(c, p, id)| *id == link && (*c, *p) != (client, provider)) {
+            Some((client, provider, _)) => Err((client.clone(), provider.clone())),
+            None => {
+                self.links.entry(client.clone()).or_default().insert(provider.clone(), link);
+                Ok(())
+            }
+        }
+    }
+
+    /// All VMs that have a lease, with their user ids and their links.
+    pub fn all(&self) -> impl Iterator<Item = (&VmId, Option<u32>, impl Iterator<Item = (&VmName, LinkId)>)> {
+        let vms: BTreeSet<_> = self.uids.keys().chain(self.links.keys()).collect();
+        vms.into_iter().map(|vm| {
+            let links = self.links.get(vm).into_iter().flatten().map(|(provider, link)| (provider, *link));
+            (vm, self.uids.get(vm).copied(), links)
+        })
+    }
+
+    /// Ends all leases of a VM. Returns its user id, if it had one.
+    pub fn forget(&mut self, id: &VmId) -> Option<u32> {
+        self.links.remove(id);
+        self.uids.remove(id)
+    }
+
     /// The user id of a VM: the one it has, or else the next of the range that
     /// no VM has and that is not in `taken`.
     ///

@@ -12,16 +12,16 @@
 //! |---|---|
 //! | words that all stages use | [`name`], [`architecture`], [`problem`], [`printable`], [`tool`], [`runtime`] |
 //! | disk, systemd, templates | [`durable`], [`trust`], [`systemd`], [`journal`], [`template`] |
-//! | where links may lead | [`boundary`] |
+//! | where links may lead, and what is there | [`boundary`], [`stamp`] |
 //! | a VM directory, read and validated | [`definition`] |
 //! | links between VMs, PCI devices of the host | [`link`], [`pci`] |
 //! | the form of a VM plan | [`manifest`] |
 //! | the VMM's command line and its control | [`hypervisor`] |
 //! | everything that running takes, decided | [`plan`] |
-//! | the runner package | [`package`] |
+//! | the runner package | [`package`], [`nix_store`] |
 //! | what the administrator decides, and leases | [`config`], [`lease`], [`accounts`] |
 //! | all VMs of all sources | [`source`], [`catalog`], [`network_graph`] |
-//! | the state directory | [`state_directory`], [`sync`] |
+//! | the state directory | [`state_directory`], [`started`], [`sync`] |
 //! | unit files and the generator's drop-ins | [`units`] |
 //! | the host's side of links, and who has which | [`wire`], [`attachment`] |
 //! | running it | [`process`], [`virtiofsd`], [`console`], [`supervisor`] |
@@ -58,6 +58,7 @@ pub mod link;
 pub mod manifest;
 pub mod name;
 pub mod network_graph;
+pub mod nix_store;
 pub mod package;
 pub mod pci;
 pub mod plan;
@@ -66,6 +67,8 @@ pub mod problem;
 pub mod process;
 pub mod runtime;
 pub mod source;
+pub mod stamp;
+pub mod started;
 pub mod state_directory;
 pub mod supervisor;
 pub mod sync;

@@ -16,10 +16,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
-use crate::boundary::Boundary;
+use crate::boundary::{Boundary, ResolveError};
 use crate::name::VmName;
 use crate::pci::PciAddress;
 use crate::problem::Problem;
+use crate::stamp::FileStamp;
 use crate::tool::Tool;
 
 /// The version of the manifest that this program writes and reads.
@@ -198,6 +199,20 @@ impl Plan {
                 "make it a regular file that this user may read",
             )
         })
+    }
+
+    /// The stamps of the kernel and the images, in this order, as they are now.
+    ///
+    /// # Errors
+    /// When a link does not lead where it may, or to nothing.
+    pub fn stamps(&self) -> Result<Vec<FileStamp>, ResolveError> {
+        let files = std::iter::once(&self.kernel).chain(&self.images);
+        files
+            .map(|file| {
+                let found = self.definition.boundary.resolve(&self.relative(&file.entry))?;
+                Ok(FileStamp::new(&file.entry, &found.stat))
+            })
+            .collect()
     }
 
     /// The manifest's text: JSON, ending in a line feed.

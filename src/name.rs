@@ -122,6 +122,12 @@ impl SourceName {
     pub fn new(text: impl AsRef<OsStr>) -> Result<Self, NameError> {
         VmName::new(text).map(Self)
     }
+
+    /// What VMs are listed under that the configuration itself brings, as runner
+    /// packages; no source can have this name.
+    pub fn configuration() -> Self {
+        Self(VmName("configuration".to_owned()))
+    }
 }
 
 impl fmt::Display for SourceName {

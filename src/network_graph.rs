@@ -20,8 +20,23 @@ pub enum Blocked {
     #[error("its network provider {0} cannot run")]
     Provider(VmName),
     /// The VM provides its own network, by way of the others.
-    #[error("VMs provide each other's networks in a circle: {}", .0.iter().map(VmName::as_str).collect::<Vec<_>>().join(" -> "))]
+    #[error("VMs provide each other's networks in a circle: {}", way(.0))]
     Cycle(Vec<VmName>),
+}
+
+/// The most VMs of a circle that are named: each of its VMs is told the circle.
+const MAX_NAMED: usize = 32;
+
+/// A circle, from one of its VMs back to that.
+fn way(circle: &[VmName]) -> String {
+    let mut names: Vec<_> = circle.iter().take(MAX_NAMED).map(VmName::to_string).collect();
+    if let (Some(more), Some(last)) = (circle.len().checked_sub(MAX_NAMED + 1), circle.last()) {
+        if more > 0 {
+            names.push(format!("({more} more)"));
+        }
+        names.push(last.to_string());
+    }
+    names.join(" -> ")
 }
 
 /// Finds all VMs that cannot run because of the VMs that provide their networks.

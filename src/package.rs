@@ -6,12 +6,12 @@
 //! A package is a pure function of a [`Plan`]: [`Package::of`] lays out every
 //! file in memory, [`Package::write`] puts it on disk in one step.
 
+pub mod identity;
 mod publish;
 mod scripts;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -94,24 +94,6 @@ impl Package {
     /// See [`WriteError`].
     pub fn write_into(&self, directory: &Path) -> Result<(), WriteError> {
         publish::write_entries(self, directory)
-    }
-
-    /// What identifies the package by its content: two packages have the same
-    /// exactly if all their entries are the same. Lower-case hexadecimal digits.
-    pub fn identity(&self) -> String {
-        let mut digest = Sha256::new();
-        for (path, entry) in &self.0 {
-            let (kind, content) = match entry {
-                Entry::File(text) => ('f', text.as_bytes()),
-                Entry::Executable(text) => ('x', text.as_bytes()),
-                Entry::Link(target) => ('l', target.as_os_str().as_bytes()),
-            };
-            let path = path.as_os_str().as_bytes();
-            digest.update(format!("{kind} {} {}\n", path.len(), content.len()));
-            digest.update(path);
-            digest.update(content);
-        }
-        hex(&digest.finalize())
     }
 }
 

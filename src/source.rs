@@ -13,8 +13,8 @@ impl SourceConfig {
     /// The directory that holds the VM directories.
     pub fn vm_directories(&self) -> PathBuf {
         match self.kind {
-            SourceKind::Builtin => self.path.clone(),
-            SourceKind::UserPartition => self.path.join(DATA_DIRECTORY),
+            SourceKind::Builtin => self.root(),
+            SourceKind::UserPartition => self.root().join(DATA_DIRECTORY),
         }
     }
 
@@ -37,13 +37,14 @@ impl SourceConfig {
             names.push(entry.map_err(unreadable)?.file_name());
         }
         names.sort_unstable();
+        let root = self.root();
         let (mut locations, mut ignored) = (Vec::new(), 0_usize);
         for name in names {
             let path = directory.join(&name);
             match path.symlink_metadata() {
                 // A link is judged by the boundary when it is read.
                 Ok(found) if found.is_dir() || found.is_symlink() => {
-                    match Location::find(&path, Some(&self.path), &self.allow) {
+                    match Location::find(&path, Some(&root), &self.allow) {
                         Ok(location) => locations.push(location),
                         Err(problem) => problems.push(problem),
                     }

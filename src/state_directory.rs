@@ -10,8 +10,9 @@
 //! └── .microvm-spectrum
 //!     ├── current -> generations/N         the one link that is switched
 //!     ├── generations/N/catalog.json
-//!     ├── generations/N/vms/NAME -> ../../../packages/NAME-IDENTITY
-//!     ├── packages/NAME-IDENTITY           a runner package
+//!     ├── generations/N/vms/NAME -> ../../../packages/IDENTITY-microvm-NAME
+//!     ├── packages/IDENTITY-microvm-NAME   a runner package
+//!     ├── staging/                         one that is put into a Nix store
 //!     ├── leases.json
 //!     └── lock
 //! ```
@@ -94,6 +95,11 @@ impl StateDirectory {
         self.own().join("packages")
     }
 
+    /// Where packages are before they are put into a store.
+    pub fn staging(&self) -> PathBuf {
+        self.own().join("staging")
+    }
+
     /// A VM's folder.
     pub fn vm(&self, name: &VmName) -> PathBuf {
         self.root.join(name.as_str())
@@ -128,7 +134,7 @@ impl StateDirectory {
         }
     }
 
-    /// The text of a VM's link in a generation.
+    /// The text of a VM's link in a generation; `package` may be an absolute path.
     pub fn package_link(package: &str) -> PathBuf {
         Path::new("../../../packages").join(package)
     }

@@ -68,6 +68,51 @@ pub fn start_soon(units: &[String]) -> io::Result<()> {
     succeeded(&systemctl(&["start", "--no-block", "--"]).args(units).output()?)
 }
 
+/// Has systemd stop units, without waiting.
+///
+/// # Errors
+/// What systemctl says.
+pub fn stop_soon(units: &[String]) -> io::Result<()> {
+    succeeded(&systemctl(&["stop", "--no-block", "--"]).args(units).output()?)
+}
+
+/// Has systemd restart those of these units that run, without waiting.
+///
+/// # Errors
+/// What systemctl says.
+pub fn restart_soon(units: &[String]) -> io::Result<()> {
+    succeeded(&systemctl(&["try-restart", "--no-block", "--"]).args(units).output()?)
+}
+
+/// The name of the unit that stands for a path, of this type.
+///
+/// Source: `systemd.unit(5)`, "String escaping for inclusion in unit names".
+pub fn unit_of_path(path: &Path, suffix: &str) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let parts: Vec<_> = path
+        .components()
+        .filter_map(|part| match part {
+            std::path::Component::Normal(name) => Some(name.as_bytes()),
+            _ => None,
+        })
+        .collect();
+    let mut name = String::new();
+    for byte in parts.join(&b'/') {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if name.is_empty() => name.push_str("\\x2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => name.push(char::from(byte)),
+            // Writing to a string does not fail.
+            _ => drop(write!(name, "\\x{byte:02x}")),
+        }
+    }
+    if name.is_empty() {
+        name.push('-');
+    }
+    format!("{name}.{suffix}")
+}
+
 /// Has systemd do `verb` (`start`, `stop`, `restart`) to VMs, and waits for it.
 ///
 /// systemctl talks to the user, and asks for a password where it takes one.

@@ -133,6 +133,12 @@ pub fn find_all(given: &BTreeMap<Tool, PathBuf>, path: &OsStr) -> BTreeMap<Tool,
     found
 }
 
+/// The first executable file called `name` in the directories of `path`, which
+/// has the form of the environment variable PATH.
+pub fn find(name: &str, path: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path).filter(|d| d.is_absolute()).find_map(|d| executable(&d.join(name)))
+}
+
 fn executable(path: &Path) -> Option<PathBuf> {
     let is_file = path.metadata().is_ok_and(|m| m.is_file());
     (is_file && rustix::fs::access(path, Access::EXEC_OK).is_ok()).then(|| path.to_owned())

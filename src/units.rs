@@ -6,15 +6,21 @@
 //! Names and meaning of the templated units are microvm.nix's. Their text is in
 //! `src/templates/units`; here are only the paths filled in.
 
+mod sources;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+
+pub use sources::{to_start, watched};
 
 use serde::Serialize;
 use serde_json::json;
 
-use crate::catalog::{Catalog, CatalogVm, Runnable};
+use crate::catalog::{Catalog, CatalogVm, Runnable, VmState};
 use crate::durable;
 use crate::manifest::HypervisorName;
+use crate::name::VmName;
 use crate::template::render;
 
 /// The paths that unit files name.
@@ -56,13 +62,14 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 12] = files! {
+const FILES: [(&str, u32, &str); 13] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
     "systemd/system/microvm-pci-devices@.service": 0o644 = "microvm-pci-devices@.service",
     "systemd/system/microvm-set-booted@.service": 0o644 = "microvm-set-booted@.service",
     "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service",
+    "systemd/system/microvm-spectrum-source@.path": 0o644 = "microvm-spectrum-source@.path",
     "systemd/system/microvms.target": 0o644 = "microvms.target",
     "systemd/system-generators/microvm-spectrum-generator": 0o755 = "generator.sh",
     "systemd/network/10-microvm-spectrum.network": 0o644 = "network.conf",
@@ -91,7 +98,7 @@ pub fn write(paths: &UnitPaths, output: &Path) -> Result<(), (PathBuf, io::Error
 /// The file name of the drop-ins that the generator writes.
 const DROP_IN: &str = "50-microvm-spectrum.conf";
 /// The target that starts VMs with the host.
-const TARGET: &str = "microvms.target";
+pub const TARGET: &str = "microvms.target";
 
 /// Where systemd keeps what its generators have written.
 const GENERATED: &str = "/run/systemd/generator";
@@ -104,6 +111,16 @@ pub fn generation_of_systemd() -> Option<u64> {
     std::fs::read_to_string(Path::new(GENERATED).join(GENERATION)).ok()?.trim_end().parse().ok()
 }
 
+/// The VMs that systemd starts with the host, as it has read it.
+pub fn autostarted() -> BTreeSet<VmName> {
+    let wants = std::fs::read_dir(Path::new(GENERATED).join(format!("{TARGET}.wants")));
+    let names = wants.into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        VmName::new(name.to_str()?.strip_prefix("microvm@")?.strip_suffix(".service")?).ok()
+    });
+    names.collect()
+}
+
 /// Writes the drop-ins of a catalog's VMs into the directory of a generator, and
 /// the links by which [`TARGET`] starts those that start with the host; last,
 /// of which generation they are.
@@ -113,7 +130,7 @@ pub fn generation_of_systemd() -> Option<u64> {
 /// # Errors
 /// The system's error.
 pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io::Result<()> {
-    for (vm, runnable) in catalog.runnable() {
+    for (vm, runnable) in catalog.known() {
         let data = drop_in_data(paths, catalog.generation, vm, runnable);
         let write = |unit: &str, text: &str| {
             let directory = directory.join(format!("{unit}@{}.service.d", vm.name));
@@ -125,7 +142,7 @@ pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) ->
         for unit in ["microvm-virtiofsd", "microvm-tap-interfaces", "microvm-pci-devices"] {
             write(unit, &user)?;
         }
-        if runnable.autostart {
+        if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
             let wants = directory.join(format!("{TARGET}.wants"));
             std::fs::create_dir_all(&wants)?;
             let link = wants.join(format!("microvm@{}.service", vm.name));
@@ -133,6 +150,7 @@ pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) ->
         }
     }
     std::fs::create_dir_all(directory)?;
+    sources::write(catalog, directory)?;
     std::fs::write(directory.join(GENERATION), format!("{}\n", catalog.generation))
 }
 

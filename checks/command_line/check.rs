@@ -172,8 +172,7 @@ fn a_missing_directory_is_named() {
 #[test]
 fn wrong_usage_is_status_2() {
     for arguments in [
-        &["check"][..],
-        &["check", "--nonsense", "/"],
+        &["check", "--nonsense", "/"][..],
         &["check", "/", "--hypervisor", "vmware"],
         &["check", "/", "--allow", "relative"],
         &["check", "/", "--allow", "/a/../b"],

@@ -105,6 +105,7 @@ fn the_drop_ins_of_all_vms() {
     let generated = generate(&host);
     generated.says_nothing();
     let normal = generated.normal;
+    without_sources(&normal);
 
     let generation = Node::File { mode: 0o644, content: "1\n".into() };
     let mut expected: Tree = [
@@ -162,6 +163,15 @@ fn the_drop_ins_of_all_vms() {
     run(&mut host.unit_calls(&["is-current", "2"])).exits(0).says_nothing();
 }
 
+/// Takes out what is there for the sources, which has tests of its own.
+fn without_sources(normal: &Path) {
+    for name in tree::names(normal) {
+        if name.contains(".mount.d") || name.contains("-source@") || name == "paths.target.wants" {
+            fs::remove_dir_all(normal.join(name)).unwrap();
+        }
+    }
+}
+
 #[test]
 fn the_other_directories_need_not_be_given() {
     let host = host();
@@ -169,7 +179,12 @@ fn the_other_directories_need_not_be_given() {
     host.synced();
     let output = host.root.join("not/there/yet");
     run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
-    assert_eq!(tree::names(&output).len(), 5);
+    // Of the VM, of its source, of the mount points on the way there, and which generation it is.
+    let names = tree::names(&output);
+    let count = |part: &str| names.iter().filter(|name| name.contains(part)).count();
+    let above = host.partition.root.join("svc/data").ancestors().count() - 1;
+    assert_eq!((count("@a.service.d"), count("source@user.path.d"), count(".mount.d")), (4, 1, above));
+    assert_eq!(names.len(), 4 + 1 + above + 2, "{names:?}");
     // Relative to the working directory.
     run(host.unit_calls(&["generate", "here"]).current_dir(&host.root)).exits(0).says_nothing();
     assert_same(&tree::read(&output), &tree::read(&host.root.join("here")), "the same");
@@ -192,9 +207,9 @@ fn without_a_catalog_there_is_nothing_to_say() {
 
 /// A catalog with one VM that can run.
 fn catalog() -> Value {
-    json!({"version": 1, "generation": 1, "vms": [{
+    json!({"version": 1, "generation": 1, "sources": [], "leases": [], "vms": [{
         "name": "a", "source": "s", "directory": "/d", "state": "runnable", "uid": 70000,
-        "hypervisor": "qemu", "package": "a-1", "autostart": true,
+        "hypervisor": "qemu", "package": "a-1", "autostart": true, "files": [],
         "links": [{"provider": "net", "id": "a546", "ipv4": "100.64.165.70"}],
     }]})
 }

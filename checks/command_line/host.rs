@@ -10,6 +10,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use microvm_spectrum::name::VmName;
+use microvm_spectrum::package::{Entry, Package};
 use serde_json::Value;
 
 use crate::fixture::program::{TOOLS, call, run};
@@ -28,7 +30,10 @@ pub struct Host {
 
 /// A `[[source]]` that is a user partition.
 pub fn source(name: &str, path: &Path) -> String {
-    format!("[[source]]\nkind = 'user-partition'\nname = '{name}'\npath = '{}'\n", path.display())
+    format!(
+        "[[source]]\nkind = 'user-partition'\nname = '{name}'\npath = '{}'\nautostart = true\n",
+        path.display()
+    )
 }
 
 /// A table that names every tool, so that nothing depends on this host.
@@ -246,28 +251,24 @@ pub fn is_whole(state: &Path) {
 /// digest of its whole content.
 #[track_caller]
 fn is_complete(package: &Path, name: &str) {
-    use std::os::unix::ffi::OsStrExt as _;
-
-    use sha2::{Digest as _, Sha256};
-    let mut digest = Sha256::new();
+    let mut entries = BTreeMap::new();
     for (path, node) in tree::read(package) {
-        let (kind, content) = match node {
+        let entry = match node {
             Node::Directory { mode } => {
                 assert_eq!(mode, 0o755, "{}", path.display());
                 continue;
             }
-            Node::File { mode: 0o644, content } => ('f', content),
-            Node::File { mode: 0o755, content } => ('x', content),
-            Node::Link(target) => ('l', target.as_os_str().as_bytes().to_vec()),
+            Node::File { mode: 0o644, content } => Entry::File(String::from_utf8(content).unwrap()),
+            Node::File { mode: 0o755, content } => Entry::Executable(String::from_utf8(content).unwrap()),
+            Node::Link(target) => Entry::Link(target),
             other => panic!("{}: {other:?}", path.display()),
         };
-        digest.update(format!("{kind} {} {}\n", path.as_os_str().len(), content.len()));
-        digest.update(path.as_os_str().as_bytes());
-        digest.update(content);
+        entries.insert(path, entry);
     }
-    let digest: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let found = package.file_name().unwrap().to_str().unwrap();
-    assert_eq!(found, format!("{name}-{digest}"), "not what the package was when it was named");
+    // That this is the digest that Nix computes is proven elsewhere.
+    let expected = Package(entries).store_name(&VmName::new(name).unwrap());
+    assert_eq!(found, expected, "not what the package was when it was named");
 }
 
 /// What tells whether somebody has touched a file: its inode, mode, owner, and times.

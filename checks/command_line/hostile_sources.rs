@@ -307,7 +307,7 @@ fn no_share_reaches_another_source_or_what_is_installed() {
     let media = host.root.join("media");
     let second = Partition::at(&media.join("second"));
     second.vm("victim").image("root.img", b"");
-    VmDirectory::at(&media.join("builtin/vm")).image("root.img", b"");
+    VmDirectory::at(&media.join("builtin/own")).image("root.img", b"");
     let state = media.join("state");
     fs::create_dir_all(media.join("builtin-2")).unwrap();
     let allow = format!("allow = ['/media={}']\n", media.display());
@@ -325,7 +325,7 @@ fn no_share_reaches_another_source_or_what_is_installed() {
     for (target, what) in [
         ("/media", "of the source builtin"),
         ("/media/builtin", "of the source builtin"),
-        ("/media/builtin/vm/blk", "of the source builtin"),
+        ("/media/builtin/own/blk", "of the source builtin"),
         ("/media/second/svc", "of the source second"),
         ("/media/state", "the state directory"),
         ("/media/state/.microvm-spectrum/packages", "the state directory"),

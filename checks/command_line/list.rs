@@ -86,7 +86,7 @@ fn without_systemd_the_states_are_unknown() {
         format!("{}{}", padded.collect::<String>(), cells[5]).trim_end().to_owned() + "\n"
     };
     for path in [none, failing] {
-        let ran = run(&mut list(&host, &path)).exits(0);
+        let ran = run(list(&host, &path).arg("--all")).exits(0);
         assert_eq!((ran.stdout, ran.stderr), (expected.map(line).concat(), String::new()));
     }
 }
@@ -102,7 +102,7 @@ fn one_json_document() {
     let (host, _second) = with_all_kinds();
     let none = host.root.join("none");
     fs::create_dir(&none).unwrap();
-    let ran = run(list(&host, &none).arg("--json")).exits(0);
+    let ran = run(list(&host, &none).args(["--json", "--all"])).exits(0);
     let list: Value = serde_json::from_str(&ran.stdout).unwrap();
     let problem = host.in_catalog("user/broken")["problems"][0].clone();
     let broken = format!("{}: {}", problem["path"].as_str().unwrap(), problem["cause"].as_str().unwrap());
@@ -111,21 +111,21 @@ fn one_json_document() {
         list,
         json!({"version": 1, "vms": [
             {"name": "broken", "state": "broken", "detail": broken, "hypervisor": null, "source": "user",
-             "addresses": [], "uid": null, "autostart": false},
+             "addresses": [], "uid": null, "autostart": false, "stale": []},
             {"name": "client", "state": "unknown", "detail": null, "hypervisor": "cloud-hypervisor",
-             "source": "user", "addresses": [first, second], "uid": host.uid("user/client"), "autostart": false},
+             "source": "user", "addresses": [first, second], "uid": host.uid("user/client"), "autostart": false, "stale": []},
             {"name": "lost", "state": "blocked", "detail": "its network provider nobody does not exist",
-             "hypervisor": null, "source": "user", "addresses": [], "uid": null, "autostart": false},
+             "hypervisor": null, "source": "user", "addresses": [], "uid": null, "autostart": false, "stale": []},
             {"name": "netvm", "state": "unknown", "detail": null, "hypervisor": "cloud-hypervisor",
-             "source": "user", "addresses": [], "uid": host.uid("user/netvm"), "autostart": false},
+             "source": "user", "addresses": [], "uid": host.uid("user/netvm"), "autostart": false, "stale": []},
             {"name": "plain", "state": "unknown", "detail": null, "hypervisor": "qemu", "source": "user",
-             "addresses": [], "uid": host.uid("user/plain"), "autostart": true},
+             "addresses": [], "uid": host.uid("user/plain"), "autostart": true, "stale": []},
             {"name": "plain", "state": "shadowed", "detail": "by the VM of that name in user",
-             "hypervisor": null, "source": "second", "addresses": [], "uid": null, "autostart": false},
+             "hypervisor": null, "source": "second", "addresses": [], "uid": null, "autostart": false, "stale": []},
             {"name": "theirs", "state": "unknown", "detail": null, "hypervisor": "firecracker\\u{1b}[31m",
-             "source": null, "addresses": [], "uid": null, "autostart": false},
+             "source": null, "addresses": [], "uid": null, "autostart": false, "stale": []},
             {"name": "vpn", "state": "unknown", "detail": null, "hypervisor": "cloud-hypervisor",
-             "source": "user", "addresses": [], "uid": host.uid("user/vpn"), "autostart": false},
+             "source": "user", "addresses": [], "uid": host.uid("user/vpn"), "autostart": false, "stale": []},
         ]})
     );
     assert!(ran.stdout.ends_with("}\n") && ran.stderr.is_empty());

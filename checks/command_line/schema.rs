@@ -29,20 +29,22 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let object = schema.as_object().unwrap();
     for (word, rule) in object.iter().filter(|(word, _)| !REMARKS.contains(&word.as_str())) {
         let holds = match word.as_str() {
-            "type" => match rule.as_str().unwrap() {
-                "object" => value.is_object(),
-                "array" => value.is_array(),
-                "string" => value.is_string(),
-                "boolean" => value.is_boolean(),
-                "integer" => value.is_u64() || value.is_i64(),
-                other => panic!("an unknown type: {other}"),
+            "type" => match rule {
+                Value::Array(types) => types.iter().any(|name| is_a(name.as_str().unwrap(), value)),
+                name => is_a(name.as_str().unwrap(), value),
             },
+            "anyOf" => rule.as_array().unwrap().iter().any(|rule| valid(root, rule, value).is_ok()),
+            // What a missing one stands for.
+            "default" => true,
             "const" => value == rule,
             "minimum" => value.as_u64().is_none_or(|number| number >= rule.as_u64().unwrap()),
             "maximum" => value.as_u64().is_none_or(|number| number <= rule.as_u64().unwrap()),
             "format" => match rule.as_str().unwrap() {
-                "uint32" => value.as_u64().is_some_and(|number| u32::try_from(number).is_ok()),
+                "uint32" => {
+                    value.is_null() || value.as_u64().is_some_and(|number| u32::try_from(number).is_ok())
+                }
                 "uint64" => value.is_u64(),
+                "int64" => value.is_i64(),
                 "ipv4" => value.as_str().unwrap().parse::<std::net::Ipv4Addr>().is_ok(),
                 other => panic!("an unknown format: {other}"),
             },
@@ -90,6 +92,18 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     Ok(())
 }
 
+fn is_a(name: &str, value: &Value) -> bool {
+    match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "null" => value.is_null(),
+        other => panic!("an unknown type: {other}"),
+    }
+}
+
 fn is_name(text: &str) -> bool {
     let later = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=64).contains(&text.len()) && text.bytes().all(later) && !text.starts_with(['.', '-'])
@@ -97,13 +111,24 @@ fn is_name(text: &str) -> bool {
 
 /// A catalog with a VM in each state.
 fn example() -> Value {
-    json!({"version": 1, "generation": 7, "vms": [
+    let file = json!({"entry": "vmlinux", "device": 1, "inode": 2, "size": 3, "modified": -4, "changed": 5});
+    json!({"version": 1, "generation": 7, "sources": [
+        {"name": "s", "kind": "builtin", "directory": "/s"},
+        {"name": "t", "kind": "user-partition", "directory": "/t/svc/data", "partuuid": "1a2b3c4d-01",
+         "problem": {"path": "/t", "cause": "c", "remedy": "r"}},
+    ], "leases": [
+        {"vm": "t/gone", "uid": 70001, "links": [{"provider": "net", "id": "a547", "ipv4": "100.64.165.71"}]},
+    ], "vms": [
         {"name": "a", "source": "s", "directory": "/a", "state": "runnable", "uid": 70000, "package": "a-1",
-         "hypervisor": "qemu", "autostart": true,
+         "hypervisor": "qemu", "autostart": true, "files": [file],
          "links": [{"provider": "net", "id": "a546", "ipv4": "100.64.165.70"}]},
         {"name": "b", "source": "s", "directory": "/b", "state": "broken",
          "problems": [{"path": "/b", "cause": "c", "remedy": "r"}]},
         {"name": "b", "source": "t", "directory": "/b", "state": "shadowed", "by": "s"},
+        {"name": "c", "source": "t", "directory": "/c", "state": "blocked", "providers": ["net"],
+         "problems": [{"path": "/c", "cause": "c", "remedy": "r"}]},
+        {"name": "d", "source": "t", "directory": "/d", "state": "unavailable", "last": null,
+         "problems": [{"path": "/t", "cause": "c", "remedy": "r"}]},
     ]})
 }
 
@@ -116,6 +141,11 @@ fn the_schema_tells_a_catalog_from_something_else() {
         ("/generation", json!(-1)),
         ("/generation", json!("7")),
         ("/more", json!(1)),
+        ("/sources/0/kind", json!("disk")),
+        ("/sources/1/problem", json!("away")),
+        ("/leases/0/vm", json!(1)),
+        ("/vms/0/files/0/size", json!(-1)),
+        ("/vms/3/providers/0", json!("a b")),
         ("/vms", json!({})),
         ("/vms/0/name", json!("a/b")),
         ("/vms/0/name", json!(".")),
@@ -137,7 +167,7 @@ fn the_schema_tells_a_catalog_from_something_else() {
         }
         assert!(valid(&schema, &schema, &catalog).is_err(), "{place}: {wrong}");
     }
-    for missing in ["version", "generation", "vms"] {
+    for missing in ["version", "generation", "sources", "vms", "leases"] {
         let mut catalog = example();
         catalog.as_object_mut().unwrap().remove(missing);
         assert!(valid(&schema, &schema, &catalog).is_err(), "{missing}");

@@ -38,6 +38,17 @@ fn one_problem(ran: &Ran) -> String {
     format!("{}: {}\n{}", only.severity, only.text, only.help)
 }
 
+/// What the catalog is to say of a file.
+fn stamp(vm: &Path, entry: &str) -> serde_json::Value {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = vm.join(entry).metadata().unwrap();
+    let time = |seconds: i64, nanoseconds: i64| seconds * 1_000_000_000 + nanoseconds;
+    json!({
+        "entry": entry, "device": found.dev(), "inode": found.ino(), "size": found.len(),
+        "modified": time(found.mtime(), found.mtime_nsec()), "changed": time(found.ctime(), found.ctime_nsec()),
+    })
+}
+
 #[test]
 fn the_whole_state_directory() {
     let host = host();
@@ -45,15 +56,20 @@ fn the_whole_state_directory() {
     host.vm("b");
     host.synced();
     let (first, second) = (host.in_catalog("user/a"), host.in_catalog("user/b"));
+    let stamps = |vm: &Path| ["vmlinux", "blk/root.img"].map(|entry| stamp(vm, entry));
+    let second_directory = host.partition.root.join("svc/data/b");
     assert_eq!(
         host.catalog(),
-        json!({"version": 1, "generation": 1, "vms": [
+        json!({"version": 1, "generation": 1, "leases": [], "sources": [
+            {"name": "user", "kind": "user-partition", "directory": host.partition.root.join("svc/data")},
+        ], "vms": [
             {"name": "a", "source": "user", "directory": a.path, "state": "runnable", "uid": 70000,
              "hypervisor": "cloud-hypervisor", "package": first["package"], "autostart": false,
-             "links": [{"provider": "b", "id": "7e18", "ipv4": "100.64.126.24"}]},
-            {"name": "b", "source": "user", "directory": host.partition.root.join("svc/data/b"),
+             "links": [{"provider": "b", "id": "7e18", "ipv4": "100.64.126.24"}], "files": stamps(&a.path)},
+            {"name": "b", "source": "user", "directory": second_directory,
              "state": "runnable", "uid": 70001, "hypervisor": "cloud-hypervisor",
-             "package": second["package"], "autostart": false, "links": []},
+             "package": second["package"], "autostart": false, "links": [],
+             "files": stamps(&second_directory)},
         ]})
     );
     let link = |target: &str| Node::Link(target.into());
@@ -374,7 +390,7 @@ fn a_source_that_is_not_there() {
     fs::rename(&missing, host.root.join("pulled")).unwrap();
     one_problem(&run(&mut host.sync()).exits(0));
     // It is not forgotten, and the reason is there to be read.
-    host.has(&[("user/a", "runnable"), ("stick/b", "broken")]);
+    host.has(&[("user/a", "runnable"), ("stick/b", "unavailable")]);
     let why = host.in_catalog("stick/b")["problems"][0]["cause"].clone();
     assert!(why.as_str().unwrap().contains("the source stick cannot be read"), "{why}");
     assert_eq!(tree::names(&host.state), [".microvm-spectrum", "a"]);
@@ -601,11 +617,11 @@ fn a_shadowed_vm_does_not_take_over_because_a_source_went_away() {
     for round in 0..3 {
         one_problem(&run(&mut host.sync()).exits(0));
         let mut expected = vec![
-            ("user/both", "broken"),
+            ("user/both", "unavailable"),
             ("second/both", "shadowed"),
-            ("user/broken", "broken"),
+            ("user/broken", "unavailable"),
             ("second/broken", "shadowed"),
-            ("user/late", "broken"),
+            ("user/late", "unavailable"),
         ];
         if round > 0 {
             expected.push(("second/late", "shadowed"));

@@ -27,6 +27,8 @@ set +e
 status=$?
 rm -rf "$place/userdb"
 [ ! -d /run/userdb ] || cp -a /run/userdb "$place/userdb"
+rm -rf "$place/generator"
+[ ! -d /run/systemd/generator ] || cp -a /run/systemd/generator "$place/generator"
 exit $status
 "#;
 
@@ -177,13 +179,18 @@ fn systemd_is_told_what_is_new() {
     let start = |units: &str| format!("start --no-block -- {units}");
     host.vm("a");
     host.vm("b");
+    let watched = "microvm-spectrum-source@user.path";
     let autostart = |names: &[&str]| {
         let tables = names.iter().map(|name| format!("[vm.{name}]\nautostart = true\n"));
         host.configure(&tables.collect::<String>());
     };
     autostart(&["a"]);
+    // systemd stays as it was before.
+    place.prepare(
+        "mkdir -p /run/systemd/system; [ ! -d \"$place/generator\" ] || cp -a \"$place/generator\" /run/systemd/",
+    );
     place.sync(&[]).exits(0).says_nothing();
-    assert_eq!(place.calls(), [reload.clone(), start("microvm@a.service")]);
+    assert_eq!(place.calls(), [reload.clone(), start(&format!("{watched} microvm@a.service"))]);
     host.is_whole();
     // Those that are there already are not started again: somebody may have stopped them.
     host.vm("c");
@@ -281,7 +288,8 @@ fn files_that_the_vms_user_cannot_read() {
         ("user/kernel", "broken"),
     ]);
     host.is_whole();
-    assert_eq!(place.calls(), ["daemon-reload"]);
+    let watch = "start --no-block -- microvm-spectrum-source@user.path";
+    assert_eq!(place.calls(), ["daemon-reload", watch]);
     // It is a matter of the units; by hand, root runs them.
     run(&mut host.sync()).exits(0).says_nothing();
     for (path, mode) in [
@@ -365,14 +373,16 @@ fn systemd_is_told_what_it_does_not_know_yet() {
     // A sync that ended between the catalog and systemd.
     run(&mut place.host.sync()).exits(0).says_nothing();
     place.sync(&[]).exits(0).says_nothing();
-    assert_eq!(place.calls(), ["daemon-reload"]);
+    let new = "start --no-block -- microvm-spectrum-source@user.path microvm@a.service";
+    assert_eq!(place.calls(), ["daemon-reload", new]);
     // Generators that ran before the state directory was mounted, as at any boot with such a one.
     place.sync(&["--start"]).exits(0).says_nothing();
-    assert_eq!(place.calls(), ["daemon-reload", "start --no-block -- microvms.target"]);
+    let boot = "start --no-block -- microvm-spectrum-source@user.path microvms.target";
+    assert_eq!(place.calls(), ["daemon-reload", boot]);
     // Generators that read an older catalog.
     place.prepare("mkdir -p /run/systemd/system /run/systemd/generator; echo 0 >/run/systemd/generator/.microvm-spectrum-generation");
     place.sync(&[]).exits(0).says_nothing();
-    assert_eq!(place.calls(), ["daemon-reload"]);
+    assert_eq!(place.calls(), ["daemon-reload", new]);
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn the_configurations_example_is_one() {
     let path = directory.path().join("config.toml");
     fs::write(&path, example).unwrap();
     let config = microvm_spectrum::config::Config::read(&path).unwrap();
-    assert_eq!(config.sources.len(), 1);
+    assert_eq!(config.sources.len(), 2);
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Host {
         self.machine.write(
             "/etc/microvm-spectrum/config.toml",
             &format!(
-                "[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '{PARTITION}'\n\
+                "[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '{PARTITION}'\nautostart = true\n\
                  [defaults]\nhypervisor = 'qemu'\naccel = 'tcg'\nmemory = 128\n\
                  [tools]\nqemu-system-x86_64 = '{}'\n{more}",
                 qemu.display()

@@ -9,18 +9,21 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, LocationArgs, host_architecture, read_definition, report};
+use super::report::Told;
+use super::vms::Vms;
+use super::{Exit, LocationArgs, StateArgs, host_architecture, read_definition, report};
+use crate::catalog::{CatalogProblem, VmState};
 use crate::manifest::HypervisorName;
 use crate::printable::printable;
-use crate::problem::{Problem, Severity};
+use crate::problem::Severity;
 
 /// The version of the JSON document that `--json` prints.
 const REPORT_VERSION: u32 = 1;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// VM directories
-    #[arg(required = true, value_name = "DIR")]
+    /// VM directories [default: the VMs of all configured sources, as the last sync found them]
+    #[arg(value_name = "DIR")]
     directories: Vec<PathBuf>,
 
     /// Print one JSON document
@@ -33,6 +36,9 @@ pub(super) struct CheckArgs {
 
     #[command(flatten)]
     location: LocationArgs,
+
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 #[derive(Serialize)]
@@ -46,10 +52,59 @@ struct Report {
 #[derive(Serialize)]
 struct DirectoryReport {
     directory: String,
-    problems: Vec<Problem>,
+    problems: Vec<Told>,
+}
+
+impl Report {
+    fn push(&mut self, directory: String, problems: Vec<Told>) {
+        let count = |severity| problems.iter().filter(|problem| problem.severity() == severity).count();
+        self.errors += count(Severity::Error);
+        self.notes += count(Severity::Note);
+        self.directories.push(DirectoryReport { directory, problems });
+    }
 }
 
 pub(super) fn run(args: &CheckArgs) -> Exit {
+    if args.directories.is_empty() { installed(args) } else { directories(args) }
+}
+
+/// What is wrong with the VMs of all sources.
+fn installed(args: &CheckArgs) -> Exit {
+    let vms = Vms::of(&args.state.state_dir);
+    let Some(catalog) = &vms.catalog else {
+        if !vms.unusable {
+            report::line("nothing was ever installed: see microvm-spectrum-sync(1), or name VM directories");
+        }
+        return Exit::Input;
+    };
+    let mut result = Report { version: REPORT_VERSION, errors: 0, notes: 0, directories: Vec::new() };
+    for source in &catalog.sources {
+        if let Some(problem) = &source.problem {
+            result.push(printable(&source.directory), vec![Told::of_catalog(Severity::Note, problem)]);
+        }
+    }
+    for vm in &catalog.vms {
+        let problems = match &vm.state {
+            VmState::Runnable(_) | VmState::Unavailable { .. } => Vec::new(),
+            VmState::Broken { problems } | VmState::Blocked { problems, .. } => {
+                problems.iter().map(|problem| Told::of_catalog(Severity::Error, problem)).collect()
+            }
+            VmState::Shadowed { by } => {
+                let problem = CatalogProblem {
+                    path: vm.directory.clone(),
+                    cause: format!("is shadowed by the VM of that name in {by}"),
+                    remedy: "rename one of them".to_owned(),
+                };
+                vec![Told::of_catalog(Severity::Note, &problem)]
+            }
+        };
+        result.push(vm.directory.clone(), problems);
+    }
+    finish(args, &result)
+}
+
+/// What is wrong with the directories that are named.
+fn directories(args: &CheckArgs) -> Exit {
     let architecture = match host_architecture() {
         Ok(architecture) => architecture,
         Err(problem) => {
@@ -60,13 +115,13 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
     let mut result = Report { version: REPORT_VERSION, errors: 0, notes: 0, directories: Vec::new() };
     for directory in &args.directories {
         let (_, problems) = read_definition(directory, &args.location, args.hypervisor, architecture);
-        result.errors += problems.count(Severity::Error);
-        result.notes += problems.count(Severity::Note);
-        result
-            .directories
-            .push(DirectoryReport { directory: printable(directory), problems: problems.into_sorted() });
+        result.push(printable(directory), problems.into_sorted().iter().map(Told::from).collect());
     }
-    match print(args, &result) {
+    finish(args, &result)
+}
+
+fn finish(args: &CheckArgs, result: &Report) -> Exit {
+    match print(args, result) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             report::line(&format!("the report cannot be written: {error}"));
             Exit::Host

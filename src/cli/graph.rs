@@ -6,19 +6,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::Ipv4Addr;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
-use crate::catalog::{Catalog, CatalogLink};
-use crate::name::VmName;
+use crate::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, VmState};
+use crate::name::{SourceName, VmName};
 
 #[derive(Debug, Args)]
 pub(super) struct GraphArgs {
     /// How to draw it [default: tree on a terminal, dot elsewhere]
     #[arg(long, value_enum)]
     format: Option<Format>,
+
+    /// Print one JSON document
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
 
     #[command(flatten)]
     state: StateArgs,
@@ -34,18 +40,51 @@ enum Format {
     Mermaid,
 }
 
+/// The version of the JSON document that `--json` prints.
+const GRAPH_VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Graph<'a> {
+    version: u32,
+    vms: Vec<Node<'a>>,
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    name: &'a VmName,
+    source: &'a SourceName,
+    state: &'static str,
+    providers: Vec<Provider<'a>>,
+    problems: &'a [CatalogProblem],
+}
+
+#[derive(Serialize)]
+struct Provider<'a> {
+    name: &'a VmName,
+    /// The link's id and the address, once it has one.
+    link: Option<&'a str>,
+    ipv4: Option<Ipv4Addr>,
+}
+
 pub(super) fn run(args: &GraphArgs) -> Exit {
     let vms = Vms::of(&args.state.state_dir);
     let Some(catalog) = &vms.catalog else {
         report::line("no VM is installed: see microvm-spectrum-sync(1)");
         return Exit::Input;
     };
+    if args.json {
+        return finish(json(catalog));
+    }
     let format = args.format.unwrap_or(if io::stdout().is_terminal() { Format::Tree } else { Format::Dot });
     let text = match format {
         Format::Tree => tree(catalog),
         Format::Dot => dot(catalog),
         Format::Mermaid => mermaid(catalog),
     };
+    finish(text)
+}
+
+fn finish(text: String) -> Exit {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             report::line(&format!("the graph cannot be written: {error}"));
@@ -60,6 +99,39 @@ fn links(catalog: &Catalog) -> impl Iterator<Item = (&VmName, &CatalogLink)> {
     catalog.runnable().flat_map(|(vm, runnable)| runnable.links.iter().map(move |link| (&vm.name, link)))
 }
 
+/// The VMs that lack a provider, with the providers that they should have.
+fn blocked(catalog: &Catalog) -> impl Iterator<Item = (&CatalogVm, &[VmName])> {
+    catalog.vms.iter().filter_map(|vm| match &vm.state {
+        VmState::Blocked { providers, .. } => Some((vm, providers.as_slice())),
+        _ => None,
+    })
+}
+
+fn json(catalog: &Catalog) -> String {
+    let is_shown = |vm: &&CatalogVm| !matches!(vm.state, VmState::Shadowed { .. });
+    let vms = catalog.vms.iter().filter(is_shown).map(|vm| {
+        let providers = match &vm.state {
+            VmState::Runnable(runnable) | VmState::Unavailable { last: Some(runnable), .. } => {
+                let links = runnable.links.iter().map(|CatalogLink { provider, id, ipv4 }| Provider {
+                    name: provider,
+                    link: Some(id),
+                    ipv4: Some(*ipv4),
+                });
+                links.collect()
+            }
+            VmState::Blocked { providers, .. } => {
+                providers.iter().map(|name| Provider { name, link: None, ipv4: None }).collect()
+            }
+            _ => Vec::new(),
+        };
+        let (state, problems) = (vm.state.as_str(), vm.problems());
+        Node { name: &vm.name, source: &vm.source, state, providers, problems }
+    });
+    let graph = Graph { version: GRAPH_VERSION, vms: vms.collect() };
+    // Only string keys and no floating-point numbers, so this cannot fail.
+    serde_json::to_string_pretty(&graph).unwrap_or_default() + "\n"
+}
+
 // Names of VMs need no escaping in any of these (`VmName`).
 
 fn dot(catalog: &Catalog) -> String {
@@ -69,6 +141,13 @@ fn dot(catalog: &Catalog) -> String {
     }
     for (client, CatalogLink { provider, id, ipv4 }) in links(catalog) {
         let _ = writeln!(text, "  \"{client}\" -> \"{provider}\" [label=\"{ipv4} ({id})\"];");
+    }
+    // Dashed: it cannot run, and why.
+    for (vm, providers) in blocked(catalog) {
+        let _ = writeln!(text, "  \"{}\" [style=dashed];", vm.name);
+        for provider in providers {
+            let _ = writeln!(text, "  \"{}\" -> \"{provider}\" [style=dashed];", vm.name);
+        }
     }
     text + "}\n"
 }
@@ -86,6 +165,9 @@ fn mermaid(catalog: &Catalog) -> String {
             let _ = writeln!(text, "  vm{client} -- \"{ipv4} ({id})\" --> vm{provider}");
         }
     }
+    for (number, (vm, _)) in blocked(catalog).enumerate() {
+        let _ = writeln!(text, "  blocked{number}[\"{} (blocked)\"]", vm.name);
+    }
     text
 }
 
@@ -100,6 +182,10 @@ fn tree(catalog: &Catalog) -> String {
     for (vm, _) in catalog.runnable().filter(|(vm, _)| !have_providers.contains(&vm.name)) {
         let _ = writeln!(text, "{}", vm.name);
         branches(&clients, &vm.name, "", &mut drawn, &mut text);
+    }
+    for (vm, _) in blocked(catalog) {
+        let why = vm.problems().first().map(|problem| problem.cause.as_str()).unwrap_or_default();
+        let _ = writeln!(text, "{}  blocked: {why}", vm.name);
     }
     text
 }
@@ -128,9 +214,8 @@ fn branches<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{CATALOG_VERSION, CatalogVm, Runnable, VmState};
+    use crate::catalog::{CATALOG_VERSION, Runnable};
     use crate::manifest::HypervisorName;
-    use crate::name::SourceName;
 
     fn catalog(text: &str) -> Catalog {
         let mut number = 0;
@@ -147,13 +232,16 @@ mod tests {
                 hypervisor: HypervisorName::Qemu,
                 package: client.to_owned(),
                 autostart: false,
+                restart_if_changed: false,
+                files: Vec::new(),
                 devices: Vec::new(),
                 links: links.collect(),
             });
             let source = SourceName::new("user").unwrap();
             CatalogVm { name: VmName::new(client).unwrap(), source, directory: "/d".to_owned(), state }
         });
-        Catalog { version: CATALOG_VERSION, generation: 1, vms: vms.collect() }
+        let (sources, leases) = (Vec::new(), Vec::new());
+        Catalog { version: CATALOG_VERSION, generation: 1, sources, vms: vms.collect(), leases }
     }
 
     #[test]

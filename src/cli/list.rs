@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
-use crate::catalog::VmState;
+use crate::catalog::{CatalogVm, VmState};
 use crate::name::VmName;
 use crate::printable::printable;
+use crate::started::Started;
 use crate::systemd::{self, UnitStatus};
 use crate::trust;
 
@@ -29,6 +30,10 @@ pub(super) struct ListArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+
+    /// Show also VMs that are shadowed, and those that are gone and have leases
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Serialize)]
@@ -41,8 +46,11 @@ struct List {
 #[derive(Serialize)]
 struct Row {
     name: VmName,
-    /// `running`, `starting`, `stopping`, `stopped`, `failed`, `broken`, `blocked`, `shadowed` or `unknown`.
+    /// `running`, `starting`, `stopping`, `stopped`, `restarting`, `failed`, `broken`, `blocked`,
+    /// `unavailable`, `shadowed`, `removed` or `unknown`.
     state: String,
+    /// Why it runs with something else than it would be started with now.
+    stale: Vec<String>,
     /// Why it is in that state, if there is more to say.
     detail: Option<String>,
     hypervisor: Option<String>,
@@ -55,8 +63,8 @@ struct Row {
 
 pub(super) fn run(args: &ListArgs) -> Exit {
     let vms = Vms::of(&args.state.state_dir);
-    let mut rows = rows(&vms);
-    tell_states(&mut rows);
+    let mut rows = rows(&vms, args.all);
+    tell_states(&mut rows, &vms);
     let printed = if args.json {
         let list = List { version: LIST_VERSION, vms: rows };
         let mut out = io::stdout().lock();
@@ -75,12 +83,14 @@ pub(super) fn run(args: &ListArgs) -> Exit {
 }
 
 /// All VMs; the state is empty where systemd has to tell it.
-fn rows(vms: &Vms) -> Vec<Row> {
+fn rows(vms: &Vms, all: bool) -> Vec<Row> {
     let mut rows = Vec::new();
-    for vm in vms.catalog.iter().flat_map(|catalog| &catalog.vms) {
+    let is_shown = |vm: &&CatalogVm| all || !matches!(vm.state, VmState::Shadowed { .. });
+    for vm in vms.catalog.iter().flat_map(|catalog| &catalog.vms).filter(is_shown) {
         let mut row = Row {
             name: vm.name.clone(),
             state: String::new(),
+            stale: Vec::new(),
             detail: None,
             hypervisor: None,
             source: Some(vm.source.to_string()),
@@ -99,9 +109,14 @@ fn rows(vms: &Vms) -> Vec<Row> {
                 row.state = "broken".to_owned();
                 row.detail = problems.first().map(|problem| format!("{}: {}", problem.path, problem.cause));
             }
-            VmState::Blocked { problems } => {
+            VmState::Blocked { problems, .. } => {
                 row.state = "blocked".to_owned();
                 row.detail = problems.first().map(|problem| problem.cause.clone());
+            }
+            VmState::Unavailable { problems, last } => {
+                row.state = "unavailable".to_owned();
+                row.detail = problems.first().map(|problem| problem.cause.clone());
+                row.uid = last.as_ref().map(|last| last.uid);
             }
             VmState::Shadowed { by } => {
                 row.state = "shadowed".to_owned();
@@ -118,6 +133,7 @@ fn rows(vms: &Vms) -> Vec<Row> {
         rows.push(Row {
             name,
             state: String::new(),
+            stale: Vec::new(),
             detail: removed.then(|| "was removed from its source and still runs".to_owned()),
             hypervisor: hypervisor.map(|text| printable(text.trim_end())),
             source: None,
@@ -126,16 +142,34 @@ fn rows(vms: &Vms) -> Vec<Row> {
             autostart: false,
         });
     }
+    if all {
+        rows.extend(vms.catalog.iter().flat_map(|catalog| &catalog.leases).map(|lease| Row {
+            name: lease.vm.name.clone(),
+            state: "removed".to_owned(),
+            stale: Vec::new(),
+            detail: Some(format!("keeps its leases until microvm-spectrum forget {}", lease.vm)),
+            hypervisor: None,
+            source: Some(lease.vm.source.to_string()),
+            addresses: lease.links.iter().map(|link| link.ipv4.to_string()).collect(),
+            uid: lease.uid,
+            autostart: false,
+        }));
+    }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
 }
 
+/// Whether the VM called so is not the one in this row.
+fn is_another(row: &Row) -> bool {
+    matches!(row.state.as_str(), "shadowed" | "removed")
+}
+
 /// Asks systemd for the states of those that can run, and of broken ones that still do.
-fn tell_states(rows: &mut [Row]) {
+fn tell_states(rows: &mut [Row], vms: &Vms) {
     let units: Vec<_> =
-        rows.iter().filter(|row| row.state != "shadowed").map(|row| systemd::unit(&row.name)).collect();
+        rows.iter().filter(|row| !is_another(row)).map(|row| systemd::unit(&row.name)).collect();
     let found = systemd::status(&units).unwrap_or_default();
-    for row in rows.iter_mut().filter(|row| row.state != "shadowed") {
+    for row in rows.iter_mut().filter(|row| !is_another(row)) {
         let Some(UnitStatus { active, sub, text, .. }) = found.get(&systemd::unit(&row.name)) else {
             if row.state.is_empty() {
                 row.state = "unknown".to_owned();
@@ -152,6 +186,14 @@ fn tell_states(rows: &mut [Row]) {
         };
         if row.state.is_empty() || matches!(state, "running" | "stopping") {
             row.state = state.to_owned();
+            if matches!(state, "running" | "starting")
+                && let (Some(catalog), Some(started)) = (&vms.catalog, Started::of(&row.name))
+            {
+                row.stale = started.stale(catalog, &vms.state);
+                if !row.stale.is_empty() {
+                    row.detail = Some(format!("stale: {}", row.stale.join(", ")));
+                }
+            }
             if matches!(state, "failed" | "restarting") && !text.is_empty() {
                 row.detail = Some(printable(text));
             }

@@ -6,21 +6,50 @@
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use serde::Serialize;
 
-use crate::printable::printable;
+use crate::catalog::CatalogProblem;
 use crate::problem::{Problem, Severity};
 
+/// A problem in printable form.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Told {
+    severity: Severity,
+    path: String,
+    cause: String,
+    remedy: String,
+}
+
+impl Told {
+    /// A problem that stands in the catalog, which has it in printable form.
+    pub fn of_catalog(severity: Severity, problem: &CatalogProblem) -> Self {
+        let CatalogProblem { path, cause, remedy } = problem.clone();
+        Self { severity, path, cause, remedy }
+    }
+
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+}
+
+impl From<&Problem> for Told {
+    fn from(problem: &Problem) -> Self {
+        Self::of_catalog(problem.severity, &CatalogProblem::from(problem))
+    }
+}
+
 /// Writes `problems`, each with path, cause and remedy.
-pub(super) fn write(out: &mut impl Write, problems: &[Problem]) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, problems: &[Told]) -> io::Result<()> {
     for problem in problems {
         let colour = match problem.severity {
             Severity::Error => AnsiColor::Red,
             Severity::Note => AnsiColor::Blue,
         };
         let style = Style::new().bold().fg_color(Some(colour.into()));
-        let Problem { severity, path, cause, remedy } = problem;
-        writeln!(out, "{style}{severity}{style:#}: {}: {}", printable(path), printable(cause))?;
-        writeln!(out, "  help: {}", printable(remedy))?;
+        let Told { severity, path, cause, remedy } = problem;
+        writeln!(out, "{style}{severity}{style:#}: {path}: {cause}")?;
+        writeln!(out, "  help: {remedy}")?;
     }
     Ok(())
 }
@@ -28,7 +57,8 @@ pub(super) fn write(out: &mut impl Write, problems: &[Problem]) -> io::Result<()
 /// Writes `problems` to standard error.
 pub(super) fn to_stderr(problems: &[Problem]) {
     // There is nobody left to tell if this fails.
-    let _ = write(&mut anstream::stderr(), problems);
+    let told: Vec<_> = problems.iter().map(Told::from).collect();
+    let _ = write(&mut anstream::stderr(), &told);
 }
 
 /// Writes one line to standard error.

@@ -3,21 +3,28 @@
 
 //! `microvm-spectrum sync`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::Args;
 
-use super::{Exit, StateArgs, find_tools, host_architecture, report, usable_accelerator};
-use crate::accounts;
+use super::progress::Progress;
+use super::{
+    Exit, StateArgs, dry_run, find_tools, host_architecture, report, tell_systemd, usable_accelerator,
+};
+use crate::architecture::Architecture;
 use crate::catalog::Catalog;
 use crate::config::{self, Config};
+use crate::nix_store::NixStore;
 use crate::printable::printable;
 use crate::problem::Problems;
 use crate::state_directory::StateDirectory;
-use crate::sync::{self, Host, Synced};
-use crate::systemd;
-use crate::units;
+use crate::sync::{self, Host, SyncError, Synced};
+use crate::tool::{self, Tool};
+
+/// How often all is scanned again when a source has changed meanwhile.
+const MAX_ROUNDS: usize = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
@@ -35,6 +42,22 @@ pub(super) struct SyncArgs {
     /// Start the VMs that start with the host, as at boot
     #[arg(long, conflicts_with = "no_systemd")]
     start: bool,
+
+    /// Put the packages into the Nix store of this host
+    #[arg(long)]
+    nix_store: bool,
+
+    /// Say what would be done, and do nothing
+    #[arg(long, conflicts_with = "start")]
+    dry_run: bool,
+}
+
+/// What is the same for each round.
+struct Surroundings {
+    architecture: Architecture,
+    tools: BTreeMap<Tool, PathBuf>,
+    taken_uids: BTreeSet<u32>,
+    nix_store: Option<NixStore>,
 }
 
 pub(super) fn run(args: &SyncArgs) -> Exit {
@@ -45,31 +68,49 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
             return Exit::Host;
         }
     };
+    let state = StateDirectory::at(&args.state.state_dir);
     let config = match Config::read(&args.config) {
         Ok(config) => config,
         Err(problems) => {
             report::to_stderr(&problems.into_sorted());
-            go_on_with_what_is_there(args);
+            go_on_with_what_is_there(args, &state);
             return Exit::Input;
         }
     };
-    let state = StateDirectory::at(&args.state.state_dir);
+    let Ok(nix_store) = nix_store(args.nix_store) else { return Exit::Host };
     let tools = find_tools(config.tools.clone());
+    let with = Surroundings { architecture, tools, taken_uids: taken_uids(), nix_store };
+    let mut exit = Exit::Fine;
+    for _ in 0..MAX_ROUNDS {
+        let seen = changed_at(&config);
+        exit = once(args, &config, &state, &with);
+        // Who watches a source is told nothing of what changes while this runs.
+        if args.no_systemd || args.dry_run || seen == changed_at(&config) {
+            break;
+        }
+    }
+    exit
+}
+
+fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroundings) -> Exit {
     let mut found = None;
-    let mut accelerator = || *found.get_or_insert_with(|| usable_accelerator(&tools, architecture));
+    let mut accelerator = || *found.get_or_insert_with(|| usable_accelerator(&with.tools, with.architecture));
+    let mut progress = Progress::new("reading VMs");
     let host = Host {
-        state: &state,
-        architecture,
-        tools: tools.clone(),
+        state,
+        architecture: with.architecture,
+        tools: with.tools.clone(),
         accelerator: &mut accelerator,
-        taken_uids: taken_uids(),
+        taken_uids: with.taken_uids.clone(),
         for_units: !args.no_systemd,
-        reserved_links: BTreeSet::new(),
-        refused_links: Vec::new(),
+        nix_store: with.nix_store.as_ref(),
+        progress: &mut |done, of| progress.tell(done, of),
     };
-    let synced = match sync::run(&config, host) {
+    let synced = if args.dry_run { sync::dry_run(config, host) } else { sync::run(config, host) };
+    drop(progress);
+    let synced = match synced {
         Ok(synced) => synced,
-        Err(sync::SyncError::Refused(problem)) => {
+        Err(SyncError::Refused(problem)) => {
             report::to_stderr(&[problem]);
             return Exit::Input;
         }
@@ -78,25 +119,48 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
             return Exit::Host;
         }
     };
-    let refused = synced.problems.has_errors();
     report::to_stderr(&synced.problems.clone().into_sorted());
-    let told = if args.no_systemd { Exit::Fine } else { tell_systemd(args, &synced) };
+    let told = match (args.dry_run, args.no_systemd) {
+        (true, _) => dry_run::print(&synced, state, !args.no_systemd),
+        (false, true) => Exit::Fine,
+        (false, false) => tell_systemd::tell(&synced, state, args.start),
+    };
     match told {
-        Exit::Fine if refused => Exit::Input,
+        Exit::Fine if synced.problems.has_errors() => Exit::Input,
         told => told,
     }
 }
 
 /// A mistake in the configuration keeps no VM from running that is installed.
-fn go_on_with_what_is_there(args: &SyncArgs) {
-    let state = StateDirectory::at(&args.state.state_dir);
+fn go_on_with_what_is_there(args: &SyncArgs, state: &StateDirectory) {
     if let Ok(catalog) = Catalog::read(&state.catalog())
         && !args.no_systemd
+        && !args.dry_run
     {
         let synced =
             Synced { before: Some(catalog.clone()), catalog, problems: Problems::default(), changed: false };
-        tell_systemd(args, &synced);
+        tell_systemd::tell(&synced, state, args.start);
     }
+}
+
+/// The program of the Nix store, if packages are to be put there.
+fn nix_store(wanted: bool) -> Result<Option<NixStore>, ()> {
+    if !wanted {
+        return Ok(None);
+    }
+    match tool::find("nix-store", &std::env::var_os("PATH").unwrap_or_default()) {
+        Some(program) => Ok(Some(NixStore { program })),
+        None => {
+            report::line("--nix-store needs the program nix-store, which is not in PATH: install Nix");
+            Err(())
+        }
+    }
+}
+
+/// When the names in the sources have changed last.
+fn changed_at(config: &Config) -> Vec<Option<SystemTime>> {
+    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    config.sources.iter().map(|source| modified(&source.vm_directories())).collect()
 }
 
 /// The ids that users and groups of this host have: a VM gets both of one number.
@@ -106,44 +170,4 @@ fn taken_uids() -> BTreeSet<u32> {
     lines
         .filter_map(|line| std::str::from_utf8(line.split(|byte| *byte == b':').nth(2)?).ok()?.parse().ok())
         .collect()
-}
-
-fn tell_systemd(args: &SyncArgs, synced: &Synced) -> Exit {
-    let fail = |what: &str, error: std::io::Error| {
-        report::line(&printable(format!("{what}: {error}")));
-        Exit::Host
-    };
-    for (vm, runnable) in synced.catalog.runnable() {
-        if let Err(error) = accounts::ensure(Path::new(accounts::DIRECTORY), &vm.id(), runnable.uid) {
-            return fail(&format!("the account of {} cannot be made", vm.name), error);
-        }
-    }
-    if !systemd::is_running() {
-        report::line("systemd does not run here, so nothing was told to it");
-        return Exit::Fine;
-    }
-    // What systemd has read may be older than the last sync: it ended before it said so,
-    // or the state directory was not mounted yet when generators ran at boot.
-    let current = units::generation_of_systemd() == Some(synced.catalog.generation);
-    if (synced.changed || !current)
-        && let Err(error) = systemd::reload()
-    {
-        return fail("systemd cannot read its units again", error);
-    }
-    let units = if args.start { vec!["microvms.target".to_owned()] } else { newly_started(synced) };
-    if !units.is_empty()
-        && let Err(error) = systemd::start_soon(&units)
-    {
-        return fail("VMs cannot be started", error);
-    }
-    Exit::Fine
-}
-
-/// The units of VMs that start with the host and were not there before.
-fn newly_started(synced: &Synced) -> Vec<String> {
-    let autostart = |catalog: &Catalog| -> BTreeSet<_> {
-        catalog.runnable().filter(|(_, r)| r.autostart).map(|(vm, _)| vm.id()).collect()
-    };
-    let before = synced.before.as_ref().map(autostart).unwrap_or_default();
-    autostart(&synced.catalog).difference(&before).map(|id| systemd::unit(&id.name)).collect()
 }

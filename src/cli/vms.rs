@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{Exit, report};
-use crate::catalog::{Catalog, CatalogError, CatalogVm, VmState};
+use crate::catalog::{Catalog, CatalogError, VmState};
 use crate::name::VmName;
 use crate::printable::printable;
 use crate::state_directory::StateDirectory;
@@ -91,10 +91,11 @@ impl Vms {
     pub fn usable(&self, text: &str) -> Result<VmName, Exit> {
         let name = self.known(text)?;
         match self.catalog.as_ref().and_then(|catalog| catalog.find(&name)) {
-            Some(CatalogVm {
-                state: VmState::Broken { problems } | VmState::Blocked { problems }, ..
-            }) if self.state.booted(&name).symlink_metadata().is_err() => {
-                for problem in problems {
+            Some(vm)
+                if !matches!(vm.state, VmState::Runnable(_))
+                    && self.state.booted(&name).symlink_metadata().is_err() =>
+            {
+                for problem in vm.problems() {
                     report::line(&format!("error: {}: {}", problem.path, problem.cause));
                     report::line(&format!("  help: {}", problem.remedy));
                 }

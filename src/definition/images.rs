@@ -11,6 +11,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::{Image, MAX_IMAGES, Reader, text};
+use crate::stamp::FileStamp;
 
 const DIRECTORY: &str = "blk";
 /// The first bytes of a QCOW2 file (QEMU's `docs/interop/qcow2.txt`).
@@ -73,7 +74,10 @@ impl Reader<'_> {
             );
         }
         match text::usable(found.path.as_os_str()) {
-            Ok(path) => Some(Image { entry: entry_text, path: path.to_owned() }),
+            Ok(path) => {
+                self.stamps.push(FileStamp::new(&entry_text, &found.stat));
+                Some(Image { entry: entry_text, path: path.to_owned() })
+            }
             Err(why) => {
                 self.problems.error(found.path, format!("the image's path {why}"), text::REMEDY);
                 None

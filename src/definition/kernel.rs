@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 
 use super::{Reader, text};
 use crate::architecture::Architecture;
+use crate::stamp::FileStamp;
 
 const ENTRY: &str = "vmlinux";
 /// How much of a file tells its format.
@@ -130,7 +131,10 @@ impl Reader<'_> {
             return None;
         }
         match text::usable(found.path.as_os_str()) {
-            Ok(path) => Some(path.to_owned()),
+            Ok(path) => {
+                self.stamps.push(FileStamp::new(ENTRY, &found.stat));
+                Some(path.to_owned())
+            }
             Err(why) => {
                 self.problems.error(found.path, format!("the kernel's path {why}"), text::REMEDY);
                 None

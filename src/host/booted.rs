@@ -11,8 +11,11 @@ use rustix::fs::FlockOperation;
 
 use super::{HostError, io_error, trust};
 use crate::attachment;
+use crate::catalog::Catalog;
 use crate::durable;
 use crate::name::VmName;
+use crate::package;
+use crate::started::{self, Started};
 use crate::state_directory::StateDirectory;
 
 /// Notes the package that `current` leads to now, free of links.
@@ -35,7 +38,19 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
     attachment::prepare(name).map_err(io_error(format!("{} cannot be made", attachment::DIRECTORY)))?;
     let booted = state.booted(name);
     durable::replace_link(&booted, &package)
-        .map_err(io_error(format!("{} cannot be written", booted.display())))
+        .map_err(io_error(format!("{} cannot be written", booted.display())))?;
+    record(state, name, &package).map_err(io_error(format!("{} cannot be written", started::DIRECTORY)))
+}
+
+/// Notes what else the VM is started with. What cannot be found now is said by
+/// whoever starts it.
+fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<()> {
+    let files = package::load(package).ok().and_then(|plan| plan.stamps().ok());
+    let catalog = trust::resolve(&state.catalog()).ok().and_then(|path| Catalog::read(&path).ok());
+    match catalog.zip(files).and_then(|(c, files)| Started::now(&c, name, package.to_owned(), files)) {
+        Some(record) => record.write(),
+        None => started::remove(name),
+    }
 }
 
 /// Removes that note.
@@ -43,6 +58,7 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
 /// # Errors
 /// See [`HostError`].
 pub fn clear_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+    started::remove(name).map_err(io_error(format!("{} cannot be written", started::DIRECTORY)))?;
     let booted = state.booted(name);
     match std::fs::remove_file(&booted) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::{Built, SyncError};
-use crate::catalog::{CATALOG_VERSION, Catalog, CatalogVm};
+use super::{Built, Content, SyncError};
+use crate::catalog::Catalog;
 use crate::durable;
 use crate::name::VmName;
-use crate::package::WriteError;
+use crate::nix_store::{self, NixStore, Roots};
+use crate::package::identity::base_name;
+use crate::package::{self, Package, WriteError};
 use crate::problem::Problem;
 use crate::state_directory::StateDirectory;
 use crate::trust;
@@ -65,61 +67,82 @@ impl<'a> Transaction<'a> {
         Catalog::read(&self.state.catalog()).ok()
     }
 
-    /// Makes `vms` and their packages the current generation, unless nothing
+    /// Makes `catalog` and its packages the current generation, unless nothing
     /// has changed, and cleans up.
     pub fn install(
         &mut self,
-        vms: Vec<CatalogVm>,
+        catalog: Catalog,
         built: &[Built],
         before: Option<&Catalog>,
+        nix_store: Option<&NixStore>,
     ) -> Result<Installed, SyncError> {
-        let unchanged = before.filter(|before| before.vms == vms);
+        let unchanged = before.filter(|before| before.is_like(&catalog));
         let kept = self.packages_in_use(before)?;
         // Before the switch, after which nothing may fail: then systemd is told.
         let names: BTreeSet<_> = built.iter().map(|b| &b.name).collect();
         for name in &names {
             self.ensure_folder(name)?;
         }
+        let roots = Roots::of(self.state.root());
+        let store_paths: BTreeSet<_> = built.iter().flat_map(|b| b.store_paths.clone()).collect();
+        if let Some(roots) = &roots {
+            // What is a root before it is there cannot be collected in between.
+            roots.add(&store_paths).map_err(|(path, error)| SyncError::Io { path, error })?;
+        }
+        let is_there = |b: &Built| match b.content {
+            Content::Ours(_) if Path::new(&b.package).is_absolute() => Path::new(&b.package).is_dir(),
+            Content::Ours(_) => kept.contains(&b.package),
+            Content::Elsewhere => true,
+        };
+        let missing: Vec<_> = built.iter().filter(|b| !is_there(b)).collect();
         let installed = match unchanged {
-            Some(before) if built.iter().all(|b| kept.contains(&b.file_name)) => {
-                Installed { catalog: before.clone(), changed: false }
-            }
+            Some(before) if missing.is_empty() => Installed { catalog: before.clone(), changed: false },
             _ => {
-                let catalog = self.write(vms, built, &kept)?;
-                Installed { catalog, changed: true }
+                for built in missing {
+                    self.write_package(built, nix_store)?;
+                }
+                Installed { catalog: self.write(catalog, built)?, changed: true }
             }
         };
         self.clean_up(&installed.catalog, &names);
+        if let Some(roots) = &roots {
+            roots.retain(&self.store_paths_in_use(store_paths));
+        }
         Ok(installed)
     }
 
-    /// Writes a generation, and switches to it.
-    fn write(
-        &self,
-        vms: Vec<CatalogVm>,
-        built: &[Built],
-        kept: &BTreeSet<String>,
-    ) -> Result<Catalog, SyncError> {
-        for Built { file_name, package, .. } in built.iter().filter(|b| !kept.contains(&b.file_name)) {
-            let path = self.state.packages().join(file_name);
-            // One that nothing names was not finished.
-            remove_all(&path).map_err(at(&path))?;
-            durable::create_directory(&path).map_err(at(&path))?;
-            package.write_into(&path).map_err(|error| match error {
-                WriteError::Io { path, error } => SyncError::Io { path, error },
-                other => at(&path)(io::Error::other(other.to_string())),
-            })?;
+    /// Writes one package, whose durability is the caller's care.
+    fn write_package(&self, built: &Built, nix_store: Option<&NixStore>) -> Result<(), SyncError> {
+        let Content::Ours(package) = &built.content else { return Ok(()) };
+        match nix_store {
+            Some(store) if Path::new(&built.package).is_absolute() => {
+                // The store takes the name of what is added.
+                let staging = self.state.staging();
+                let path = staging.join(base_name(&built.name));
+                write_into(package, &path)?;
+                let added = store.add(&path).map_err(at(Path::new(nix_store::STORE)))?;
+                if added != Path::new(&built.package) {
+                    let error = format!("the store has it as {}", added.display());
+                    return Err(at(Path::new(&built.package))(io::Error::other(error)));
+                }
+                remove_all(&staging).map_err(at(&staging))
+            }
+            _ => write_into(package, &self.state.packages().join(&built.package)),
         }
+    }
+
+    /// Writes a generation, and switches to it.
+    fn write(&self, catalog: Catalog, built: &[Built]) -> Result<Catalog, SyncError> {
         let generation = self.next_generation()?;
         let directory = self.state.generation(generation);
         let links = directory.join("vms");
         durable::create_directory(&directory).map_err(at(&directory))?;
         durable::create_directory(&links).map_err(at(&links))?;
-        for Built { name, file_name, .. } in built {
+        for Built { name, package, .. } in built {
             let link = links.join(name.as_str());
-            std::os::unix::fs::symlink(StateDirectory::package_link(file_name), &link).map_err(at(&link))?;
+            std::os::unix::fs::symlink(StateDirectory::package_link(package), &link).map_err(at(&link))?;
         }
-        let catalog = Catalog { version: CATALOG_VERSION, generation, vms };
+        let catalog = Catalog { generation, ..catalog };
         let path = directory.join("catalog.json");
         durable::create_file(&path, &catalog.to_text(), 0o644).map_err(at(&path))?;
         let current = self.state.current_generation();
@@ -160,6 +183,17 @@ impl<'a> Transaction<'a> {
         Ok(used)
     }
 
+    /// The store paths that are needed: `current` ones, and those of VMs that run.
+    fn store_paths_in_use(&self, current: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        let mut used = current;
+        for name in names(self.state.root()).unwrap_or_default() {
+            let Ok(booted) = self.state.root().join(name).join("booted").canonicalize() else { continue };
+            used.extend(nix_store::path_of(&booted));
+            used.extend(package::load(&booted).iter().flat_map(nix_store::paths_of));
+        }
+        used
+    }
+
     /// Makes a VM's folder, unless it is there.
     fn ensure_folder(&self, name: &VmName) -> Result<(), SyncError> {
         let (folder, current) = (self.state.vm(name), self.state.current(name));
@@ -175,6 +209,7 @@ impl<'a> Transaction<'a> {
     /// next time.
     fn clean_up(&self, catalog: &Catalog, runnable: &BTreeSet<&VmName>) {
         durable::remove_leftovers(&self.state.own());
+        let _ = remove_all(&self.state.staging());
         let root = self.state.root();
         for name in names(root).unwrap_or_default() {
             let Ok(name) = VmName::new(&name) else { continue };
@@ -198,6 +233,17 @@ impl<'a> Transaction<'a> {
         unused(self.state.generations(), &|name| name == generation);
         unused(self.state.packages(), &|name| used.contains(name));
     }
+}
+
+/// Writes a package into a new directory. One that is there was not finished:
+/// nothing names it.
+fn write_into(package: &Package, path: &Path) -> Result<(), SyncError> {
+    remove_all(path).map_err(at(path))?;
+    durable::ensure_directory(path).map_err(at(path))?;
+    package.write_into(path).map_err(|error| match error {
+        WriteError::Io { path, error } => SyncError::Io { path, error },
+        other => at(path)(io::Error::other(other.to_string())),
+    })
 }
 
 /// Checks that nobody else decides where root writes and removes.

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! `microvm-spectrum forget`
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::{Exit, StateArgs, report};
+use crate::accounts;
+use crate::name::SourceName;
+use crate::printable::printable;
+use crate::state_directory::StateDirectory;
+use crate::sync::{self, ForgetError, SyncError};
+
+#[derive(Debug, Args)]
+pub(super) struct ForgetArgs {
+    /// VMs that are in no source any more, SOURCE/NAME or NAME where that is clear
+    #[arg(required_unless_present = "source", value_name = "NAME")]
+    names: Vec<String>,
+
+    /// All VMs that this source does not have any more
+    #[arg(long, value_name = "SOURCE", value_parser = source)]
+    source: Vec<SourceName>,
+
+    #[command(flatten)]
+    state: StateArgs,
+
+    /// Only change the state directory: accounts stay
+    #[arg(long)]
+    no_systemd: bool,
+}
+
+fn source(text: &str) -> Result<SourceName, String> {
+    SourceName::new(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(args: &ForgetArgs) -> Exit {
+    let state = StateDirectory::at(&args.state.state_dir);
+    let forgotten = match sync::forget(&state, &args.names, &args.source) {
+        Ok(forgotten) => forgotten,
+        Err(errors) => {
+            for error in &errors {
+                report::line(&printable(error.to_string()));
+            }
+            let host = |error: &ForgetError| matches!(error, ForgetError::Sync(SyncError::Io { .. }));
+            return if errors.iter().any(host) { Exit::Host } else { Exit::Input };
+        }
+    };
+    let mut exit = Exit::Fine;
+    for (vm, uid) in &forgotten {
+        report::line(&format!("{vm} is forgotten"));
+        if let Some(uid) = uid
+            && !args.no_systemd
+            && let Err(error) = accounts::remove(Path::new(accounts::DIRECTORY), *uid)
+        {
+            report::line(&format!("the account of {vm} cannot be removed: {error}"));
+            exit = Exit::Host;
+        }
+    }
+    exit
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Sources as the configuration names them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::boundary::AllowedPrefix;
+use crate::name::SourceName;
+
+/// Where partitions are mounted that the configuration names by their PARTUUID.
+pub const PARTITIONS: &str = "/run/microvm-spectrum/partitions";
+
+/// What kind of place a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKind {
+    /// A directory of VM directories that comes with the system.
+    Builtin,
+    /// A partition with VM directories in its `svc/data`.
+    UserPartition,
+}
+
+/// What identifies a partition, as in `/dev/disk/by-partuuid`: a UUID (GPT), or
+/// the disk's number and the partition's (MBR), in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+pub struct PartUuid(String);
+
+/// Why a text is no [`PartUuid`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no PARTUUID: write it as /dev/disk/by-partuuid has it, hexadecimal digits and '-'")]
+pub struct PartUuidError(String);
+
+impl TryFrom<String> for PartUuid {
+    type Error = PartUuidError;
+
+    fn try_from(text: String) -> Result<Self, PartUuidError> {
+        let lengths: Vec<_> = text.split('-').map(str::len).collect();
+        let hexadecimal = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+        if hexadecimal && (lengths == [8, 4, 4, 4, 12] || lengths == [8, 2]) {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(PartUuidError(text))
+        }
+    }
+}
+
+impl fmt::Display for PartUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place where VM directories live.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// What kind of place it is.
+    pub kind: SourceKind,
+    /// Its name.
+    pub name: SourceName,
+    /// Where it is on this host, an absolute path.
+    path: Option<PathBuf>,
+    /// The partition that it is, which is mounted when it appears.
+    pub partuuid: Option<PartUuid>,
+    /// Where else links of its VM directories may lead.
+    #[serde(default, deserialize_with = "allowed")]
+    pub allow: Vec<AllowedPrefix>,
+    /// Whether VMs of it may start with the host.
+    autostart: Option<bool>,
+}
+
+fn allowed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<AllowedPrefix>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
+}
+
+impl SourceConfig {
+    /// Where it is, or will be when its partition appears.
+    pub fn root(&self) -> PathBuf {
+        self.path.clone().unwrap_or_else(|| Path::new(PARTITIONS).join(self.name.to_string()))
+    }
+
+    /// Whether VMs of it may start with the host: those of a partition, which
+    /// may appear by itself, only if the administrator says so.
+    pub fn may_autostart(&self) -> bool {
+        self.autostart.unwrap_or(self.kind == SourceKind::Builtin)
+    }
+
+    /// Its path as the configuration has it.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Stamps: what tells, without reading a file, whether it is still the same.
+
+use rustix::fs::Stat;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a file of a definition was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileStamp {
+    /// Its path within the VM directory.
+    pub entry: String,
+    /// The number of the device that it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// When its content was changed, in nanoseconds since 1970.
+    pub modified: i64,
+    /// When anything of it was changed, in nanoseconds since 1970.
+    pub changed: i64,
+}
+
+impl FileStamp {
+    /// The stamp of the file that `entry` leads to, by its status.
+    pub fn new(entry: &str, stat: &Stat) -> Self {
+        // The nanoseconds have another type on other architectures.
+        let time = |seconds: i64, nanoseconds: u64| {
+            seconds
+                .saturating_mul(1_000_000_000)
+                .saturating_add(i64::try_from(nanoseconds).unwrap_or_default())
+        };
+        #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+        Self {
+            entry: entry.to_owned(),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec as u64),
+            changed: time(stat.st_ctime, stat.st_ctime_nsec as u64),
+        }
+    }
+}
