@@ -515,7 +515,7 @@ fn a_link_keeps_its_id_and_an_administrator_can_choose_it() {
         [("0000", "0000 and ffff are not used"), ("FFFF", "not used"), ("12345", "four hexadecimal digits")]
     {
         host.configure(&format!("[vm.one.links]\nnetvm = '{bad}'\n"));
-        host.run(&["sync"]).exits(1).complains(&["config.toml:12:", why]);
+        host.run(&["sync"]).exits(1).complains(&["config.toml:13:", why]);
     }
     host.configure("");
     host.sync();

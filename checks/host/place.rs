@@ -34,7 +34,16 @@ pub struct Host {
 
 impl Host {
     /// Boots it, with the program and its units installed, and an empty partition.
+    /// Nothing is watched, so that nothing happens but what a test does.
     pub fn new() -> Self {
+        let host = Self::watching();
+        let drop_in = "/etc/systemd/system/microvm-spectrum-source@.path.d/off.conf";
+        host.machine.write(drop_in, "[Unit]\nConditionPathExists=/nowhere\n");
+        host
+    }
+
+    /// Like [`Host::new`], where sources are watched.
+    pub fn watching() -> Self {
         let machine = Machine::boot();
         let copy = |from: PathBuf, to: &str, mode: u32| {
             let to = machine.path(to);
