@@ -9,6 +9,7 @@
 
 mod booted;
 mod links;
+mod mounts;
 mod pci;
 mod run;
 mod shares;
@@ -21,6 +22,7 @@ use std::process::Command;
 
 pub use booted::{clear_booted, is_current, set_booted};
 pub use links::{links_down, links_up};
+pub use mounts::watch_mounts;
 pub use pci::{pci_release, pci_setup, pci_setup_devices};
 pub use run::{run, stop};
 pub use shares::serve_shares;

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-pub use sources::{to_start, watched};
+pub use sources::{path_unit, to_start, watched};
 
 use serde::Serialize;
 use serde_json::json;
@@ -62,13 +62,14 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 14] = files! {
+const FILES: [(&str, u32, &str); 15] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
     "systemd/system/microvm-pci-devices@.service": 0o644 = "microvm-pci-devices@.service",
     "systemd/system/microvm-set-booted@.service": 0o644 = "microvm-set-booted@.service",
     "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service",
+    "systemd/system/microvm-spectrum-mounts.service": 0o644 = "microvm-spectrum-mounts.service",
     "systemd/system/microvm-spectrum-resync.service": 0o644 = "microvm-spectrum-resync.service",
     "systemd/system/microvm-spectrum-source@.path": 0o644 = "microvm-spectrum-source@.path",
     "systemd/system/microvms.target": 0o644 = "microvms.target",

@@ -179,7 +179,7 @@ fn systemd_is_told_what_is_new() {
     let start = |units: &str| format!("start --no-block -- {units}");
     host.vm("a");
     host.vm("b");
-    let watched = "microvm-spectrum-source@user.path";
+    let watched = "microvm-spectrum-mounts.service microvm-spectrum-source@user.path";
     let autostart = |names: &[&str]| {
         let tables = names.iter().map(|name| format!("[vm.{name}]\nautostart = true\n"));
         host.configure(&tables.collect::<String>());
@@ -288,7 +288,7 @@ fn files_that_the_vms_user_cannot_read() {
         ("user/kernel", "broken"),
     ]);
     host.is_whole();
-    let watch = "start --no-block -- microvm-spectrum-source@user.path";
+    let watch = "start --no-block -- microvm-spectrum-mounts.service microvm-spectrum-source@user.path";
     assert_eq!(place.calls(), ["daemon-reload", watch]);
     // It is a matter of the units; by hand, root runs them.
     run(&mut host.sync()).exits(0).says_nothing();
@@ -373,11 +373,11 @@ fn systemd_is_told_what_it_does_not_know_yet() {
     // A sync that ended between the catalog and systemd.
     run(&mut place.host.sync()).exits(0).says_nothing();
     place.sync(&[]).exits(0).says_nothing();
-    let new = "start --no-block -- microvm-spectrum-source@user.path microvm@a.service";
+    let new = "start --no-block -- microvm-spectrum-mounts.service microvm-spectrum-source@user.path microvm@a.service";
     assert_eq!(place.calls(), ["daemon-reload", new]);
     // Generators that ran before the state directory was mounted, as at any boot with such a one.
     place.sync(&["--start"]).exits(0).says_nothing();
-    let boot = "start --no-block -- microvm-spectrum-source@user.path microvms.target";
+    let boot = "start --no-block -- microvm-spectrum-mounts.service microvm-spectrum-source@user.path microvms.target";
     assert_eq!(place.calls(), ["daemon-reload", boot]);
     // Generators that read an older catalog.
     place.prepare("mkdir -p /run/systemd/system /run/systemd/generator; echo 0 >/run/systemd/generator/.microvm-spectrum-generation");

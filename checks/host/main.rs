@@ -27,4 +27,5 @@ mod networks;
 mod networks_failures;
 mod older_packages;
 mod place;
+mod sources;
 mod units;

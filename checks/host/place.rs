@@ -39,6 +39,8 @@ impl Host {
         let host = Self::watching();
         let drop_in = "/etc/systemd/system/microvm-spectrum-source@.path.d/off.conf";
         host.machine.write(drop_in, "[Unit]\nConditionPathExists=/nowhere\n");
+        let drop_in = "/etc/systemd/system/microvm-spectrum-mounts.service.d/off.conf";
+        host.machine.write(drop_in, "[Unit]\nConditionPathExists=/nowhere\n");
         host
     }
 

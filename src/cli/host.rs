@@ -67,6 +67,8 @@ enum HostVerb {
         /// The generation's number
         generation: u64,
     },
+    /// Have sources scanned that appear and go with what is mounted (microvm-spectrum-mounts)
+    WatchMounts,
     /// Write the drop-ins of all VMs, as a systemd generator
     Generate {
         /// Where to write them
@@ -105,6 +107,11 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
             Err(error) => (name, Err(error)),
         },
         HostVerb::IsCurrent { generation } => return is_current(&state, *generation).into(),
+        HostVerb::WatchMounts => {
+            let Err(error) = host::watch_mounts(&state) else { return Exit::Fine.into() };
+            report::line(&printable(error.to_string()));
+            return Exit::Host.into();
+        }
         HostVerb::Generate { normal, .. } => return generate(&args.state, normal).into(),
     };
     match done {

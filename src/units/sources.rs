@@ -19,19 +19,23 @@ use crate::template::render;
 
 /// Where the kernel's partitions are by their PARTUUIDs.
 const BY_PARTUUID: &str = "/dev/disk/by-partuuid";
+/// What starts with the host.
+const HOST: &str = "multi-user.target";
+/// Waits for sources that are mounted.
+const MOUNTS: &str = "microvm-spectrum-mounts.service";
 /// How many VM directories with errors are watched in each source.
 const MAX_WATCHED: usize = 64;
 
-fn path_unit(source: &SourceName) -> String {
+/// The unit that watches a source.
+pub fn path_unit(source: &SourceName) -> String {
     format!("microvm-spectrum-source@{source}.path")
 }
 
 /// Writes, for each source, what systemd is to watch: the directory that holds
-/// the VM directories, those with errors, which may not be finished, and the
-/// mount points on the way there. And the units by which partitions are mounted
-/// that the configuration names by their PARTUUID.
+/// the VM directories, and those with errors, which may not be finished. And the
+/// units by which partitions are mounted that the configuration names by their
+/// PARTUUID.
 pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
-    let mut mounts: BTreeSet<PathBuf> = BTreeSet::new();
     let mut broken = broken(catalog);
     for source in &catalog.sources {
         let more = broken.remove(&source.name).unwrap_or_default();
@@ -40,27 +44,25 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
         let unit = path_unit(&source.name);
         let data = json!({ "paths": paths });
         write_drop_in(directory, &unit, &render(include_str!("../templates/units/source.conf.hbs"), &data))?;
-        want(directory, "paths.target", &unit, "../microvm-spectrum-source@.path")?;
-        let above = source.directory.ancestors().filter(|path| path.parent().is_some());
-        mounts.extend(above.map(Path::to_owned));
-        if let Some(partuuid) = &source.partuuid {
-            let place = place(source);
-            let unit = systemd::unit_of_path(&place, "mount");
-            let device = Path::new(BY_PARTUUID).join(partuuid.to_string());
-            let data = json!({
-                "source": source.name,
-                "what": device,
-                "where": place,
-                "device": systemd::unit_of_path(&device, "device"),
-            });
-            let text = render(include_str!("../templates/units/partition.mount.hbs"), &data);
-            std::fs::write(directory.join(&unit), text)?;
-            want(directory, &systemd::unit_of_path(&device, "device"), &unit, &format!("../{unit}"))?;
-        }
-    }
-    for mount in mounts {
-        let text = include_str!("../templates/units/mount.conf");
-        write_drop_in(directory, &systemd::unit_of_path(&mount, "mount"), text)?;
+        want(directory, HOST, MOUNTS, &format!("../{MOUNTS}"))?;
+        let Some(partuuid) = &source.partuuid else {
+            // Not by a target, which would wait for it: it may wait for a device.
+            want(directory, MOUNTS, &unit, "../microvm-spectrum-source@.path")?;
+            continue;
+        };
+        let place = place(source);
+        let mount = systemd::unit_of_path(&place, "mount");
+        let device = Path::new(BY_PARTUUID).join(partuuid.to_string());
+        let data = json!({
+            "source": source.name,
+            "what": device,
+            "where": place,
+            "device": systemd::unit_of_path(&device, "device"),
+        });
+        let text = render(include_str!("../templates/units/partition.mount.hbs"), &data);
+        std::fs::write(directory.join(&mount), text)?;
+        want(directory, &mount, &unit, "../microvm-spectrum-source@.path")?;
+        want(directory, &systemd::unit_of_path(&device, "device"), &mount, &format!("../{mount}"))?;
     }
     Ok(())
 }
@@ -108,10 +110,11 @@ fn place(source: &CatalogSource) -> PathBuf {
 
 /// The units that watch sources, as systemd has read it.
 pub fn watched() -> BTreeSet<String> {
-    let wants = std::fs::read_dir(Path::new(GENERATED).join("paths.target.wants"));
-    let names =
-        wants.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name.starts_with("microvm-spectrum-source@")).collect()
+    let names = [HOST, MOUNTS].into_iter().flat_map(|by| {
+        std::fs::read_dir(Path::new(GENERATED).join(format!("{by}.wants"))).into_iter().flatten().flatten()
+    });
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("microvm-spectrum-source@") || name == MOUNTS).collect()
 }
 
 /// The units that mount partitions which are there, and were there before

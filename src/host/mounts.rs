@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Sources that appear and go with what is mounted.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::{HostError, io_error, trust};
+use crate::catalog::{Catalog, CatalogSource};
+use crate::name::SourceName;
+use crate::state_directory::StateDirectory;
+use crate::systemd;
+use crate::units::path_unit;
+
+/// What is mounted, as this process sees it; the kernel tells of each change
+/// (`proc(5)`, `/proc/pid/mounts`).
+const MOUNTS: &str = "/proc/self/mountinfo";
+/// Installs the VMs of all sources.
+const RESYNC: &str = "microvm-spectrum-resync.service";
+
+/// One source.
+struct Seen {
+    name: SourceName,
+    directory: PathBuf,
+    /// Which directory it is now, by device and inode.
+    found: Option<(u64, u64)>,
+    /// Whether the catalog has it as one that can be read.
+    readable: bool,
+}
+
+/// Has all sources scanned again whenever one of them has become another
+/// directory. Never returns without an error.
+///
+/// # Errors
+/// See [`HostError`].
+pub fn watch_mounts(state: &StateDirectory) -> Result<(), HostError> {
+    let mounts = File::open(MOUNTS).map_err(io_error(format!("{MOUNTS} cannot be read")))?;
+    let mut before: Option<Vec<Seen>> = None;
+    loop {
+        let seen = seen(state);
+        // What was mounted before this began to watch, nobody may have seen.
+        let changed = match &before {
+            Some(before) => places(before) != places(&seen),
+            None => seen.iter().any(|source| source.found.is_some() != source.readable),
+        };
+        if changed {
+            // What watches a source cannot start before that is mounted.
+            let here =
+                seen.iter().filter(|source| source.found.is_some()).map(|source| path_unit(&source.name));
+            let units: Vec<_> = std::iter::once(RESYNC.to_owned()).chain(here).collect();
+            systemd::start_soon(&units).map_err(io_error(format!("{RESYNC} cannot be started")))?;
+        }
+        before = Some(seen);
+        wait(&mounts).map_err(io_error(format!("{MOUNTS} cannot be watched")))?;
+    }
+}
+
+fn places(seen: &[Seen]) -> Vec<(&PathBuf, Option<(u64, u64)>)> {
+    seen.iter().map(|source| (&source.directory, source.found)).collect()
+}
+
+fn seen(state: &StateDirectory) -> Vec<Seen> {
+    let catalog = trust::resolve(&state.catalog()).ok().and_then(|path| Catalog::read(&path).ok());
+    let sources = catalog.into_iter().flat_map(|catalog| catalog.sources);
+    let look = |directory: &PathBuf| {
+        directory.metadata().ok().filter(std::fs::Metadata::is_dir).map(|it| (it.dev(), it.ino()))
+    };
+    let one = |source: CatalogSource| Seen {
+        name: source.name,
+        found: look(&source.directory),
+        directory: source.directory,
+        readable: source.problem.is_none(),
+    };
+    sources.map(one).collect()
+}
+
+/// Waits until something is mounted or unmounted.
+fn wait(mounts: &File) -> io::Result<()> {
+    let mut watched = [PollFd::new(mounts, PollFlags::PRI)];
+    loop {
+        match poll(&mut watched, None) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
