@@ -25,10 +25,13 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// Creates a directory with mode 0755, whatever the umask.
 ///
+/// A umask that takes something of that makes two steps of it: who must not be
+/// killed between them has none.
+///
 /// # Errors
 /// The system's error.
 pub fn create_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
+    DirBuilder::new().mode(0o755).create(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
@@ -94,6 +97,8 @@ pub fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
 
 fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Before the rename, after which as little as can be may fail.
+    let directory = open_directory(parent)?;
     let temporary = temporary_name(path)?;
     // One that is left was written by a program that was killed.
     match std::fs::remove_file(&temporary) {
@@ -101,9 +106,9 @@ fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<
         _ => {}
     }
     let written = create(&temporary)
-        .and_then(|()| sync_file_system(parent))
+        .and_then(|()| Ok(rustix::fs::syncfs(&directory)?))
         .and_then(|()| std::fs::rename(&temporary, path))
-        .and_then(|()| sync_directory(open_directory(parent)?));
+        .and_then(|()| sync_directory(&directory));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
@@ -114,19 +119,23 @@ fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<
 /// `directory`, where nobody else replaces any now. What cannot be removed stays.
 pub fn remove_leftovers(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_ours = |name: &str| {
-            let middle = name.strip_prefix('.')?.strip_suffix(".tmp")?;
-            middle.rsplit_once('.')?.1.parse::<u32>().ok()
-        };
-        if name.to_str().and_then(is_ours).is_some() {
+        if entry.file_name().to_str().and_then(replaced_by).is_some() {
             let _ = std::fs::remove_file(entry.path());
         }
     }
 }
 
+/// What a file or directory with a [`temporary_name`] is to replace.
+pub fn replaced_by(temporary: &str) -> Option<&str> {
+    let (name, process) = temporary.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    process.parse::<u32>().is_ok().then_some(name)
+}
+
 /// A name beside `path` that nothing else has.
-fn temporary_name(path: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// When `path` has no name.
+pub fn temporary_name(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);

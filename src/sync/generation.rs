@@ -80,8 +80,9 @@ impl<'a> Transaction<'a> {
         let kept = self.packages_in_use(before)?;
         // Before the switch, after which nothing may fail: then systemd is told.
         let names: BTreeSet<_> = built.iter().map(|b| &b.name).collect();
+        let mut is_new = false;
         for name in &names {
-            self.ensure_folder(name)?;
+            is_new |= self.ensure_folder(name)?;
         }
         let roots = Roots::of(self.state.root());
         let store_paths: BTreeSet<_> = built.iter().flat_map(|b| b.store_paths.clone()).collect();
@@ -96,7 +97,13 @@ impl<'a> Transaction<'a> {
         };
         let missing: Vec<_> = built.iter().filter(|b| !is_there(b)).collect();
         let installed = match unchanged {
-            Some(before) if missing.is_empty() => Installed { catalog: before.clone(), changed: false },
+            Some(before) if missing.is_empty() => {
+                if is_new {
+                    let root = self.state.root();
+                    durable::sync_file_system(root).map_err(at(root))?;
+                }
+                Installed { catalog: before.clone(), changed: false }
+            }
             _ => {
                 for built in missing {
                     self.write_package(built, nix_store)?;
@@ -194,15 +201,28 @@ impl<'a> Transaction<'a> {
         used
     }
 
-    /// Makes a VM's folder, unless it is there.
-    fn ensure_folder(&self, name: &VmName) -> Result<(), SyncError> {
+    /// Makes a VM's folder, unless it is there; returns whether it has to be synced.
+    fn ensure_folder(&self, name: &VmName) -> Result<bool, SyncError> {
         let (folder, current) = (self.state.vm(name), self.state.current(name));
         let wanted = StateDirectory::current_link(name);
         if std::fs::read_link(&current).is_ok_and(|found| found == wanted) {
-            return Ok(());
+            return Ok(false);
         }
-        durable::ensure_directory(&folder).map_err(at(&folder))?;
-        durable::replace_link(&current, &wanted).map_err(at(&current))
+        if folder.symlink_metadata().is_ok() {
+            durable::ensure_directory(&folder).map_err(at(&folder))?;
+            durable::replace_link(&current, &wanted).map_err(at(&current))?;
+            return Ok(false);
+        }
+        // Complete, or not at all: an empty one would be nobody's.
+        let temporary = durable::temporary_name(&folder).map_err(at(&folder))?;
+        remove_folder(&temporary, name).map_err(at(&temporary))?;
+        let made = durable::create_directory(&temporary)
+            .and_then(|()| std::os::unix::fs::symlink(wanted, temporary.join("current")))
+            .and_then(|()| std::fs::rename(&temporary, &folder));
+        if made.is_err() {
+            let _ = remove_folder(&temporary, name);
+        }
+        made.map_err(at(&folder)).map(|()| true)
     }
 
     /// Removes what nothing names any more. What cannot be removed now is the
@@ -212,6 +232,9 @@ impl<'a> Transaction<'a> {
         let _ = remove_all(&self.state.staging());
         let root = self.state.root();
         for name in names(root).unwrap_or_default() {
+            if let Some(Ok(folder_of)) = durable::replaced_by(&name).map(VmName::new) {
+                let _ = remove_folder(&root.join(&name), &folder_of);
+            }
             let Ok(name) = VmName::new(&name) else { continue };
             let ours = self.state.current(&name).is_symlink() && !self.state.is_anothers(&name);
             let booted = self.state.booted(&name).symlink_metadata().is_ok();
@@ -219,8 +242,7 @@ impl<'a> Transaction<'a> {
                 durable::remove_leftovers(&self.state.vm(&name));
             }
             if ours && !booted && !runnable.contains(&name) {
-                let _ = std::fs::remove_file(self.state.current(&name));
-                let _ = std::fs::remove_dir(self.state.vm(&name));
+                self.remove_folder_of(&name);
             }
         }
         let generation = catalog.generation.to_string();
@@ -232,6 +254,34 @@ impl<'a> Transaction<'a> {
         };
         unused(self.state.generations(), &|name| name == generation);
         unused(self.state.packages(), &|name| used.contains(name));
+    }
+
+    /// Removes a VM's folder; if somebody has put more into it, only our link.
+    fn remove_folder_of(&self, name: &VmName) {
+        let (folder, current) = (self.state.vm(name), self.state.current(name));
+        if !folder.is_symlink() && names(&folder).is_ok_and(|names| names == ["current"]) {
+            // As it was made: an empty one would be nobody's.
+            if let Ok(temporary) = durable::temporary_name(&folder)
+                && std::fs::rename(&folder, &temporary).is_ok()
+            {
+                let _ = remove_folder(&temporary, name);
+            }
+        } else {
+            let _ = std::fs::remove_file(current);
+        }
+    }
+}
+
+/// Removes a VM's folder that has a temporary name. One with anything else in
+/// it than `current` is not of our making, and stays.
+fn remove_folder(temporary: &Path, name: &VmName) -> io::Result<()> {
+    let current = temporary.join("current");
+    if std::fs::read_link(&current).is_ok_and(|found| found == StateDirectory::current_link(name)) {
+        std::fs::remove_file(&current)?;
+    }
+    match std::fs::remove_dir(temporary) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 
