@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
-use rustix::fs::Mode;
 
 use super::progress::Progress;
 use super::{
@@ -62,8 +61,6 @@ struct Surroundings {
 }
 
 pub(super) fn run(args: &SyncArgs) -> Exit {
-    // VMs' users must be able to pass the directories, however early this is killed.
-    rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let architecture = match host_architecture() {
         Ok(architecture) => architecture,
         Err(problem) => {

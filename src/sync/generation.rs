@@ -9,15 +9,16 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode};
+use rustix::io::Errno;
 
 use super::{Built, Content, SyncError};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogError};
 use crate::durable;
 use crate::name::VmName;
 use crate::nix_store::{self, NixStore, Roots};
 use crate::package::identity::base_name;
-use crate::package::{self, Package, WriteError};
+use crate::package::{self, LoadError, Package, WriteError};
 use crate::problem::Problem;
 use crate::state_directory::StateDirectory;
 use crate::trust;
@@ -25,6 +26,7 @@ use crate::trust;
 /// The state directory, which nobody else changes meanwhile.
 pub(super) struct Transaction<'a> {
     state: &'a StateDirectory,
+    before: Option<Catalog>,
     _lock: File,
 }
 
@@ -45,6 +47,9 @@ impl<'a> Transaction<'a> {
     /// Waits until nobody else changes the state directory, which is made if
     /// it is missing.
     pub fn begin(state: &'a StateDirectory) -> Result<Self, SyncError> {
+        // VMs' users must be able to pass the directories, however early this is killed:
+        // they must have their mode when they are made.
+        rustix::process::umask(Mode::WGRP | Mode::WOTH);
         for directory in [state.root().to_owned(), state.own(), state.generations(), state.packages()] {
             durable::ensure_directory(&directory).map_err(at(&directory))?;
             trusted(&directory).map_err(SyncError::Refused)?;
@@ -58,13 +63,19 @@ impl<'a> Transaction<'a> {
             lock.set_permissions(Permissions::from_mode(0o600)).map_err(at(&path))?;
         }
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| at(&path)(e.into()))?;
-        Ok(Self { state, _lock: lock })
+        let path = state.catalog();
+        let before = match Catalog::read(&path) {
+            // It may be fine, and then so are its packages.
+            Err(CatalogError::Io(error)) if !is_missing(&error) => return Err(at(&path)(error)),
+            catalog => catalog.ok(),
+        };
+        Ok(Self { state, before, _lock: lock })
     }
 
     /// The current catalog. One that cannot be used is as good as none: all of
     /// it is made anew.
     pub fn catalog(&self) -> Option<Catalog> {
-        Catalog::read(&self.state.catalog()).ok()
+        self.before.clone()
     }
 
     /// Makes `catalog` and its packages the current generation, unless nothing
@@ -112,8 +123,8 @@ impl<'a> Transaction<'a> {
             }
         };
         self.clean_up(&installed.catalog, &names);
-        if let Some(roots) = &roots {
-            roots.retain(&self.store_paths_in_use(store_paths));
+        if let Some((roots, used)) = roots.zip(self.store_paths_in_use(store_paths)) {
+            roots.retain(&used);
         }
         Ok(installed)
     }
@@ -169,20 +180,27 @@ impl<'a> Transaction<'a> {
     /// The packages that are complete for sure: those of the current catalog,
     /// and those that VMs were started from.
     fn packages_in_use(&self, catalog: Option<&Catalog>) -> Result<BTreeSet<String>, SyncError> {
-        let mut used: BTreeSet<_> = catalog
-            .into_iter()
-            .flat_map(Catalog::runnable)
-            .map(|(_, runnable)| runnable.package.clone())
-            .filter(|name| self.state.packages().join(name).is_dir())
-            .collect();
+        let mut used = BTreeSet::new();
+        let packages = catalog.into_iter().flat_map(Catalog::runnable);
+        // Those that are elsewhere are somebody else's care.
+        for (_, runnable) in packages.filter(|(_, runnable)| Path::new(&runnable.package).is_relative()) {
+            let path = self.state.packages().join(&runnable.package);
+            if is_directory(&path).map_err(at(&path))? {
+                used.insert(runnable.package.clone());
+            }
+        }
         // `booted` is free of links, which the way to the state directory may have.
         let packages = self.state.packages();
         let packages = packages.canonicalize().map_err(at(&packages))?;
         for name in names(self.state.root()).map_err(at(self.state.root()))? {
-            if let Ok(target) = std::fs::read_link(self.state.root().join(name).join("booted"))
-                && target.parent().is_some_and(|parent| parent.canonicalize().is_ok_and(|it| it == packages))
-                && let Some(package) = target.file_name().and_then(|name| name.to_str())
-                && target.is_dir()
+            let booted = self.state.root().join(name).join("booted");
+            let Some(target) = known(std::fs::read_link(&booted)).map_err(at(&booted))? else { continue };
+            let Some((parent, package)) = target.parent().zip(target.file_name().and_then(|n| n.to_str()))
+            else {
+                continue;
+            };
+            if known(parent.canonicalize()).map_err(at(&booted))?.is_some_and(|parent| parent == packages)
+                && is_directory(&target).map_err(at(&booted))?
             {
                 used.insert(package.to_owned());
             }
@@ -191,14 +209,20 @@ impl<'a> Transaction<'a> {
     }
 
     /// The store paths that are needed: `current` ones, and those of VMs that run.
-    fn store_paths_in_use(&self, current: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    /// Nothing when nobody can tell now.
+    fn store_paths_in_use(&self, current: BTreeSet<PathBuf>) -> Option<BTreeSet<PathBuf>> {
         let mut used = current;
-        for name in names(self.state.root()).unwrap_or_default() {
-            let Ok(booted) = self.state.root().join(name).join("booted").canonicalize() else { continue };
+        for name in names(self.state.root()).ok()? {
+            let booted = self.state.root().join(name).join("booted");
+            let Some(booted) = known(booted.canonicalize()).ok()? else { continue };
             used.extend(nix_store::path_of(&booted));
-            used.extend(package::load(&booted).iter().flat_map(nix_store::paths_of));
+            match package::load(&booted) {
+                Ok(plan) => used.extend(nix_store::paths_of(&plan)),
+                Err(LoadError::Io { error, .. }) if !is_missing(&error) => return None,
+                Err(_) => {}
+            }
         }
-        used
+        Some(used)
     }
 
     /// Makes a VM's folder, unless it is there; returns whether it has to be synced.
@@ -237,7 +261,8 @@ impl<'a> Transaction<'a> {
             }
             let Ok(name) = VmName::new(&name) else { continue };
             let ours = self.state.current(&name).is_symlink() && !self.state.is_anothers(&name);
-            let booted = self.state.booted(&name).symlink_metadata().is_ok();
+            // What cannot be looked at may run.
+            let booted = !matches!(known(self.state.booted(&name).symlink_metadata()), Ok(None));
             if !self.state.is_anothers(&name) {
                 durable::remove_leftovers(&self.state.vm(&name));
             }
@@ -259,15 +284,14 @@ impl<'a> Transaction<'a> {
     /// Removes a VM's folder; if somebody has put more into it, only our link.
     fn remove_folder_of(&self, name: &VmName) {
         let (folder, current) = (self.state.vm(name), self.state.current(name));
-        if !folder.is_symlink() && names(&folder).is_ok_and(|names| names == ["current"]) {
-            // As it was made: an empty one would be nobody's.
-            if let Ok(temporary) = durable::temporary_name(&folder)
-                && std::fs::rename(&folder, &temporary).is_ok()
-            {
-                let _ = remove_folder(&temporary, name);
-            }
-        } else {
+        let Ok(found) = names(&folder) else { return };
+        if found != ["current"] || folder.is_symlink() {
             let _ = std::fs::remove_file(current);
+        } else if let Ok(temporary) = durable::temporary_name(&folder)
+            // As it was made: an empty one would be nobody's.
+            && std::fs::rename(&folder, &temporary).is_ok()
+        {
+            let _ = remove_folder(&temporary, name);
         }
     }
 }
@@ -311,6 +335,26 @@ pub(super) fn trusted(directory: &Path) -> Result<(), Problem> {
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     let names = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
     Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// Whether an error says that something is not there, or is not what was asked for.
+fn is_missing(error: &io::Error) -> bool {
+    // What is ours can be looked at, so what is not permitted is not ours.
+    const MISSING: [Errno; 6] =
+        [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::INVAL, Errno::LOOP, Errno::ACCESS];
+    Errno::from_io_error(error).is_none_or(|error| MISSING.contains(&error))
+}
+
+/// Nothing where there is nothing, which is not the same as when nobody can tell.
+fn known<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if is_missing(&error) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+fn is_directory(path: &Path) -> io::Result<bool> {
+    Ok(known(path.metadata())?.is_some_and(|found| found.is_dir()))
 }
 
 fn remove_all(path: &Path) -> io::Result<()> {
