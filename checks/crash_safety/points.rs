@@ -3,14 +3,18 @@
 
 //! `sync`, disturbed at every call that changes a file.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::fixture::program::{Ran, run};
 use crate::fixture::tree::{Tree, assert_same};
 use crate::stage::{Stage, Task};
-use crate::state::{Generation, Which, assert_whole, leases, unnumbered};
+use crate::state::{
+    Generation, Which, assert_nothing_lost, assert_whole, leases, unnumbered, without_leases,
+};
 use crate::trace::Call;
 
 /// A stage, with what `sync` makes of it when nobody disturbs it.
@@ -20,6 +24,8 @@ struct Rehearsed {
     ran: Ran,
     /// The calls that change something, and the end.
     calls: Vec<Call>,
+    /// Those that only look at something that is there.
+    looks: Vec<Call>,
     /// Which of them makes the new generation the current one.
     switch: Option<usize>,
 }
@@ -32,6 +38,9 @@ impl Rehearsed {
         let done = stage.found();
         let end = calls.iter().filter(|call| call.name == "exit_group").count();
         assert_eq!(end, 1);
+        let looked_at = |path: &PathBuf| path.starts_with(&stage.place);
+        let looks = calls.iter().filter(|call| !call.changes && call.paths.iter().any(looked_at));
+        let looks = looks.filter(|call| call.name != "close").cloned().collect();
         let calls: Vec<_> =
             calls.into_iter().filter(|call| call.changes || call.name == "exit_group").collect();
         for call in calls.iter().filter(|call| call.name != "exit_group") {
@@ -49,7 +58,27 @@ impl Rehearsed {
         assert_same(&done, &stage.found(), "the second time");
         let different = Generation::of(stage.base()) != Generation::of(&done);
         assert_eq!(different, task != Task::CleanUp);
-        Self { stage, done, ran, calls, switch }
+        Self { stage, done, ran, calls, looks, switch }
+    }
+
+    /// Puts everything as it was before; returns the packages and what their files are.
+    fn reset(&self) -> BTreeMap<PathBuf, u64> {
+        self.stage.reset();
+        self.packages()
+    }
+
+    fn packages(&self) -> BTreeMap<PathBuf, u64> {
+        let entries = std::fs::read_dir(self.stage.own().join("packages")).into_iter().flatten();
+        let inode = |entry: std::fs::DirEntry| (entry.path(), entry.metadata().unwrap().ino());
+        entries.map(|entry| inode(entry.unwrap())).collect()
+    }
+
+    /// Asserts that no package was taken away and made anew: it was in use meanwhile.
+    #[track_caller]
+    fn has_rewritten_none(&self, before: &BTreeMap<PathBuf, u64>) {
+        for (path, inode) in self.packages() {
+            assert!(before.get(&path).is_none_or(|before| *before == inode), "{}", path.display());
+        }
     }
 
     /// Asserts that what is there is whole.
@@ -70,12 +99,10 @@ impl Rehearsed {
     #[track_caller]
     fn goes_back(&self) {
         run(&mut self.stage.sync_old()).exits(0).says_nothing();
-        let mut found = self.stage.found();
+        let found = self.stage.found();
         let mine = leases(&found);
         assert!(mine == leases(self.stage.base()) || mine == leases(&self.done), "{mine:?}");
-        let kept = Path::new("state/.microvm-spectrum/leases.json").to_owned();
-        found.insert(kept.clone(), self.stage.base()[&kept].clone());
-        assert_same(&unnumbered(self.stage.base()), &unnumbered(&found), "the way back");
+        assert_same(&without_leases(self.stage.base()), &without_leases(&found), "the way back");
     }
 }
 
@@ -102,9 +129,10 @@ fn killed(task: Task) {
     let (mut kept, mut twice) = (0, 0);
     for (index, call) in rehearsed.calls.iter().enumerate() {
         let _trying = Trying("killed", call);
-        stage.reset();
+        let before = rehearsed.reset();
         let output = stage.inject("signal=KILL", call);
         assert_eq!(output.status.signal(), Some(9));
+        rehearsed.has_rewritten_none(&before);
         let which = rehearsed.is_whole();
         let switched = rehearsed.switch.is_some_and(|switch| index > switch);
         if rehearsed.switch.is_some() {
@@ -143,9 +171,10 @@ fn failing(task: Task, error: &str, said: &str) {
     let mut refused = 0;
     for (index, call) in points.iter().enumerate() {
         let _trying = Trying(error, call);
-        stage.reset();
+        let before = rehearsed.reset();
         let ran = Ran::of(stage.inject(&format!("error={error}"), call), "sync");
         assert_eq!(ran.stdout, "");
+        rehearsed.has_rewritten_none(&before);
         let which = rehearsed.is_whole();
         if index <= last_needed {
             assert_eq!(ran.status, 3, "{}", ran.stderr);
@@ -171,6 +200,33 @@ fn failing(task: Task, error: &str, said: &str) {
     }
     tell(task, error, points.len(), &format!(", {refused} refused"));
     assert!(points.len() + 1 >= task.least_calls());
+}
+
+/// Lets every call fail that only looks at what is there.
+fn unreadable(task: Task) {
+    let rehearsed = Rehearsed::new(task);
+    let stage = &rehearsed.stage;
+    let mut refused = 0;
+    for call in &rehearsed.looks {
+        let _trying = Trying("EIO", call);
+        let before = rehearsed.reset();
+        let ran = Ran::of(stage.inject("error=EIO", call), "sync");
+        rehearsed.has_rewritten_none(&before);
+        let found = stage.found();
+        assert_nothing_lost(stage, stage.base(), &found);
+        if (ran.status, &ran.stderr) == (rehearsed.ran.status, &rehearsed.ran.stderr) {
+            rehearsed.is_whole();
+        } else {
+            assert!(matches!(ran.status, 1 | 3), "{}", ran.stderr);
+            assert!(ran.stderr.contains(stage.place.to_str().unwrap()), "{}", ran.stderr);
+            // A VM whose folder cannot be looked at may be left out.
+            Generation::of(&found);
+            refused += 1;
+        }
+        rehearsed.converges();
+    }
+    tell(task, "EIO where it only looks", rehearsed.looks.len(), &format!(", {refused} refused"));
+    assert!(rehearsed.looks.len() >= 100 && refused > 10);
 }
 
 fn is_temporary(path: &Path) -> bool {
@@ -208,4 +264,10 @@ tasks! {
     remove: Remove,
     clean_up: CleanUp,
     link: Link,
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_taken_for_missing() {
+    // The task with everything in it: VMs that are removed, and some that run.
+    unreadable(Task::Change);
 }

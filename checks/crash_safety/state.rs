@@ -105,6 +105,17 @@ pub fn unnumbered(tree: &Tree) -> Tree {
     entries.collect()
 }
 
+/// A tree like [`unnumbered`], without what is leased to VMs that are gone.
+pub fn without_leases(tree: &Tree) -> Tree {
+    let mut tree = unnumbered(tree);
+    tree.remove(Path::new(LEASES));
+    let catalog = Path::new(OWN).join("generations/N/catalog.json");
+    let mut parsed: Value = serde_json::from_str(text(tree.get(&catalog))).unwrap();
+    parsed.as_object_mut().unwrap().remove("leases");
+    tree.insert(catalog, Node::File { mode: 0o644, content: parsed.to_string().into_bytes() });
+    tree
+}
+
 /// The leases.
 pub fn leases(tree: &Tree) -> Option<&Node> {
     tree.get(Path::new(LEASES))
@@ -122,10 +133,27 @@ pub enum Which {
 pub fn assert_whole(stage: &Stage, old: &Tree, new: &Tree, found: &Tree) -> Which {
     let generation = Generation::of(found);
     let is_old = generation == Generation::of(old);
-    assert!(is_old || generation == Generation::of(new), "neither the old nor the new: {generation:#?}");
+    if !is_old && generation != Generation::of(new) {
+        let catalog = generation.map(|generation| generation.catalog).unwrap_or_default();
+        assert_same(
+            &unnumbered(new),
+            &unnumbered(found),
+            &format!("neither the old nor the new:\n{catalog}"),
+        );
+    }
     // What VMs were given, before anything uses it.
     let mine = leases(found);
     assert!(mine == leases(new) || is_old && mine == leases(old), "other leases: {mine:?}");
+    assert_nothing_lost(stage, old, found);
+    if is_old { Which::Old } else { Which::New }
+}
+
+/// Asserts that everything is there that `sync` may not touch, and every lease.
+#[track_caller]
+pub fn assert_nothing_lost(stage: &Stage, old: &Tree, found: &Tree) {
+    for (vm, uid) in uids(old) {
+        assert_eq!(uids(found).get(&vm), Some(&uid), "{vm}'s lease");
+    }
     let precious = |tree: &Tree| -> Tree {
         let mine = tree.iter().filter(|(path, _)| stage.is_precious(path));
         mine.map(|(path, node)| (path.clone(), node.clone())).collect()
@@ -138,5 +166,11 @@ pub fn assert_whole(stage: &Stage, old: &Tree, new: &Tree, found: &Tree) -> Whic
         let package = target.strip_prefix(&stage.place).unwrap();
         assert_same(&beneath(old, package), &beneath(found, package), "what a VM runs from");
     }
-    if is_old { Which::Old } else { Which::New }
+}
+
+/// The user ids that are leased.
+fn uids(tree: &Tree) -> BTreeMap<String, u64> {
+    let Some(leases) = leases(tree) else { return BTreeMap::new() };
+    let leases: Value = serde_json::from_str(text(Some(leases))).unwrap();
+    serde_json::from_value(leases["uids"].clone()).unwrap()
 }
