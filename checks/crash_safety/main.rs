@@ -5,11 +5,12 @@
 //! system call that changes a file. strace injects it.
 //!
 //! [`trace`] finds these calls, [`stage`] sets up what `sync` has to do, [`state`]
-//! says what must be true of what it left, [`points`] tries every call, and
-//! [`order`] looks at the order of the calls.
+//! says what must be true of what it left, [`points`] and [`forgetting`] try every
+//! call, and [`order`] looks at the order of the calls.
 
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod forgetting;
 mod order;
 mod points;
 mod stage;

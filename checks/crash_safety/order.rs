@@ -112,4 +112,6 @@ fn leases_are_durable_before_anything_that_uses_them_is_written() {
         assert!(rename + 1 < beneath("packages"), "{task:?}");
         assert!(rename + 1 < beneath("generations"), "{task:?}");
     }
+    let forgetting = Order::of(Task::Forget);
+    forgetting.is_durable(forgetting.rename_to("leases.json").unwrap());
 }

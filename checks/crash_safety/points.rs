@@ -107,12 +107,12 @@ impl Rehearsed {
 }
 
 /// Says past the test harness how much was tried.
-fn tell(task: Task, what: &str, points: usize, more: &str) {
+pub fn tell(task: Task, what: &str, points: usize, more: &str) {
     let _ = writeln!(std::io::stderr(), "crash safety: {task:?}, {what}: {points} points{more}");
 }
 
 /// Where it was tried, when an assertion fails.
-struct Trying<'a>(&'a str, &'a Call);
+pub struct Trying<'a>(pub &'a str, pub &'a Call);
 
 impl Drop for Trying<'_> {
     fn drop(&mut self) {
@@ -229,7 +229,8 @@ fn unreadable(task: Task) {
     assert!(rehearsed.looks.len() >= 100 && refused > 10);
 }
 
-fn is_temporary(path: &Path) -> bool {
+/// Whether it has a name that it does not keep.
+pub fn is_temporary(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.ends_with(".tmp") && !path.starts_with("state/.hidden")
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::fixture::Partition;
-use crate::fixture::program::{PROGRAM, Ran, TOOLS, call, finish, quiet, run};
+use crate::fixture::program::{Ran, TOOLS, call, finish, quiet, run};
 use crate::fixture::tree::{self, Tree};
 use crate::trace::{self, Call};
 
@@ -29,6 +29,8 @@ pub enum Task {
     CleanUp,
     /// Another id for a link: leases change.
     Link,
+    /// To forget two VMs that are gone; the others are of `sync`, this is of `forget`.
+    Forget,
 }
 
 impl Task {
@@ -38,7 +40,7 @@ impl Task {
             Self::First | Self::Change => 100,
             Self::Add => 60,
             Self::Link | Self::Remove => 40,
-            Self::CleanUp => 10,
+            Self::CleanUp | Self::Forget => 10,
         }
     }
 }
@@ -86,7 +88,7 @@ impl Stage {
             Task::First | Task::CleanUp | Task::Link => (vec![&stays.1], vec![&stays.1]),
             Task::Add => (vec![&stays.1], vec![&stays.1, &second.1]),
             Task::Change => (vec![&stays.1, &first.1], vec![&stays.1, &second.1]),
-            Task::Remove => (vec![&stays.1, &first.1], vec![&stays.1]),
+            Task::Remove | Task::Forget => (vec![&stays.1, &first.1], vec![&stays.1]),
         };
         let settings = match task {
             Task::Change => "[vm.'stays/app']\nmemory = 64\n",
@@ -113,6 +115,9 @@ impl Stage {
     fn furnish(&self) {
         let (state, own) = (self.state(), self.own());
         run(&mut self.sync_old()).exits(0).says_nothing();
+        if self.task == Task::Forget {
+            run(&mut self.sync()).exits(0).says_nothing();
+        }
         let text = |path: PathBuf| {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "precious").unwrap();
@@ -195,21 +200,20 @@ impl Stage {
         self.sync_with(&self.old)
     }
 
-    fn arguments(&self, config: &Path) -> [PathBuf; 6] {
-        ["sync", "--no-systemd", "--config", config.to_str().unwrap(), "--state-dir"]
-            .map(PathBuf::from)
-            .into_iter()
-            .chain([self.state()])
-            .collect::<Vec<_>>()
-            .try_into()
-            .unwrap()
-    }
-
     fn sync_with(&self, config: &Path) -> Command {
-        call(self.arguments(config))
+        let mut command = call(["sync", "--no-systemd", "--config"]);
+        command.arg(config).arg("--state-dir").arg(self.state());
+        command
     }
 
-    /// Calls `sync` under strace, with these options; returns what it left, and the trace.
+    /// A call of `forget`.
+    pub fn forget(&self) -> Command {
+        let mut command = call(["forget", "--no-systemd", "user/gone", "user/p", "--state-dir"]);
+        command.arg(self.state());
+        command
+    }
+
+    /// Calls the program under strace, with these options; returns what it left, and the trace.
     fn traced(&self, options: &[String]) -> (Output, String) {
         let log = self.guard.path().join("trace");
         // Nobody but the owner may use what it makes, unless it sees to that itself.
@@ -218,7 +222,8 @@ impl Stage {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.args(["-c", "umask 077 && exec \"$@\"", "sh", "strace", "-f", "-y", "-s", "8"]);
         command.args(["--signal=none", "-o"]).arg(&log).args(options);
-        command.arg(PROGRAM).args(self.arguments(&self.new));
+        let program = if self.task == Task::Forget { self.forget() } else { self.sync() };
+        command.arg(program.get_program()).args(program.get_args());
         let output = finish(&mut command);
         let trace = fs::read_to_string(&log).unwrap_or_default();
         let ran = output.status.signal().is_some() || !trace.is_empty();
@@ -226,13 +231,13 @@ impl Stage {
         (output, trace)
     }
 
-    /// Calls `sync` undisturbed and returns its calls.
+    /// Calls the program undisturbed and returns its calls.
     pub fn trace(&self) -> (Ran, Vec<Call>) {
         let (output, trace) = self.traced(&[]);
-        (Ran::of(output, "sync"), trace::read(&trace))
+        (Ran::of(output, "the program"), trace::read(&trace))
     }
 
-    /// Calls `sync`, with this injected at a call: `signal=KILL`, or `error=EIO`.
+    /// Calls the program, with this injected at a call: `signal=KILL`, or `error=EIO`.
     #[track_caller]
     pub fn inject(&self, what: &str, call: &Call) -> Output {
         self.inject_if_reached(what, call)
