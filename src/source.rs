@@ -3,10 +3,17 @@
 
 //! Sources: places where VM directories live.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::io::Errno;
+
+use crate::boundary::{Boundary, ResolveError};
 use crate::config::{SourceConfig, SourceKind};
 use crate::definition::{DATA_DIRECTORY, Location, MAX_NAMED_EXTRAS};
+use crate::durable;
 use crate::problem::{Problem, Problems};
 
 impl SourceConfig {
@@ -32,18 +39,47 @@ impl SourceConfig {
                 "mount its file system, or remove it from the configuration",
             )
         };
+        let root = self.root();
+        let opened = match self.kind {
+            // Whoever writes to the partition does not choose what is listed here.
+            SourceKind::UserPartition => {
+                let user_partition = root.canonicalize().map_err(unreadable)?;
+                let resolved =
+                    Boundary { user_partition, allowed: Vec::new() }.resolve(DATA_DIRECTORY.as_ref());
+                match resolved {
+                    Ok(found) => found.open_directory(),
+                    Err(ResolveError::Missing(_)) => Err(Errno::NOENT.into()),
+                    Err(ResolveError::NotADirectory(_)) => Err(Errno::NOTDIR.into()),
+                    Err(ResolveError::Io { error, .. }) => Err(error),
+                    Err(leads_elsewhere) => {
+                        let cause = leads_elsewhere.problem(&directory).cause;
+                        return Err(Problem::error(
+                            directory,
+                            cause,
+                            "put the VM directories on the partition",
+                        ));
+                    }
+                }
+            }
+            SourceKind::Builtin => durable::open_directory(&directory),
+        };
+        let opened = opened.map_err(unreadable)?;
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&directory).map_err(unreadable)? {
-            names.push(entry.map_err(unreadable)?.file_name());
+        for entry in Dir::read_from(&opened).map_err(|e| unreadable(e.into()))? {
+            let entry = entry.map_err(|e| unreadable(e.into()))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
         }
         names.sort_unstable();
-        let root = self.root();
         let (mut locations, mut ignored) = (Vec::new(), 0_usize);
         for name in names {
             let path = directory.join(&name);
-            match path.symlink_metadata() {
+            let found = rustix::fs::statat(&opened, &name, AtFlags::SYMLINK_NOFOLLOW);
+            match found.map(|found| FileType::from_raw_mode(found.st_mode)) {
                 // A link is judged by the boundary when it is read.
-                Ok(found) if found.is_dir() || found.is_symlink() => {
+                Ok(FileType::Directory | FileType::Symlink) => {
                     match Location::find(&path, Some(&root), &self.allow) {
                         Ok(location) => locations.push(location),
                         Err(problem) => problems.push(problem),
