@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A user partition that turns hostile while `sync` reads it: that takes bounded
+//! time and memory, says plainly what is wrong, and leads nowhere else.
+
+#[path = "../fixture/mod.rs"]
+mod fixture;
+mod host;
+mod many_entries;
+mod swapping;

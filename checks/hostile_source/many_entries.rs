@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Very many entries, and very large ones.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::fixture::elf_header;
+use crate::fixture::program::finish;
+use crate::host::{Host, MEMORY_KIB};
+
+const MANY: usize = 100_000;
+
+/// Makes empty files: other names of one, which takes less time.
+fn fill(directory: &Path, name: impl Fn(usize) -> String) {
+    let one = directory.join("one");
+    fs::write(&one, "").unwrap();
+    for index in 0..MANY {
+        fs::hard_link(&one, directory.join(name(index))).unwrap();
+    }
+    fs::remove_file(one).unwrap();
+}
+
+#[test]
+fn a_hundred_thousand_images() {
+    let host = Host::new();
+    host.partition.vm("good").image("root.img", b"");
+    let full = host.partition.vm("full");
+    fill(&full.path.join("blk"), |index| format!("{index}.img"));
+    let ran = host.synced().exits(1).complains(&["holds 100000 disk images"]);
+    assert_eq!(ran.stderr.lines().count(), 2, "{}", ran.stderr);
+    assert_eq!(host.states()["full"], "broken");
+    assert_eq!(host.states()["good"], "runnable");
+}
+
+#[test]
+fn a_hundred_thousand_files_that_mean_nothing() {
+    let host = Host::new();
+    let vm = host.partition.vm("good").image("root.img", b"").directory("shared-dirs").directory("providers");
+    let data = host.partition.root.join("svc/data");
+    fill(&vm.path.join("blk"), |index| format!("image {index}"));
+    fill(&vm.path, |index| format!("file {index}"));
+    fill(&data, |index| format!("file {index}"));
+    let ran = host.synced().exits(0);
+    // A few are named, the others counted.
+    assert!(ran.stderr.lines().count() < 100 && ran.stderr.len() < 20_000, "{}", ran.stderr);
+    assert_eq!(host.states()["good"], "runnable");
+}
+
+#[test]
+fn files_of_a_terabyte() {
+    let host = Host::new();
+    let vm = host.partition.vm("good").image("root.img", b"").kernel(&elf_header());
+    for name in ["vmlinux", "blk/root.img"] {
+        let file = fs::File::options().write(true).open(vm.path.join(name)).unwrap();
+        file.set_len(1 << 40).unwrap();
+    }
+    host.synced().exits(0).says_nothing();
+    assert_eq!(host.states()["good"], "runnable");
+}
+
+#[test]
+fn the_limit_of_memory_is_one() {
+    let host = Host::new();
+    host.partition.vm("good").image("root.img", b"");
+    let mut command = host.sync(MEMORY_KIB / 16);
+    let output = finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let killed = output.status.signal().is_some() || output.status.code() > Some(3);
+    assert!(killed, "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+}
