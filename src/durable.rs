@@ -95,7 +95,22 @@ pub fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
     replace(path, |temporary| symlink(target, temporary))
 }
 
+/// Like [`replace_link`], for who must know whether the new link is there.
+///
+/// # Errors
+/// The system's error; the old link is then still there. The result inside is the
+/// system's error when the new one is there, but a crash may bring the old one back.
+pub fn switch_link(path: &Path, target: &Path) -> io::Result<io::Result<()>> {
+    let directory = put(path, |temporary| symlink(target, temporary))?;
+    Ok(sync_directory(directory))
+}
+
 fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    sync_directory(put(path, create)?)
+}
+
+/// Puts something at `path`; returns the directory, which is not synced yet.
+fn put(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<OwnedFd> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Before the rename, after which as little as can be may fail.
     let directory = open_directory(parent)?;
@@ -107,12 +122,11 @@ fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<
     }
     let written = create(&temporary)
         .and_then(|()| Ok(rustix::fs::syncfs(&directory)?))
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .and_then(|()| sync_directory(&directory));
+        .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
-    written
+    written.map(|()| directory)
 }
 
 /// Removes what killed programs have left of replacing a file or link in

@@ -80,6 +80,8 @@ pub struct Synced {
     pub problems: Problems,
     /// Whether there is a new generation.
     pub changed: bool,
+    /// Why a crash may bring the catalog before back.
+    pub not_durable: Option<SyncError>,
 }
 
 /// Where a VM's package comes from.
@@ -117,7 +119,8 @@ pub fn run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
             .map_err(|error| SyncError::Io { path: host.state.leases(), error })?;
     }
     let installed = state.install(scanned.catalog, &scanned.built, before.as_ref(), host.nix_store)?;
-    Ok(Synced { catalog: installed.catalog, before, problems: scanned.problems, changed: installed.changed })
+    let generation::Installed { catalog, changed, not_durable } = installed;
+    Ok(Synced { catalog, before, problems: scanned.problems, changed, not_durable })
 }
 
 /// Says what [`run`] would do, and writes nothing.
@@ -129,7 +132,7 @@ pub fn dry_run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError>
     let leases = Leases::read(&host.state.leases()).map_err(SyncError::Refused)?;
     let scanned = scan::all(config, &mut host, leases, before.as_ref());
     let changed = !before.as_ref().is_some_and(|before| before.is_like(&scanned.catalog));
-    Ok(Synced { catalog: scanned.catalog, before, problems: scanned.problems, changed })
+    Ok(Synced { catalog: scanned.catalog, before, problems: scanned.problems, changed, not_durable: None })
 }
 
 /// A catalog that has no generation yet.

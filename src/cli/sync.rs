@@ -125,6 +125,11 @@ fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroun
         (false, true) => Exit::Fine,
         (false, false) => tell_systemd::tell(&synced, state, args.start),
     };
+    // VMs begin from the new packages already, so systemd is told nevertheless.
+    if let Some(error) = &synced.not_durable {
+        report::line(&printable(error.to_string()));
+        return Exit::Host;
+    }
     match told {
         Exit::Fine if synced.problems.has_errors() => Exit::Input,
         told => told,
@@ -137,8 +142,13 @@ fn go_on_with_what_is_there(args: &SyncArgs, state: &StateDirectory) {
         && !args.no_systemd
         && !args.dry_run
     {
-        let synced =
-            Synced { before: Some(catalog.clone()), catalog, problems: Problems::default(), changed: false };
+        let synced = Synced {
+            before: Some(catalog.clone()),
+            catalog,
+            problems: Problems::default(),
+            changed: false,
+            not_durable: None,
+        };
         tell_systemd::tell(&synced, state, args.start);
     }
 }

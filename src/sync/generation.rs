@@ -36,6 +36,8 @@ pub struct Installed {
     pub catalog: Catalog,
     /// Whether it is a new one.
     pub changed: bool,
+    /// Why a crash may bring the one before back, of which nothing was removed then.
+    pub not_durable: Option<SyncError>,
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> SyncError {
@@ -113,15 +115,19 @@ impl<'a> Transaction<'a> {
                     let root = self.state.root();
                     durable::sync_file_system(root).map_err(at(root))?;
                 }
-                Installed { catalog: before.clone(), changed: false }
+                let not_durable = self.settle(before.generation).err();
+                Installed { catalog: before.clone(), changed: false, not_durable }
             }
             _ => {
                 for built in missing {
                     self.write_package(built, nix_store)?;
                 }
-                Installed { catalog: self.write(catalog, built)?, changed: true }
+                self.write(catalog, built)?
             }
         };
+        if installed.not_durable.is_some() {
+            return Ok(installed);
+        }
         self.clean_up(&installed.catalog, &names);
         if let Some((roots, used)) = roots.zip(self.store_paths_in_use(store_paths)) {
             roots.retain(&used);
@@ -150,7 +156,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Writes a generation, and switches to it.
-    fn write(&self, catalog: Catalog, built: &[Built]) -> Result<Catalog, SyncError> {
+    fn write(&self, catalog: Catalog, built: &[Built]) -> Result<Installed, SyncError> {
         let generation = self.next_generation()?;
         let directory = self.state.generation(generation);
         let links = directory.join("vms");
@@ -165,8 +171,21 @@ impl<'a> Transaction<'a> {
         durable::create_file(&path, &catalog.to_text(), 0o644).map_err(at(&path))?;
         let current = self.state.current_generation();
         // Syncs all of the above before it renames.
-        durable::replace_link(&current, &self.state.generation_link(generation)).map_err(at(&current))?;
-        Ok(catalog)
+        let switched = durable::switch_link(&current, &self.state.generation_link(generation));
+        let not_durable = switched.map_err(at(&current))?.map_err(at(&current)).err();
+        Ok(Installed { catalog, changed: true, not_durable })
+    }
+
+    /// Syncs the switch to the current generation, unless that was done: whoever
+    /// was killed right after it leaves the generation before.
+    fn settle(&self, current: u64) -> Result<(), SyncError> {
+        let generations = self.state.generations();
+        let names = names(&generations).map_err(at(&generations))?;
+        if names.iter().all(|name| *name == current.to_string()) {
+            return Ok(());
+        }
+        let own = durable::open_directory(&self.state.own());
+        own.and_then(durable::sync_directory).map_err(at(&self.state.current_generation()))
     }
 
     /// A number that no generation has, also none that was not finished.
