@@ -398,3 +398,24 @@ fn an_account_that_was_not_finished_is_finished() {
         assert_eq!(tree::names(&place.host.root.join("userdb")), expected, "{missing}");
     }
 }
+
+#[test]
+fn systemd_is_told_of_a_switch_that_could_not_be_synced() {
+    let Some(place) = roots("systemd_is_told_of_a_switch_that_could_not_be_synced") else { return };
+    place.host.vm("a");
+    place.host.configure("[vm.a]\nautostart = true\n");
+    // The first is of the leases, the second of the directory with the switched link.
+    place.prepare(
+        "mkdir -p /run/systemd/system\nset -- strace --follow-forks --output=/dev/null --trace=fsync \
+         --inject=fsync:error=EIO:when=2 \"$@\"",
+    );
+    let ran = place.sync(&[]).exits(3);
+    ran.complains(&[&format!(
+        "{} cannot be written: Input/output error",
+        place.host.own("current").display()
+    )]);
+    place.host.has(&[("user/a", "runnable")]);
+    let calls = place.calls();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert!(calls[0] == "daemon-reload" && calls[1].ends_with(" microvm@a.service"), "{calls:?}");
+}
