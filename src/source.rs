@@ -16,6 +16,10 @@ use crate::definition::{DATA_DIRECTORY, Location, MAX_NAMED_EXTRAS};
 use crate::durable;
 use crate::problem::{Problem, Problems};
 
+/// The most VM directories of one source. Whoever writes to a partition would
+/// otherwise decide how long a sync takes, and use up all user ids.
+pub const MAX_VMS: usize = 10_000;
+
 impl SourceConfig {
     /// The directory that holds the VM directories.
     pub fn vm_directories(&self) -> PathBuf {
@@ -31,6 +35,11 @@ impl SourceConfig {
     /// # Errors
     /// When the source cannot be looked at, as a partition that is not mounted.
     pub fn locations(&self, problems: &mut Problems) -> Result<Vec<Location>, Problem> {
+        self.first_locations(MAX_VMS, problems)
+    }
+
+    /// Like [`Self::locations`], of so many at most.
+    fn first_locations(&self, most: usize, problems: &mut Problems) -> Result<Vec<Location>, Problem> {
         let directory = self.vm_directories();
         let unreadable = |error: std::io::Error| {
             Problem::note(
@@ -73,12 +82,13 @@ impl SourceConfig {
             }
         }
         names.sort_unstable();
-        let (mut locations, mut ignored) = (Vec::new(), 0_usize);
+        let (mut locations, mut ignored, mut left_out) = (Vec::new(), 0_usize, 0_usize);
         for name in names {
             let path = directory.join(&name);
             let found = rustix::fs::statat(&opened, &name, AtFlags::SYMLINK_NOFOLLOW);
             match found.map(|found| FileType::from_raw_mode(found.st_mode)) {
                 // A link is judged by the boundary when it is read.
+                Ok(FileType::Directory | FileType::Symlink) if locations.len() == most => left_out += 1,
                 Ok(FileType::Directory | FileType::Symlink) => {
                     match Location::find(&path, Some(&root), &self.allow) {
                         Ok(location) => locations.push(location),
@@ -94,8 +104,45 @@ impl SourceConfig {
             }
         }
         if let Some(more) = ignored.checked_sub(MAX_NAMED_EXTRAS).filter(|more| *more > 0) {
-            problems.note(directory, format!("{more} more entries are no VM directories"), "remove them");
+            problems.note(&directory, format!("{more} more entries are no VM directories"), "remove them");
+        }
+        if left_out > 0 {
+            problems.error(
+                directory,
+                format!(
+                    "holds {left_out} VM directories more than {most}: the last ones by name are left out"
+                ),
+                "remove some, or make them a source of their own",
+            );
         }
         Ok(locations)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn nobody_decides_how_long_it_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let data = root.join(DATA_DIRECTORY);
+        std::fs::create_dir_all(&data).unwrap();
+        for index in 0..8 {
+            std::fs::create_dir(data.join(format!("vm-{index:05}"))).unwrap();
+        }
+        let path = root.join("config.toml");
+        let text =
+            format!("[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '{}'\n", root.display());
+        std::fs::write(&path, text).unwrap();
+        let config = Config::read(&path).unwrap();
+        let mut problems = Problems::default();
+        let found = config.sources[0].first_locations(5, &mut problems).unwrap();
+        let names: Vec<_> = found.iter().map(|location| location.file_name().to_str().unwrap()).collect();
+        assert_eq!(names, ["vm-00000", "vm-00001", "vm-00002", "vm-00003", "vm-00004"]);
+        let told: Vec<_> = problems.into_sorted().iter().map(ToString::to_string).collect();
+        assert!(told.len() == 1 && told[0].contains("holds 3 VM directories more than 5"), "{told:?}");
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Exit, StateArgs, report};
 use crate::accounts;
-use crate::name::SourceName;
+use crate::name::{SourceName, VmId};
 use crate::printable::printable;
 use crate::state_directory::StateDirectory;
 use crate::sync::{self, ForgetError, SyncError};
@@ -38,26 +38,27 @@ fn source(text: &str) -> Result<SourceName, String> {
 
 pub(super) fn run(args: &ForgetArgs) -> Exit {
     let state = StateDirectory::at(&args.state.state_dir);
-    let forgotten = match sync::forget(&state, &args.names, &args.source) {
-        Ok(forgotten) => forgotten,
+    let remove_account = |_: &VmId, uid: Option<u32>| match uid {
+        Some(uid) if !args.no_systemd => {
+            let directory = Path::new(accounts::DIRECTORY);
+            accounts::remove(directory, uid)
+                .map_err(|error| SyncError::Io { path: directory.to_owned(), error })
+        }
+        _ => Ok(()),
+    };
+    match sync::forget(&state, &args.names, &args.source, remove_account) {
+        Ok(forgotten) => {
+            for vm in forgotten {
+                report::line(&format!("{vm} is forgotten"));
+            }
+            Exit::Fine
+        }
         Err(errors) => {
             for error in &errors {
                 report::line(&printable(error.to_string()));
             }
             let host = |error: &ForgetError| matches!(error, ForgetError::Sync(SyncError::Io { .. }));
-            return if errors.iter().any(host) { Exit::Host } else { Exit::Input };
-        }
-    };
-    let mut exit = Exit::Fine;
-    for (vm, uid) in &forgotten {
-        report::line(&format!("{vm} is forgotten"));
-        if let Some(uid) = uid
-            && !args.no_systemd
-            && let Err(error) = accounts::remove(Path::new(accounts::DIRECTORY), *uid)
-        {
-            report::line(&format!("the account of {vm} cannot be removed: {error}"));
-            exit = Exit::Host;
+            if errors.iter().any(host) { Exit::Host } else { Exit::Input }
         }
     }
-    exit
 }

@@ -35,8 +35,9 @@ pub enum ForgetError {
 /// Ends the leases of VMs: of those that are named, `SOURCE/NAME` or NAME where
 /// that is clear, and of all of `sources`, when they are gone. All, or none.
 ///
-/// Returns the VMs with the user ids that they had. The catalog is left to the
-/// next `sync`.
+/// `before` is called for each VM that will be forgotten, with its user id, while
+/// it has that: what is done then and interrupted can be done again. Returns the
+/// VMs. The catalog is left to the next `sync`.
 ///
 /// # Errors
 /// Every reason why not.
@@ -44,7 +45,8 @@ pub fn forget(
     state: &StateDirectory,
     names: &[String],
     sources: &[SourceName],
-) -> Result<Vec<(VmId, Option<u32>)>, Vec<ForgetError>> {
+    mut before: impl FnMut(&VmId, Option<u32>) -> Result<(), SyncError>,
+) -> Result<Vec<VmId>, Vec<ForgetError>> {
     let one = |error: SyncError| vec![ForgetError::Sync(error)];
     let transaction = Transaction::begin(state).map_err(one)?;
     let path = state.leases();
@@ -79,9 +81,12 @@ pub fn forget(
     if !refused.is_empty() {
         return Err(refused);
     }
-    let forgotten: Vec<_> = chosen.into_iter().map(|vm| (vm.clone(), leases.forget(&vm))).collect();
-    if !forgotten.is_empty() {
+    for vm in &chosen {
+        let uid = leases.forget(vm);
+        before(vm, uid).map_err(one)?;
+    }
+    if !chosen.is_empty() {
         leases.write(&path).map_err(|error| one(SyncError::Io { path, error }))?;
     }
-    Ok(forgotten)
+    Ok(chosen.into_iter().collect())
 }

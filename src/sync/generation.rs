@@ -103,8 +103,13 @@ impl<'a> Transaction<'a> {
             // What is a root before it is there cannot be collected in between.
             roots.add(&store_paths).map_err(|(path, error)| SyncError::Io { path, error })?;
         }
+        let stored: BTreeSet<_> =
+            before.into_iter().flat_map(Catalog::runnable).map(|(_, now)| now.package.as_str()).collect();
         let is_there = |b: &Built| match b.content {
-            Content::Ours(_) if Path::new(&b.package).is_absolute() => Path::new(&b.package).is_dir(),
+            // What is in a store is sure to be all there once it was put there.
+            Content::Ours(_) if Path::new(&b.package).is_absolute() => {
+                stored.contains(b.package.as_str()) && Path::new(&b.package).is_dir()
+            }
             Content::Ours(_) => kept.contains(&b.package),
             Content::Elsewhere => true,
         };
@@ -206,6 +211,19 @@ impl<'a> Transaction<'a> {
             let path = self.state.packages().join(&runnable.package);
             if is_directory(&path).map_err(at(&path))? {
                 used.insert(runnable.package.clone());
+            }
+        }
+        if catalog.is_none() {
+            // Whatever has become of the catalog, the links beside it are what is started.
+            let links = self.state.current_generation().join("vms");
+            for name in known(names(&links)).map_err(at(&links))?.unwrap_or_default() {
+                let target = known(std::fs::read_link(links.join(name))).map_err(at(&links))?;
+                let package = target.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+                if let Some(package) = package
+                    && is_directory(&self.state.packages().join(package)).map_err(at(&links))?
+                {
+                    used.insert(package.to_owned());
+                }
             }
         }
         // `booted` is free of links, which the way to the state directory may have.
