@@ -76,6 +76,9 @@ pub struct Config {
     /// Where programs are, instead of in PATH.
     #[serde(default)]
     pub tools: BTreeMap<Tool, PathBuf>,
+    /// Whether packages are put into the host's Nix store.
+    #[serde(default, rename = "nix-store")]
+    pub nix_store: bool,
     /// Settings by `SOURCE/NAME`, or by NAME where there is only one source.
     #[serde(default)]
     vm: BTreeMap<String, Settings>,

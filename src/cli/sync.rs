@@ -23,6 +23,8 @@ use crate::state_directory::StateDirectory;
 use crate::sync::{self, Host, SyncError, Synced};
 use crate::tool::{self, Tool};
 
+/// Where Nix is that systemd's PATH does not have: on NixOS, and elsewhere.
+const NIX_PATH: &str = "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin";
 /// How often all is scanned again when a source has changed meanwhile.
 const MAX_ROUNDS: usize = 3;
 
@@ -43,7 +45,7 @@ pub(super) struct SyncArgs {
     #[arg(long, conflicts_with = "no_systemd")]
     start: bool,
 
-    /// Put the packages into the Nix store of this host
+    /// Put the packages into the Nix store of this host, as `nix-store = true` in the configuration
     #[arg(long)]
     nix_store: bool,
 
@@ -77,7 +79,7 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
             return Exit::Input;
         }
     };
-    let Ok(nix_store) = nix_store(args.nix_store) else { return Exit::Host };
+    let Ok(nix_store) = nix_store(args.nix_store || config.nix_store) else { return Exit::Host };
     let tools = find_tools(config.tools.clone());
     let with = Surroundings { architecture, tools, taken_uids: taken_uids(), nix_store };
     let mut exit = Exit::Fine;
@@ -158,10 +160,11 @@ fn nix_store(wanted: bool) -> Result<Option<NixStore>, ()> {
     if !wanted {
         return Ok(None);
     }
-    match tool::find("nix-store", &std::env::var_os("PATH").unwrap_or_default()) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    match tool::find("nix-store", &path).or_else(|| tool::find("nix-store", NIX_PATH.as_ref())) {
         Some(program) => Ok(Some(NixStore { program })),
         None => {
-            report::line("--nix-store needs the program nix-store, which is not in PATH: install Nix");
+            report::line("to put packages into the Nix store takes the program nix-store: install Nix");
             Err(())
         }
     }
