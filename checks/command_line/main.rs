@@ -21,6 +21,7 @@ mod images;
 mod kernel;
 mod leases;
 mod list;
+mod many_sources;
 mod name;
 mod namespace;
 mod output;

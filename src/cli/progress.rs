@@ -31,7 +31,7 @@ impl Progress {
             if self.since.elapsed() < SHOWN_AFTER || !std::io::stderr().is_terminal() {
                 return;
             }
-            let bar = ProgressBar::new(0);
+            let bar = ProgressBar::new(of as u64);
             if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}") {
                 bar.set_style(style);
             }

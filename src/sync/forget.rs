@@ -65,7 +65,7 @@ pub fn forget(
         // One that is there is not meant, where another is gone.
         let gone: Vec<_> = named.iter().filter(|vm| !is_there(vm)).cloned().collect();
         match (named.as_slice(), gone.as_slice()) {
-            ([], _) => refused.push(ForgetError::Unknown(crate::printable::printable(text))),
+            ([], _) => refused.push(ForgetError::Unknown(text.clone())),
             (_, [vm]) => drop(chosen.insert(vm.clone())),
             ([vm, ..], []) => refused.push(ForgetError::There(vm.clone())),
             (_, several) => refused.push(ForgetError::Several(several.to_vec())),
