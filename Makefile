@@ -7,7 +7,7 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 .NOTPARALLEL:
 
 bash_scripts := .ci/run checks/debian-vm checks/demo checks/install-dependencies checks/install-virtiofsd \
-	checks/pci-passthrough checks/pci-passthrough-inside checks/systemd-box checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
+	checks/pci-passthrough checks/pci-passthrough-inside checks/systemd-box checks/user-partition checks/user-partition-inside checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
 	checks/guest/build-kernel checks/lib/*.bash
 guest_scripts := checks/guest/init
 
@@ -15,12 +15,13 @@ guest_scripts := checks/guest/init
 PREFIX ?= /usr/local
 STATE_DIR ?= /var/lib/microvms
 
-.PHONY: benchmark build check check-format check-lints check-passthrough check-scripts check-tests clean demo dependencies help install test-guest uninstall
+.PHONY: benchmark build check check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
 
 help:
 	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
 	@echo 'make check       formatting, lints, scripts and every test'
 	@echo 'make check-passthrough  PCI devices in a whole Debian with an emulated IOMMU; not part of make check'
+	@echo 'make check-user-partition  a partition that appears and goes, in a whole Debian with udev; not part of make check'
 	@echo 'make build       target/release/microvm-spectrum'
 	@echo 'make install     program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
 	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
@@ -55,6 +56,11 @@ check-tests:
 check-passthrough:
 	@echo '== PCI passthrough'
 	@checks/pci-passthrough
+
+# The same Debian.
+check-user-partition:
+	@echo '== a user partition'
+	@checks/user-partition
 
 benchmark:
 	@echo '== cargo bench'
