@@ -9,17 +9,17 @@
 //! is pinned by its descriptor (`O_PATH`, so opening neither blocks nor has
 //! effects) and used through it.
 
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+mod walk;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
+
+pub use walk::{Entry, Place, Walker, ancestors};
 
 use crate::problem::Problem;
 
@@ -27,8 +27,6 @@ use crate::problem::Problem;
 const SPECTRUM_PARTITION: &str = "/ext";
 /// Where links may always lead.
 const NIX_STORE: &str = "/nix/store";
-/// The most links that one walk follows, as in the kernel (`path_resolution(7)`).
-const MAX_LINKS: usize = 40;
 
 /// A place outside of the user partition where links may lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -159,46 +157,7 @@ impl Boundary {
     /// # Errors
     /// See [`ResolveError`].
     pub fn resolve(&self, relative: &Path) -> Result<Resolved, ResolveError> {
-        let mut walk = Walk::start(&self.user_partition)?;
-        walk.pass_root();
-        let mut ahead = names_of(relative);
-        let mut links = 0;
-        let mut last_link = (relative.to_owned(), PathBuf::from(".."));
-        while let Some(name) = ahead.pop_front() {
-            if name == ".." {
-                if walk.up().is_none() {
-                    let (link, target) = last_link;
-                    return Err(ResolveError::Outside { link, target });
-                }
-                continue;
-            }
-            let step = walk.step(&name)?;
-            if FileType::from_raw_mode(step.stat.st_mode) != FileType::Symlink {
-                walk.enter(name, step);
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(ResolveError::Loop(step.path));
-            }
-            let target =
-                rustix::fs::readlinkat(&step.fd, "", Vec::new()).map_err(|e| io_error(&step.path, e))?;
-            let target = PathBuf::from(OsString::from(OsStr::from_bytes(target.as_bytes())));
-            let mut names = if target.is_absolute() {
-                let Some((place, rest)) = self.place_of(&target) else {
-                    return Err(ResolveError::Outside { link: step.path, target });
-                };
-                walk = Walk { through: walk.through, ..Walk::start(&place)? };
-                walk.pass_root();
-                names_of(&rest)
-            } else {
-                names_of(&target)
-            };
-            last_link = (step.path, target);
-            names.append(&mut ahead);
-            ahead = names;
-        }
-        walk.finish()
+        Walker::new(self.clone()).resolve(relative)
     }
 
     /// The directory of this host that an absolute target lies beneath, and
@@ -255,121 +214,10 @@ impl Resolved {
     }
 }
 
-/// The position of a walk: a place's root and the names entered beneath it.
-struct Walk {
-    root: PathBuf,
-    root_fd: OwnedFd,
-    entered: Vec<(OsString, OwnedFd, Stat)>,
-    through: Vec<FileId>,
-}
-
-struct Step {
-    fd: OwnedFd,
-    stat: Stat,
-    path: PathBuf,
-}
-
-impl Walk {
-    /// Begins at a directory that the administrator named; links in *its* path are his.
-    fn start(root: &Path) -> Result<Self, ResolveError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root_fd = rustix::fs::open(root, flags, Mode::empty()).map_err(|e| io_error(root, e))?;
-        Ok(Self { root: root.to_owned(), root_fd, entered: Vec::new(), through: Vec::new() })
-    }
-
-    /// Notes that the walk passes through what the place's root lies in.
-    fn pass_root(&mut self) {
-        self.through.extend(ancestors(self.root_fd.as_fd()).iter().skip(1).map(file_id));
-    }
-
-    fn path(&self) -> PathBuf {
-        let mut path = self.root.clone();
-        path.extend(self.entered.iter().map(|(name, ..)| name));
-        path
-    }
-
-    /// Opens `name` in the present directory without following it.
-    fn step(&mut self, name: &OsStr) -> Result<Step, ResolveError> {
-        let path = self.path().join(name);
-        if let Some((_, _, stat)) = self.entered.last()
-            && FileType::from_raw_mode(stat.st_mode) != FileType::Directory
-        {
-            return Err(ResolveError::NotADirectory(self.path()));
-        }
-        let here = self.entered.last().map_or(self.root_fd.as_fd(), |(_, fd, _)| fd.as_fd());
-        let passed = match self.entered.last() {
-            Some((_, _, stat)) => *stat,
-            None => rustix::fs::fstat(here).map_err(|e| io_error(&self.root, e))?,
-        };
-        self.through.push(file_id(&passed));
-        // One name, which is no `..` and has no slash, and nothing is followed: what
-        // openat2(2) would add is nothing, and systemd's RestrictSUIDSGID= forbids it.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(here, name, flags, Mode::empty()).map_err(|e| io_error(&path, e))?;
-        let stat = rustix::fs::statat(&fd, "", AtFlags::EMPTY_PATH).map_err(|e| io_error(&path, e))?;
-        Ok(Step { fd, stat, path })
-    }
-
-    fn enter(&mut self, name: OsString, step: Step) {
-        self.entered.push((name, step.fd, step.stat));
-    }
-
-    fn up(&mut self) -> Option<()> {
-        self.entered.pop().map(drop)
-    }
-
-    fn finish(mut self) -> Result<Resolved, ResolveError> {
-        let path = self.path();
-        let through = self.through;
-        match self.entered.pop() {
-            Some((_, fd, stat)) => Ok(Resolved { fd, path, stat, through }),
-            None => {
-                let stat = rustix::fs::fstat(&self.root_fd).map_err(|e| io_error(&path, e))?;
-                Ok(Resolved { fd: self.root_fd, path, stat, through })
-            }
-        }
-    }
-}
-
-/// The directory itself and all that it lies in, up to the root.
-pub fn ancestors(directory: BorrowedFd<'_>) -> Vec<Stat> {
-    let mut found: Vec<Stat> = Vec::new();
-    let mut here = directory.try_clone_to_owned().ok();
-    while let Some(fd) = here.take() {
-        let Ok(stat) = rustix::fs::fstat(&fd) else { break };
-        // The root lies in itself; nothing lies deeper than a path can be long.
-        if found.last().is_some_and(|last| file_id(last) == file_id(&stat)) || found.len() > 4096 {
-            break;
-        }
-        found.push(stat);
-        let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        here = rustix::fs::openat(&fd, "..", up, Mode::empty()).ok();
-    }
-    found
-}
-
-/// The names of a path, in order; `.` and the root are left out.
-fn names_of(path: &Path) -> VecDeque<OsString> {
-    path.components()
-        .filter_map(|c| match c {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some(OsString::from("..")),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
-        })
-        .collect()
-}
-
-fn io_error(path: &Path, errno: Errno) -> ResolveError {
-    match errno {
-        Errno::NOENT => ResolveError::Missing(path.to_owned()),
-        Errno::NOTDIR => ResolveError::NotADirectory(path.to_owned()),
-        errno => ResolveError::Io { path: path.to_owned(), error: errno.into() },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, mknodat};
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -460,7 +308,7 @@ mod tests {
     fn a_fifo_is_found_without_blocking_and_not_opened() {
         let f = fixture();
         let fifo = f.boundary.user_partition.join("fifo");
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
         let found = f.boundary.resolve(Path::new("fifo")).unwrap();
         assert_eq!(found.file_type(), FileType::Fifo);
         assert!(found.open_file().is_err());

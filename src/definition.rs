@@ -9,6 +9,7 @@
 //! Custom VMs"), one module for each.
 
 mod exposure;
+mod heads;
 mod images;
 mod kernel;
 mod location;
@@ -16,11 +17,10 @@ mod providers;
 mod shares;
 mod text;
 
-use std::ffi::OsString;
+use std::cell::RefCell;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::FileType;
 
@@ -28,8 +28,10 @@ pub use exposure::Exposure;
 pub use kernel::KernelFormatError;
 pub use location::{DATA_DIRECTORY, Location};
 
+use self::exposure::{OwnExposure, PartitionExposure};
+use self::heads::KnownHeads;
 use crate::architecture::Architecture;
-use crate::boundary::{Boundary, ResolveError, Resolved};
+use crate::boundary::{Entry, Place, ResolveError, Resolved, Walker};
 use crate::name::VmName;
 use crate::problem::{Problem, Problems};
 use crate::stamp::FileStamp;
@@ -102,24 +104,95 @@ pub struct Reading {
 /// Nothing is written, nothing but regular files and directories is opened,
 /// and no file is read beyond its first kilobyte.
 pub fn read(location: &Location, architecture: Architecture) -> Reading {
-    let mut reader =
-        Reader { location, architecture, problems: Problems::default(), wayland: false, stamps: Vec::new() };
-    let definition = reader.read();
-    let Reader { problems, wayland, .. } = reader;
-    Reading { definition: definition.filter(|_| !problems.has_errors()), problems, wayland }
+    Scan::new(architecture).read(location)
+}
+
+/// Reads many VM directories at about the same time; what they have in common is
+/// looked at once.
+#[derive(Debug)]
+pub struct Scan {
+    architecture: Architecture,
+    partitions: RefCell<Vec<Rc<Partition>>>,
+}
+
+/// What the VM directories of a user partition have in common.
+#[derive(Debug)]
+struct Partition {
+    walker: Walker,
+    exposure: RefCell<Option<Rc<PartitionExposure>>>,
+    kernels: KnownHeads<Result<(), KernelFormatError>>,
+    qcow2: KnownHeads<bool>,
+}
+
+impl Scan {
+    /// Has looked at nothing yet.
+    pub fn new(architecture: Architecture) -> Self {
+        Self { architecture, partitions: RefCell::default() }
+    }
+
+    /// Reads a VM directory, as [`read`] does.
+    pub fn read(&self, location: &Location) -> Reading {
+        let partition = self.partition(location);
+        let mut reader = Reader {
+            location,
+            architecture: self.architecture,
+            partition: &partition,
+            exposure: OwnExposure::default(),
+            problems: Problems::default(),
+            wayland: false,
+            stamps: Vec::new(),
+        };
+        let definition = reader.read();
+        let Reader { problems, wayland, .. } = reader;
+        Reading { definition: definition.filter(|_| !problems.has_errors()), problems, wayland }
+    }
+
+    fn partition(&self, location: &Location) -> Rc<Partition> {
+        let mut known = self.partitions.borrow_mut();
+        if let Some(found) = known.iter().find(|p| *p.walker.boundary() == location.boundary) {
+            return Rc::clone(found);
+        }
+        let walker = Walker::new(location.boundary.clone());
+        let partition = Rc::new(Partition {
+            walker,
+            exposure: RefCell::default(),
+            kernels: KnownHeads::default(),
+            qcow2: KnownHeads::default(),
+        });
+        known.push(Rc::clone(&partition));
+        partition
+    }
+}
+
+impl Partition {
+    fn exposure(&self) -> Rc<PartitionExposure> {
+        let mut known = self.exposure.borrow_mut();
+        Rc::clone(known.get_or_insert_with(|| Rc::new(PartitionExposure::of(&self.walker))))
+    }
 }
 
 /// The state that the modules of the single entries share.
 struct Reader<'a> {
     location: &'a Location,
     architecture: Architecture,
+    partition: &'a Partition,
+    exposure: OwnExposure,
     problems: Problems,
     wayland: bool,
     stamps: Vec<FileStamp>,
 }
 
-/// One name in a directory.
-type Entry = OsString;
+/// A directory of the VM directory, and what is in it.
+struct Directory {
+    place: Place,
+    entries: Vec<Entry>,
+}
+
+impl Directory {
+    fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
 
 impl Reader<'_> {
     fn read(&mut self) -> Option<Definition> {
@@ -135,15 +208,16 @@ impl Reader<'_> {
                 None
             }
         };
-        let entries = self.directory("")?;
-        let has = |name: &str| entries.iter().any(|e| e == name);
-        self.wayland = has("wayland");
-        let kernel = self.kernel();
-        let images = self.images();
-        let shares = if has("shared-dirs") { self.shares(&images) } else { Vec::new() };
-        let network_providers = if has("providers") { self.providers(name.as_ref()) } else { Vec::new() };
-        self.note_extras("", &entries, |e| {
-            ["vmlinux", "blk", "shared-dirs", "providers", "wayland"].iter().any(|known| e == *known)
+        let top = self.top()?;
+        self.wayland = top.get("wayland").is_some();
+        self.exposure.protect_vm(&top.place, self.location.relative.as_os_str().is_empty());
+        let kernel = self.kernel(&top);
+        let images = self.images(&top);
+        let network_providers = self.providers(&top, name.as_ref());
+        // Last, when all is known that must not be shared.
+        let shares = self.shares(&top);
+        self.note_extras("", &top.entries, |e| {
+            ["vmlinux", "blk", "shared-dirs", "providers", "wayland"].iter().any(|known| e.name == *known)
         });
         Some(Definition {
             name: name?,
@@ -157,36 +231,43 @@ impl Reader<'_> {
         })
     }
 
-    fn boundary(&self) -> &Boundary {
-        &self.location.boundary
-    }
-
     /// The path to show for an entry of the VM directory.
     fn shown(&self, entry: impl AsRef<Path>) -> PathBuf {
         let directory = self.location.directory();
         if entry.as_ref().as_os_str().is_empty() { directory } else { directory.join(entry) }
     }
 
-    fn resolve(&self, entry: impl AsRef<Path>) -> Result<Resolved, ResolveError> {
-        self.boundary().resolve(&self.location.relative.join(entry))
+    /// Follows the entry `name` of `directory`, whose path is `entry`, to what must
+    /// be there; `None` after reporting what is not.
+    fn find(
+        &mut self,
+        directory: &Directory,
+        entry: &Path,
+        wanted: FileType,
+        remedy: &str,
+    ) -> Option<Resolved> {
+        let name = entry.file_name().unwrap_or_default();
+        let known = directory.entries.iter().find(|known| known.name == name).cloned();
+        let name = known.unwrap_or_else(|| Entry::new(name));
+        let found = self.partition.walker.resolve_from(&directory.place, &name);
+        let found = self.found(entry, found)?;
+        self.is_a(entry, wanted, found.file_type(), &found.path, remedy).then_some(found)
     }
 
-    /// Follows an entry to what must be there; `None` after reporting what is not.
-    fn find(&mut self, entry: impl AsRef<Path>, wanted: FileType, remedy: &str) -> Option<Resolved> {
-        let shown = self.shown(&entry);
-        match self.resolve(&entry) {
-            Ok(found) if found.file_type() == wanted => Some(found),
-            Ok(found) => {
-                let verb = if found.path == shown { "is" } else { "leads to" };
-                let cause = format!("{verb} {}, not {}", describe(found.file_type()), describe(wanted));
-                self.problems.error(shown, cause, remedy);
-                None
-            }
-            Err(error) => {
-                self.problems.push(error.problem(&shown));
-                None
-            }
+    /// Reports why nothing was found.
+    fn found<T>(&mut self, entry: &Path, found: Result<T, ResolveError>) -> Option<T> {
+        found.map_err(|error| self.problems.push(error.problem(&self.shown(entry)))).ok()
+    }
+
+    /// Reports what is no `wanted`.
+    fn is_a(&mut self, entry: &Path, wanted: FileType, is: FileType, path: &Path, remedy: &str) -> bool {
+        if is != wanted {
+            let shown = self.shown(entry);
+            let verb = if path == shown { "is" } else { "leads to" };
+            let cause = format!("{verb} {}, not {}", describe(is), describe(wanted));
+            self.problems.error(shown, cause, remedy);
         }
+        is == wanted
     }
 
     fn unreadable(&mut self, entry: impl AsRef<Path>, error: &io::Error) {
@@ -197,12 +278,30 @@ impl Reader<'_> {
         );
     }
 
-    /// The sorted names in a directory; `None` after reporting why there are none.
-    fn directory(&mut self, entry: impl AsRef<Path>) -> Option<Vec<Entry>> {
-        let entry = entry.as_ref();
-        let found = self.find(entry, FileType::Directory, "replace it by a directory")?;
-        match found.open_directory().and_then(list) {
-            Ok(entries) => Some(entries),
+    /// The VM directory; `None` after reporting why it cannot be read.
+    fn top(&mut self) -> Option<Directory> {
+        let place = self.partition.walker.enter(&self.location.relative);
+        self.listed(Path::new(""), place)
+    }
+
+    /// The directory that an entry is; `None` after reporting why it cannot be read.
+    fn directory(&mut self, parent: &Directory, entry: &Path) -> Option<Directory> {
+        let name = entry.file_name().unwrap_or_default();
+        let known = parent.entries.iter().find(|known| known.name == name).cloned();
+        let place =
+            self.partition.walker.enter_from(&parent.place, &known.unwrap_or_else(|| Entry::new(name)));
+        self.listed(entry, place)
+    }
+
+    fn listed(&mut self, entry: &Path, place: Result<Place, ResolveError>) -> Option<Directory> {
+        let place = self.found(entry, place)?;
+        if place.file_type() != FileType::Directory {
+            let (is, path) = (place.file_type(), place.path());
+            self.is_a(entry, FileType::Directory, is, &path, "replace it by a directory");
+            return None;
+        }
+        match place.list() {
+            Ok(entries) => Some(Directory { place, entries }),
             Err(error) => {
                 self.unreadable(entry, &error);
                 None
@@ -214,7 +313,7 @@ impl Reader<'_> {
     fn note_extras(&mut self, parent: impl AsRef<Path>, entries: &[Entry], known: impl Fn(&Entry) -> bool) {
         let extras: Vec<_> = entries.iter().filter(|e| !known(e)).collect();
         for extra in extras.iter().take(MAX_NAMED_EXTRAS) {
-            let path = self.shown(parent.as_ref().join(extra));
+            let path = self.shown(parent.as_ref().join(&extra.name));
             self.problems.push(Problem::note(
                 path,
                 "means nothing in a Spectrum VM directory and is ignored",
@@ -226,19 +325,6 @@ impl Reader<'_> {
             self.problems.note(path, format!("{more} more entries are ignored"), "remove them");
         }
     }
-}
-
-/// The sorted names in the directory `fd`, without `.` and `..`.
-fn list(fd: OwnedFd) -> io::Result<Vec<Entry>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::new(fd)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(OsString::from_vec(name));
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 /// A file type in words, with its article.

@@ -4,13 +4,12 @@
 //! `blk/*.img`: the disk images.
 
 use std::ffi::OsStr;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::{Image, MAX_IMAGES, Reader, text};
+use super::{Directory, Image, MAX_IMAGES, Reader, text};
 use crate::stamp::FileStamp;
 
 const DIRECTORY: &str = "blk";
@@ -25,12 +24,14 @@ fn is_image(name: &OsStr) -> bool {
 
 impl Reader<'_> {
     /// The images that are usable, sorted; everything else is reported.
-    pub(super) fn images(&mut self) -> Vec<Image> {
-        let Some(entries) = self.directory(DIRECTORY) else {
+    pub(super) fn images(&mut self, top: &Directory) -> Vec<Image> {
+        let Some(directory) = self.directory(top, Path::new(DIRECTORY)) else {
             return Vec::new();
         };
-        self.note_extras(DIRECTORY, &entries, |name| is_image(name));
-        let names: Vec<_> = entries.iter().filter(|name| is_image(name)).collect();
+        self.exposure.protect(&directory.place, DIRECTORY);
+        self.note_extras(DIRECTORY, &directory.entries, |entry| is_image(&entry.name));
+        let names = directory.entries.iter().map(|entry| entry.name.as_os_str());
+        let names: Vec<_> = names.filter(|name| is_image(name)).collect();
         if names.is_empty() {
             self.problems.error(
                 self.shown(DIRECTORY),
@@ -46,10 +47,10 @@ impl Reader<'_> {
             );
             return Vec::new();
         }
-        names.into_iter().filter_map(|name| self.image(name)).collect()
+        names.into_iter().filter_map(|name| self.image(&directory, name)).collect()
     }
 
-    fn image(&mut self, name: &OsStr) -> Option<Image> {
+    fn image(&mut self, directory: &Directory, name: &OsStr) -> Option<Image> {
         let entry = Path::new(DIRECTORY).join(name);
         let entry_text = match text::usable(entry.as_os_str()) {
             Ok(entry) => entry.to_owned(),
@@ -59,19 +60,20 @@ impl Reader<'_> {
             }
         };
         let remedy = "put a raw disk image there, or a link to one";
-        let found = self.find(&entry, FileType::RegularFile, remedy)?;
-        let mut head = Vec::new();
+        let found = self.find(directory, &entry, FileType::RegularFile, remedy)?;
+        self.exposure.pass(&found, &entry);
         let length = QCOW2_MAGIC.len() as u64;
-        if let Err(error) = found.open_file().and_then(|f| f.take(length).read_to_end(&mut head)) {
-            self.unreadable(&entry, &error);
-            return None;
-        }
-        if head == QCOW2_MAGIC {
-            self.problems.note(
+        match self.partition.qcow2.get(&found, length, |head| head == QCOW2_MAGIC) {
+            Ok(false) => {}
+            Ok(true) => self.problems.note(
                 self.shown(&entry),
                 "looks like a QCOW2 image, but the guest gets its bytes as they are",
                 "convert it: qemu-img convert -O raw",
-            );
+            ),
+            Err(error) => {
+                self.unreadable(&entry, &error);
+                return None;
+            }
         }
         match text::usable(found.path.as_os_str()) {
             Ok(path) => {

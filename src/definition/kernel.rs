@@ -3,11 +3,11 @@
 
 //! `vmlinux`: the kernel's file and its format.
 
-use std::io::Read as _;
+use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::{Reader, text};
+use super::{Directory, Reader, text};
 use crate::architecture::Architecture;
 use crate::stamp::FileStamp;
 
@@ -119,16 +119,22 @@ pub(super) fn check_format(head: &[u8], wanted: Architecture) -> Result<(), Kern
 
 impl Reader<'_> {
     /// The kernel's path; `None` after reporting what is wrong with it.
-    pub(super) fn kernel(&mut self) -> Option<String> {
-        let found = self.find(ENTRY, FileType::RegularFile, "put an uncompressed Linux kernel there")?;
-        let mut head = Vec::new();
-        if let Err(error) = found.open_file().and_then(|f| f.take(HEAD_BYTES).read_to_end(&mut head)) {
-            self.unreadable(ENTRY, &error);
-            return None;
-        }
-        if let Err(error) = check_format(&head, self.architecture) {
-            self.problems.error(self.shown(ENTRY), error.to_string(), error.remedy());
-            return None;
+    pub(super) fn kernel(&mut self, top: &Directory) -> Option<String> {
+        let entry = Path::new(ENTRY);
+        let found = self.find(top, entry, FileType::RegularFile, "put an uncompressed Linux kernel there")?;
+        self.exposure.pass(&found, entry);
+        let architecture = self.architecture;
+        let told = self.partition.kernels.get(&found, HEAD_BYTES, |head| check_format(head, architecture));
+        match told {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.problems.error(self.shown(ENTRY), error.to_string(), error.remedy());
+                return None;
+            }
+            Err(error) => {
+                self.unreadable(ENTRY, &error);
+                return None;
+            }
         }
         match text::usable(found.path.as_os_str()) {
             Ok(path) => {

@@ -3,7 +3,10 @@
 
 //! `providers/net/<vm>`: the VMs that provide this one's networks.
 
-use super::{MAX_PROVIDERS, Reader};
+use std::path::Path;
+
+use super::{Directory, MAX_PROVIDERS, Reader};
+use crate::boundary::Entry;
 use crate::name::VmName;
 
 const DIRECTORY: &str = "providers";
@@ -11,17 +14,22 @@ const NET: &str = "providers/net";
 
 impl Reader<'_> {
     /// The names of the network providers, sorted. `own` is the VM's own name.
-    pub(super) fn providers(&mut self, own: Option<&VmName>) -> Vec<VmName> {
-        let Some(entries) = self.directory(DIRECTORY) else {
-            return Vec::new();
-        };
-        self.note_extras(DIRECTORY, &entries, |name| name == "net");
-        if !entries.iter().any(|name| name == "net") {
+    pub(super) fn providers(&mut self, top: &Directory, own: Option<&VmName>) -> Vec<VmName> {
+        if top.get(DIRECTORY).is_none() {
             return Vec::new();
         }
-        let Some(entries) = self.directory(NET) else {
+        let Some(directory) = self.directory(top, Path::new(DIRECTORY)) else {
             return Vec::new();
         };
+        self.exposure.protect(&directory.place, DIRECTORY);
+        self.note_extras(DIRECTORY, &directory.entries, |entry| entry.name == "net");
+        if directory.get("net").is_none() {
+            return Vec::new();
+        }
+        let Some(Directory { place, entries }) = self.directory(&directory, Path::new(NET)) else {
+            return Vec::new();
+        };
+        self.exposure.protect(&place, NET);
         if entries.len() > MAX_PROVIDERS {
             self.problems.error(
                 self.shown(NET),
@@ -31,7 +39,7 @@ impl Reader<'_> {
             return Vec::new();
         }
         let mut providers = Vec::new();
-        for entry in entries {
+        for Entry { name: entry, .. } in entries {
             let path = self.shown(NET).join(&entry);
             match VmName::new(&entry) {
                 Err(error) => self.problems.error(

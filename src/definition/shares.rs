@@ -6,10 +6,11 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{FileType, Stat};
 
 use super::exposure::Exposure;
-use super::{Image, MAX_SHARES, Reader, Share, text};
+use super::{Directory, MAX_SHARES, Reader, Share, text};
+use crate::boundary::Resolved;
 
 const DIRECTORY: &str = "shared-dirs";
 /// What to do about a `dir` that is not what it should be.
@@ -20,10 +21,16 @@ const MAX_TAG_BYTES: usize = 36;
 
 impl Reader<'_> {
     /// The shared directories that are usable, sorted by tag; the rest is reported.
-    pub(super) fn shares(&mut self, images: &[Image]) -> Vec<Share> {
-        let Some(tags) = self.directory(DIRECTORY) else {
+    /// What else the VM has must have been read.
+    pub(super) fn shares(&mut self, top: &Directory) -> Vec<Share> {
+        if top.get(DIRECTORY).is_none() {
+            return Vec::new();
+        }
+        let Some(directory) = self.directory(top, Path::new(DIRECTORY)) else {
             return Vec::new();
         };
+        self.exposure.protect(&directory.place, DIRECTORY);
+        let tags = &directory.entries;
         if tags.len() > MAX_SHARES {
             self.problems.error(
                 self.shown(DIRECTORY),
@@ -32,14 +39,17 @@ impl Reader<'_> {
             );
             return Vec::new();
         }
-        let entries = images.iter().map(|image| PathBuf::from(&image.entry));
-        let links = tags.iter().map(|tag| Path::new(DIRECTORY).join(tag).join("dir"));
-        let entries: Vec<_> = entries.chain(links).collect();
-        let exposure = Exposure::of(self.boundary(), &self.location.relative, &entries);
-        tags.iter().filter_map(|tag| self.share(tag, &exposure)).collect()
+        let found: Vec<_> = tags.iter().filter_map(|tag| self.find_share(&directory, &tag.name)).collect();
+        // What leads to one share must not be within another.
+        let exposure = Exposure::new(self.partition.exposure(), std::mem::take(&mut self.exposure));
+        found
+            .into_iter()
+            .filter_map(|(tag, entry, found)| self.share(tag, &entry, &found, &exposure))
+            .collect()
     }
 
-    fn share(&mut self, tag: &OsStr, exposure: &Exposure) -> Option<Share> {
+    /// Follows a share's link, and reports what is wrong with it.
+    fn find_share(&mut self, directory: &Directory, tag: &OsStr) -> Option<(String, PathBuf, Resolved)> {
         let parent = Path::new(DIRECTORY).join(tag);
         let entry = parent.join("dir");
         let tag = match text::usable(tag) {
@@ -65,18 +75,26 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let entries = self.directory(&parent)?;
-        self.note_extras(&parent, &entries, |name| name == "dir");
-        if !entries.iter().any(|name| name == "dir") {
+        let directory = self.directory(directory, &parent)?;
+        self.note_extras(&parent, &directory.entries, |entry| entry.name == "dir");
+        let Some(dir) = directory.get("dir") else {
             self.problems.error(self.shown(&entry), "is missing", LINK_REMEDY);
             return None;
-        }
-        if !self.is_link(&parent, "dir") {
+        };
+        let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if !directory.place.look_at(dir).is_ok_and(is_link) {
             self.problems.error(self.shown(&entry), "is not a symbolic link", LINK_REMEDY);
             return None;
         }
-        let found = self.find(&entry, FileType::Directory, LINK_REMEDY)?;
-        if let Err(problem) = exposure.check(&self.shown(&entry), &found) {
+        let found = self.find(&directory, &entry, FileType::Directory, LINK_REMEDY)?;
+        self.exposure.pass(&found, &entry);
+        Some((tag.to_owned(), entry, found))
+    }
+
+    /// Refuses a share by which the guest could change what it is.
+    fn share(&mut self, tag: String, entry: &Path, found: &Resolved, exposure: &Exposure) -> Option<Share> {
+        let lies_in = self.partition.walker.lies_in(found);
+        if let Err(problem) = exposure.check_lying_in(&self.shown(entry), found, &lies_in) {
             self.problems.push(problem);
             return None;
         }
@@ -86,7 +104,7 @@ impl Reader<'_> {
         };
         match (source, entry.to_str()) {
             (Ok(source), Some(entry)) => {
-                Some(Share { tag: tag.to_owned(), entry: entry.to_owned(), source: source.to_owned() })
+                Some(Share { tag, entry: entry.to_owned(), source: source.to_owned() })
             }
             (Err(why), _) => {
                 self.problems.error(&found.path, format!("the shared directory's path {why}"), text::REMEDY);
@@ -94,13 +112,5 @@ impl Reader<'_> {
             }
             (Ok(_), None) => None,
         }
-    }
-
-    fn is_link(&self, parent: &Path, name: &str) -> bool {
-        let Ok(parent) = self.resolve(parent) else {
-            return false;
-        };
-        rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
 }

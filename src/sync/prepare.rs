@@ -14,7 +14,7 @@ use super::leasing::Leasing;
 use super::{Built, Content, Host, access, generation};
 use crate::catalog::{CatalogLink, Runnable};
 use crate::config::{AcceleratorChoice, Settings};
-use crate::definition::{self, Location};
+use crate::definition::{Location, Reading};
 use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::name::VmId;
 use crate::nix_store;
@@ -31,16 +31,16 @@ pub(super) struct Prepared {
     pub built: Built,
 }
 
-/// Reads and plans the VM in the directory at `location`.
+/// Plans the VM that was read in the directory at `location`.
 pub(super) fn from_directory(
     id: &VmId,
+    reading: Reading,
     location: &Location,
     settings: &Settings,
     host: &mut Host<'_>,
     leasing: &mut Leasing<'_>,
     apart: &Apart,
 ) -> (Option<Prepared>, Problems) {
-    let reading = definition::read(location, host.architecture);
     let mut problems = reading.problems;
     let mut choices = choices(settings, host);
     if let Some(definition) = &reading.definition {

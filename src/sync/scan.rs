@@ -60,7 +60,8 @@ pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: 
     let mut leasing = Leasing::new(config, leases, before, &host.taken_uids);
     let mut problems = Problems::default();
     let mut catalog = catalog_of_no_generation();
-    let places = places(config, host, before, &mut catalog.sources, &mut problems);
+    let definitions = definition::Scan::new(host.architecture);
+    let places = places(config, &definitions, before, &mut catalog.sources, &mut problems);
     let apart = Apart::new(config, host.state);
     let total = places.values().map(Vec::len).sum();
     let mut built = Vec::new();
@@ -76,7 +77,17 @@ pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: 
             let directory = place.shown();
             let state = match &by {
                 Some(by) => VmState::Shadowed { by: by.clone() },
-                None => one(&id, place, config, host, &mut leasing, &apart, &mut built, &mut problems),
+                None => one(
+                    &id,
+                    place,
+                    &definitions,
+                    config,
+                    host,
+                    &mut leasing,
+                    &apart,
+                    &mut built,
+                    &mut problems,
+                ),
             };
             by.get_or_insert_with(|| source.clone());
             catalog.vms.push(CatalogVm { name: name.clone(), source, directory, state });
@@ -97,7 +108,7 @@ pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: 
 /// theirs meanwhile.
 fn places(
     config: &Config,
-    host: &Host<'_>,
+    definitions: &definition::Scan,
     before: Option<&Catalog>,
     sources: &mut Vec<CatalogSource>,
     problems: &mut Problems,
@@ -118,8 +129,7 @@ fn places(
                         }
                         // Said by the reading of the definition.
                         Err(_) => {
-                            let reading = definition::read(&location, host.architecture);
-                            problems.extend(reading.problems.into_sorted());
+                            problems.extend(definitions.read(&location).problems.into_sorted());
                         }
                     }
                 }
@@ -151,6 +161,7 @@ fn places(
 fn one(
     id: &VmId,
     place: Place,
+    definitions: &definition::Scan,
     config: &Config,
     host: &mut Host<'_>,
     leasing: &mut Leasing<'_>,
@@ -168,7 +179,10 @@ fn one(
             };
             return VmState::Unavailable { problems: vec![problem], last };
         }
-        Place::Here(location) => prepare::from_directory(id, &location, &settings, host, leasing, apart),
+        Place::Here(location) => {
+            let reading = definitions.read(&location);
+            prepare::from_directory(id, reading, &location, &settings, host, leasing, apart)
+        }
         Place::Runner(path) => prepare::from_runner(id, &path, &settings, host, leasing, apart),
     };
     let wrong = wrong.into_sorted();
