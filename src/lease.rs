@@ -43,11 +43,26 @@ pub struct Leases {
     /// Link ids, by client and provider.
     #[serde(default)]
     links: BTreeMap<VmId, BTreeMap<VmName, LinkId>>,
+    /// All of the above that VMs have, to be found without a search.
+    #[serde(skip)]
+    given: Given,
+}
+
+/// What is leased to any VM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Given {
+    uids: BTreeSet<u32>,
+    links: BTreeSet<LinkId>,
 }
 
 impl Default for Leases {
     fn default() -> Self {
-        Self { version: LEASES_VERSION, uids: BTreeMap::new(), links: BTreeMap::new() }
+        Self {
+            version: LEASES_VERSION,
+            uids: BTreeMap::new(),
+            links: BTreeMap::new(),
+            given: Given::default(),
+        }
     }
 }
 
@@ -68,7 +83,7 @@ impl Leases {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(refused(format!("cannot be read: {error}"))),
         };
-        let leases: Self = serde_json::from_str(&text)
+        let mut leases: Self = serde_json::from_str(&text)
             .map_err(|error| refused(format!("is not a file of leases: {error}")))?;
         if leases.version != LEASES_VERSION {
             let version = leases.version;
@@ -77,18 +92,35 @@ impl Leases {
         if let Some((id, uid)) = leases.uids.iter().find(|(_, uid)| !may_be_a_vms(**uid)) {
             return Err(refused(format!("gives {id} the user id {uid}, which no VM may have")));
         }
-        let different: BTreeSet<_> = leases.uids.values().collect();
-        if different.len() < leases.uids.len() {
+        leases.note_given();
+        if leases.given.uids.len() < leases.uids.len() {
             return Err(refused("gives two VMs the same user id".to_owned()));
         }
-        if leases.taken_links().len() < leases.links.values().map(BTreeMap::len).sum() {
+        if leases.given.links.len() < leases.links.values().map(BTreeMap::len).sum() {
             return Err(refused("gives two links the same id".to_owned()));
         }
         Ok(leases)
     }
 
-    fn taken_links(&self) -> BTreeSet<LinkId> {
-        self.links.values().flat_map(BTreeMap::values).copied().collect()
+    /// Notes anew what is leased to any VM.
+    fn note_given(&mut self) {
+        self.given.uids = self.uids.values().copied().collect();
+        self.given.links = self.links.values().flat_map(BTreeMap::values).copied().collect();
+    }
+
+    fn insert_link(&mut self, client: &VmId, provider: &VmName, id: LinkId) {
+        self.given.links.insert(id);
+        let links = self.links.entry(client.clone()).or_default();
+        if let Some(before) = links.insert(provider.clone(), id).filter(|before| *before != id) {
+            self.given.links.remove(&before);
+        }
+    }
+
+    fn insert_uid(&mut self, id: &VmId, uid: u32) {
+        self.given.uids.insert(uid);
+        if let Some(before) = self.uids.insert(id.clone(), uid).filter(|before| *before != uid) {
+            self.given.uids.remove(&before);
+        }
     }
 
     /// The id of the link from a client to a provider: the one that it has, or
@@ -105,9 +137,9 @@ impl Leases {
         if let Some(id) = self.links.get(client).and_then(|links| links.get(provider)) {
             return Ok(*id);
         }
-        let taken = self.taken_links().union(reserved).copied().collect();
-        let id = LinkId::derive(&client.name, provider, &taken)?;
-        self.links.entry(client.clone()).or_default().insert(provider.clone(), id);
+        let taken = |id: &LinkId| self.given.links.contains(id) || reserved.contains(id);
+        let id = LinkId::derive_unless(&client.name, provider, taken)?;
+        self.insert_link(client, provider, id);
         Ok(id)
     }
 
@@ -136,6 +168,8 @@ impl Leases {
         for DeclaredLink { client, provider, id } in moved {
             self.links.entry(client.clone()).or_default().insert(provider.clone(), *id);
         }
+        // Two may have changed places.
+        self.note_given();
         refused
     }
 
@@ -152,12 +186,13 @@ impl Leases {
     /// Notes what a VM has been given according to a catalog, unless it, or
     /// what it has, has a lease: the file of leases may be lost.
     pub fn adopt(&mut self, id: &VmId, uid: u32, links: impl IntoIterator<Item = (VmName, LinkId)>) {
-        if !self.uids.values().any(|leased| *leased == uid) {
-            self.uids.entry(id.clone()).or_insert(uid);
+        if !self.given.uids.contains(&uid) && !self.uids.contains_key(id) {
+            self.insert_uid(id, uid);
         }
         for (provider, link) in links {
-            if !self.taken_links().contains(&link) {
-                self.links.entry(id.clone()).or_default().entry(provider).or_insert(link);
+            let has_one = self.links.get(id).is_some_and(|links| links.contains_key(&provider));
+            if !self.given.links.contains(&link) && !has_one {
+                self.insert_link(id, &provider, link);
             }
         }
     }
@@ -167,13 +202,13 @@ impl Leases {
     /// # Errors
     /// The other VM that has it.
     pub fn declare_uid(&mut self, id: &VmId, uid: u32) -> Result<(), VmId> {
-        match self.uids.iter().find(|(other, leased)| **leased == uid && *other != id) {
-            Some((other, _)) => Err(other.clone()),
-            None => {
-                self.uids.insert(id.clone(), uid);
-                Ok(())
-            }
+        if self.given.uids.contains(&uid)
+            && let Some((other, _)) = self.uids.iter().find(|(other, leased)| **leased == uid && *other != id)
+        {
+            return Err(other.clone());
         }
+        self.insert_uid(id, uid);
+        Ok(())
     }
 
     /// Leases the id of a link that is in a package which was built elsewhere.
@@ -186,14 +221,14 @@ impl Leases {
         provider: &VmName,
         link: LinkId,
     ) -> Result<(), (VmId, VmName)> {
-        let all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
-        match all.into_iter().find(|(c, p, id)| *id == link && (*c, *p) != (client, provider)) {
-            Some((client, provider, _)) => Err((client.clone(), provider.clone())),
-            None => {
-                self.links.entry(client.clone()).or_default().insert(provider.clone(), link);
-                Ok(())
-            }
+        let mut all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
+        if self.given.links.contains(&link)
+            && let Some((c, p, _)) = all.find(|(c, p, id)| *id == link && (*c, *p) != (client, provider))
+        {
+            return Err((c.clone(), p.clone()));
         }
+        self.insert_link(client, provider, link);
+        Ok(())
     }
 
     /// All VMs that have a lease, with their user ids and their links.
@@ -207,8 +242,14 @@ impl Leases {
 
     /// Ends all leases of a VM. Returns its user id, if it had one.
     pub fn forget(&mut self, id: &VmId) -> Option<u32> {
-        self.links.remove(id);
-        self.uids.remove(id)
+        for link in self.links.remove(id).into_iter().flat_map(BTreeMap::into_values) {
+            self.given.links.remove(&link);
+        }
+        let uid = self.uids.remove(id);
+        if let Some(uid) = uid {
+            self.given.uids.remove(&uid);
+        }
+        uid
     }
 
     /// The user id of a VM: the one it has, or else the next of the range that
@@ -220,12 +261,12 @@ impl Leases {
         if let Some(uid) = self.uids.get(id) {
             return Ok(*uid);
         }
-        let leased: BTreeSet<_> = self.uids.values().copied().collect();
+        let leased = &self.given.uids;
         // After the last, so that one VM's is not given away while others are free.
         let after = leased.range(range.first..=range.last).next_back().map_or(range.first, |last| last + 1);
         let free = |uid: &u32| !leased.contains(uid) && !taken.contains(uid);
         let uid = (after..=range.last).chain(range.first..after).find(free).ok_or(NoUidLeft)?;
-        self.uids.insert(id.clone(), uid);
+        self.insert_uid(id, uid);
         Ok(uid)
     }
 }

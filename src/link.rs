@@ -57,11 +57,23 @@ impl LinkId {
     /// # Errors
     /// [`LinkError::Exhausted`] when no id is free.
     pub fn derive(client: &VmName, provider: &VmName, taken: &BTreeSet<Self>) -> Result<Self, LinkError> {
+        Self::derive_unless(client, provider, |id| taken.contains(id))
+    }
+
+    /// Like [`LinkId::derive`], none of those that are `taken`.
+    ///
+    /// # Errors
+    /// [`LinkError::Exhausted`] when no id is free.
+    pub fn derive_unless(
+        client: &VmName,
+        provider: &VmName,
+        taken: impl Fn(&Self) -> bool,
+    ) -> Result<Self, LinkError> {
         let digest = Sha256::digest(format!("{client}\n{provider}"));
         let first = digest.iter().take(2).fold(0u16, |n, byte| n << 8 | u16::from(*byte));
         (0..=u16::MAX)
             .filter_map(|step| Self::new(first.wrapping_add(step)).ok())
-            .find(|id| !taken.contains(id))
+            .find(|id| !taken(id))
             .ok_or(LinkError::Exhausted)
     }
 

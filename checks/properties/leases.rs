@@ -54,7 +54,10 @@ proptest! {
             // From time to time, the program ends and begins again.
             if step % 16 == 0 {
                 std::fs::write(&path, serde_json::to_string(&leases).unwrap()).unwrap();
-                leases = Leases::read(&path).unwrap();
+                let read = Leases::read(&path).unwrap();
+                // What is remembered of the leases is what they say.
+                prop_assert_eq!(&leases, &read);
+                leases = read;
             }
         }
         let text = serde_json::to_value(&leases).unwrap();
