@@ -48,18 +48,17 @@ impl SourceConfig {
                 "mount its file system, or remove it from the configuration",
             )
         };
-        let root = self.root();
-        let opened = match self.kind {
+        let root = self.root().canonicalize().map_err(unreadable)?;
+        // Free of links, so that the way to it is followed once for all of its VMs.
+        let (opened, real) = match self.kind {
             // Whoever writes to the partition does not choose what is listed here.
             SourceKind::UserPartition => {
-                let user_partition = root.canonicalize().map_err(unreadable)?;
-                let resolved =
-                    Boundary { user_partition, allowed: Vec::new() }.resolve(DATA_DIRECTORY.as_ref());
-                match resolved {
-                    Ok(found) => found.open_directory(),
-                    Err(ResolveError::Missing(_)) => Err(Errno::NOENT.into()),
-                    Err(ResolveError::NotADirectory(_)) => Err(Errno::NOTDIR.into()),
-                    Err(ResolveError::Io { error, .. }) => Err(error),
+                let boundary = Boundary { user_partition: root.clone(), allowed: Vec::new() };
+                match boundary.resolve(DATA_DIRECTORY.as_ref()) {
+                    Ok(found) => (found.open_directory(), found.path),
+                    Err(ResolveError::Missing(_)) => return Err(unreadable(Errno::NOENT.into())),
+                    Err(ResolveError::NotADirectory(_)) => return Err(unreadable(Errno::NOTDIR.into())),
+                    Err(ResolveError::Io { error, .. }) => return Err(unreadable(error)),
                     Err(leads_elsewhere) => {
                         let cause = leads_elsewhere.problem(&directory).cause;
                         return Err(Problem::error(
@@ -70,27 +69,31 @@ impl SourceConfig {
                     }
                 }
             }
-            SourceKind::Builtin => durable::open_directory(&directory),
+            SourceKind::Builtin => (durable::open_directory(&directory), root.clone()),
         };
         let opened = opened.map_err(unreadable)?;
-        let mut names = Vec::new();
+        let mut found = Vec::new();
         for entry in Dir::read_from(&opened).map_err(|e| unreadable(e.into()))? {
             let entry = entry.map_err(|e| unreadable(e.into()))?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
+                found.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
             }
         }
-        names.sort_unstable();
+        found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let (mut locations, mut ignored, mut left_out) = (Vec::new(), 0_usize, 0_usize);
-        for name in names {
+        for (name, mut file_type) in found {
             let path = directory.join(&name);
-            let found = rustix::fs::statat(&opened, &name, AtFlags::SYMLINK_NOFOLLOW);
-            match found.map(|found| FileType::from_raw_mode(found.st_mode)) {
+            if file_type == FileType::Unknown {
+                // Not all file systems tell.
+                let found = rustix::fs::statat(&opened, &name, AtFlags::SYMLINK_NOFOLLOW);
+                file_type = found.map_or(file_type, |found| FileType::from_raw_mode(found.st_mode));
+            }
+            match file_type {
                 // A link is judged by the boundary when it is read.
-                Ok(FileType::Directory | FileType::Symlink) if locations.len() == most => left_out += 1,
-                Ok(FileType::Directory | FileType::Symlink) => {
-                    match Location::find(&path, Some(&root), &self.allow) {
+                FileType::Directory | FileType::Symlink if locations.len() == most => left_out += 1,
+                FileType::Directory | FileType::Symlink => {
+                    match Location::beneath(&root, &real.join(&name), &path, &self.allow) {
                         Ok(location) => locations.push(location),
                         Err(problem) => problems.push(problem),
                     }

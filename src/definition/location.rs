@@ -72,20 +72,37 @@ impl Location {
                 .filter(|p| p.ends_with(DATA_DIRECTORY))
                 .and_then(|p| p.parent()?.parent().map(Path::to_owned)),
         };
-        let (user_partition, relative) = match partition {
-            Some(partition) => match named.strip_prefix(&partition) {
-                Ok(relative) => (partition.clone(), relative.to_owned()),
-                Err(_) => {
-                    return Err(Problem::error(
-                        directory,
-                        format!("is not beneath the user partition {}", partition.display()),
-                        "name the user partition that holds it, or leave --user-partition out",
-                    ));
-                }
-            },
-            None => (named.canonicalize().map_err(missing)?, PathBuf::new()),
+        match partition {
+            Some(partition) => Self::beneath(&partition, &named, directory, allowed),
+            None => {
+                let user_partition = named.canonicalize().map_err(missing)?;
+                let boundary = Boundary { user_partition, allowed: allowed.to_vec() };
+                Ok(Self { boundary, relative: PathBuf::new(), name })
+            }
+        }
+    }
+
+    /// The place of the directory that is `named` by a path which, like that of the
+    /// user partition, is free of links but for its last name; it is `shown` otherwise.
+    ///
+    /// # Errors
+    /// A problem when it lies elsewhere than beneath the user partition.
+    pub fn beneath(
+        user_partition: &Path,
+        named: &Path,
+        shown: &Path,
+        allowed: &[AllowedPrefix],
+    ) -> Result<Self, Problem> {
+        let Ok(relative) = named.strip_prefix(user_partition) else {
+            return Err(Problem::error(
+                shown,
+                format!("is not beneath the user partition {}", user_partition.display()),
+                "name the user partition that holds it, or leave --user-partition out",
+            ));
         };
-        Ok(Self { boundary: Boundary { user_partition, allowed: allowed.to_vec() }, relative, name })
+        let name = named.file_name().unwrap_or(OsStr::new("")).to_owned();
+        let boundary = Boundary { user_partition: user_partition.to_owned(), allowed: allowed.to_vec() };
+        Ok(Self { boundary, relative: relative.to_owned(), name })
     }
 
     /// The directory's path on this host.
