@@ -135,3 +135,12 @@ fn the_allowed_directory_itself_may_be_shared() {
         "share a directory of its own",
     );
 }
+
+#[test]
+fn a_guest_does_not_choose_its_providers() {
+    let place = place(&["nets"]);
+    let vm = place.partition.vm("vm").image("root.img", b"").directory("providers");
+    let vm = vm.link("providers/net", "/ext/nets").share("s", "/ext/nets");
+    let entry = vm.path.join("shared-dirs/s/dir");
+    run(&mut check(&vm.path)).has_one_error(&entry, "contains providers/net", "share a directory of its own");
+}
