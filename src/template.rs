@@ -25,7 +25,10 @@ pub fn render(template: &str, data: &impl Serialize) -> String {
         return String::new();
     }
     // Every test renders all templates.
-    templates.render(template, data).unwrap_or_default()
+    let mut text = templates.render(template, data).unwrap_or_default();
+    // Room for 8 KiB was made.
+    text.shrink_to_fit();
+    text
 }
 
 /// `{{sh value}}`: a value as one word of a shell's command line.

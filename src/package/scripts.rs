@@ -3,6 +3,9 @@
 
 //! The scripts in a package's `bin/`: two lines each, no logic.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use crate::manifest::Plan;
 use crate::template::render as render_template;
 use crate::tool::Tool;
@@ -26,8 +29,18 @@ pub(super) fn of(plan: &Plan) -> Vec<(&'static str, &'static str)> {
 }
 
 /// The text of the script that calls the program with `verb`.
-pub(super) fn render(plan: &Plan, verb: &str) -> String {
+pub(super) fn render(plan: &Plan, verb: &'static str) -> String {
+    /// The scripts of all VMs are the same, so that each is rendered once.
+    static RENDERED: Mutex<BTreeMap<&'static str, (String, String)>> = Mutex::new(BTreeMap::new());
     let program =
         plan.tool(Tool::MicrovmSpectrum).and_then(|p| p.to_str()).unwrap_or(Tool::MicrovmSpectrum.as_str());
-    render_template(TEMPLATE, &serde_json::json!({ "program": program, "verb": verb }))
+    let mut rendered = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
+    match rendered.get(verb) {
+        Some((of, text)) if of == program => text.clone(),
+        _ => {
+            let text = render_template(TEMPLATE, &serde_json::json!({ "program": program, "verb": verb }));
+            rendered.insert(verb, (program.to_owned(), text.clone()));
+            text
+        }
+    }
 }
