@@ -128,6 +128,7 @@ pub fn run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
 /// # Errors
 /// When nothing could be done.
 pub fn dry_run(config: &Config, mut host: Host<'_>) -> Result<Synced, SyncError> {
+    generation::trusted_state(host.state).map_err(SyncError::Refused)?;
     let before = Catalog::read(&host.state.catalog()).ok();
     let leases = Leases::read(&host.state.leases()).map_err(SyncError::Refused)?;
     let scanned = scan::all(config, &mut host, leases, before.as_ref());

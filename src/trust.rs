@@ -107,6 +107,18 @@ pub fn resolve(path: &Path) -> Result<PathBuf, Untrusted> {
     Ok(here)
 }
 
+/// Like [`resolve`] for something in a directory that [`resolve`] has found to be
+/// root's alone.
+///
+/// # Errors
+/// See [`Untrusted`].
+pub fn check_in_trusted(path: &Path) -> Result<(), Untrusted> {
+    match check(path, path)?.is_symlink() {
+        true => resolve(path).map(drop),
+        false => Ok(()),
+    }
+}
+
 /// Like [`resolve`] for a directory, and for everything in it, where links lead
 /// to included.
 ///

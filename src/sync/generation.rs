@@ -21,7 +21,7 @@ use crate::package::identity::base_name;
 use crate::package::{self, LoadError, Package, WriteError};
 use crate::problem::Problem;
 use crate::state_directory::StateDirectory;
-use crate::trust;
+use crate::trust::{self, Untrusted};
 
 /// The state directory, which nobody else changes meanwhile.
 pub(super) struct Transaction<'a> {
@@ -52,7 +52,7 @@ impl<'a> Transaction<'a> {
         // VMs' users must be able to pass the directories, however early this is killed:
         // they must have their mode when they are made.
         rustix::process::umask(Mode::WGRP | Mode::WOTH);
-        for directory in [state.root().to_owned(), state.own(), state.generations(), state.packages()] {
+        for directory in directories(state) {
             durable::ensure_directory(&directory).map_err(at(&directory))?;
             trusted(&directory).map_err(SyncError::Refused)?;
         }
@@ -358,14 +358,34 @@ fn write_into(package: &Package, path: &Path) -> Result<(), SyncError> {
 }
 
 /// Checks that nobody else decides where root writes and removes.
-pub(super) fn trusted(directory: &Path) -> Result<(), Problem> {
+fn trusted(directory: &Path) -> Result<(), Problem> {
+    told(directory, |directory| trust::resolve(directory).map(drop))
+}
+
+/// Checks the same of a VM's folder, in a state directory that was checked.
+pub(super) fn trusted_folder(folder: &Path) -> Result<(), Problem> {
+    told(folder, trust::check_in_trusted)
+}
+
+/// Checks it of those directories of ours that are there.
+pub(super) fn trusted_state(state: &StateDirectory) -> Result<(), Problem> {
+    let mut there = directories(state).into_iter().filter(|directory| directory.symlink_metadata().is_ok());
+    there.try_for_each(|directory| trusted(&directory))
+}
+
+fn told(path: &Path, check: impl Fn(&Path) -> Result<(), Untrusted>) -> Result<(), Problem> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    trust::resolve(directory).map(drop).map_err(|untrusted| {
+    check(path).map_err(|untrusted| {
         let (cause, remedy) = untrusted.cause_and_remedy();
-        Problem::error(directory, cause, remedy)
+        Problem::error(path, cause, remedy)
     })
+}
+
+/// The directories in which everything is.
+fn directories(state: &StateDirectory) -> [PathBuf; 4] {
+    [state.root().to_owned(), state.own(), state.generations(), state.packages()]
 }
 
 /// The names in a directory that are UTF-8; there are no others of ours.

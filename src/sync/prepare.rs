@@ -200,7 +200,7 @@ fn check_folder(id: &VmId, host: &Host<'_>, problems: &mut Problems) {
             "remove that VM, or rename one of them",
         );
     } else if folder.symlink_metadata().is_ok()
-        && let Err(problem) = generation::trusted(&folder)
+        && let Err(problem) = generation::trusted_folder(&folder)
     {
         problems.push(problem);
     }
