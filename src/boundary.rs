@@ -90,7 +90,7 @@ pub struct Resolved {
     pub stat: Stat,
     /// Every directory that had a say in where the walk ended: those in which
     /// a name was looked up, and all that they lie in. Whoever can write there
-    /// can make the walk end elsewhere.
+    /// can make the walk end elsewhere. Empty when the walk was only to open it.
     pub through: Vec<FileId>,
 }
 
@@ -157,7 +157,7 @@ impl Boundary {
     /// # Errors
     /// See [`ResolveError`].
     pub fn resolve(&self, relative: &Path) -> Result<Resolved, ResolveError> {
-        Walker::new(self.clone()).resolve(relative)
+        Walker::only_to_open(self.clone()).resolve(relative)
     }
 
     /// The directory of this host that an absolute target lies beneath, and

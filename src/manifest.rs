@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::architecture::Architecture;
-use crate::boundary::{Boundary, ResolveError};
+use crate::boundary::{Boundary, ResolveError, Walker};
 use crate::name::VmName;
 use crate::pci::PciAddress;
 use crate::problem::Problem;
@@ -188,10 +188,17 @@ impl Plan {
     /// # Errors
     /// The problem of a link that leads elsewhere, or of what it leads to.
     pub fn open_file(&self, file: &FilePlan) -> Result<File, Problem> {
+        self.open_file_by(&self.walker(), file)
+    }
+
+    /// Like [`Plan::open_file`], by a [`Plan::walker`] of the same user.
+    ///
+    /// # Errors
+    /// See [`Plan::open_file`].
+    pub fn open_file_by(&self, walker: &Walker, file: &FilePlan) -> Result<File, Problem> {
         let relative = self.relative(&file.entry);
-        let boundary = &self.definition.boundary;
-        let shown = boundary.user_partition.join(&relative);
-        let found = boundary.resolve(&relative).map_err(|e| e.problem(&shown))?;
+        let shown = self.definition.boundary.user_partition.join(&relative);
+        let found = walker.resolve(&relative).map_err(|e| e.problem(&shown))?;
         found.open_file().map_err(|error| {
             Problem::error(
                 &shown,
@@ -201,15 +208,21 @@ impl Plan {
         })
     }
 
+    /// Walks to the files of the definition.
+    pub fn walker(&self) -> Walker {
+        Walker::only_to_open(self.definition.boundary.clone())
+    }
+
     /// The stamps of the kernel and the images, in this order, as they are now.
     ///
     /// # Errors
     /// When a link does not lead where it may, or to nothing.
     pub fn stamps(&self) -> Result<Vec<FileStamp>, ResolveError> {
+        let walker = self.walker();
         let files = std::iter::once(&self.kernel).chain(&self.images);
         files
             .map(|file| {
-                let found = self.definition.boundary.resolve(&self.relative(&file.entry))?;
+                let found = walker.resolve(&self.relative(&file.entry))?;
                 Ok(FileStamp::new(&file.entry, &found.stat))
             })
             .collect()

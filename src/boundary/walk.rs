@@ -34,6 +34,8 @@ const LISTING_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Walker {
     boundary: Boundary,
+    /// Whether anybody wants to know what walks pass through.
+    tells_ways: bool,
     roots: RefCell<Vec<Rc<Root>>>,
     /// Directories by where they lie and their name; the last used come last.
     passed: RefCell<Vec<(FileId, Rc<Entered>)>>,
@@ -96,7 +98,18 @@ enum Step {
 impl Walker {
     /// A walker that remembers nothing yet.
     pub fn new(boundary: Boundary) -> Self {
-        Self { boundary, roots: RefCell::default(), passed: RefCell::default(), outer: RefCell::default() }
+        Self {
+            boundary,
+            tells_ways: true,
+            roots: RefCell::default(),
+            passed: RefCell::default(),
+            outer: RefCell::default(),
+        }
+    }
+
+    /// A walker whose results are opened, and which way led there is left out.
+    pub fn only_to_open(boundary: Boundary) -> Self {
+        Self { tells_ways: false, ..Self::new(boundary) }
     }
 
     /// Where it keeps to.
@@ -162,7 +175,7 @@ impl Walker {
         if let Some(root) = self.roots.borrow().iter().find(|root| root.path == path) {
             return Ok(Rc::clone(root));
         }
-        let root = Rc::new(Root::open(path)?);
+        let root = Rc::new(Root::open(path, self.tells_ways)?);
         self.roots.borrow_mut().push(Rc::clone(&root));
         Ok(root)
     }
@@ -249,12 +262,13 @@ fn remember<T>(known: &mut Vec<T>, new: T) {
 
 impl Root {
     /// Opens a directory that the administrator named; links in *its* path are his.
-    fn open(path: &Path) -> Result<Self, ResolveError> {
+    fn open(path: &Path, tells_way: bool) -> Result<Self, ResolveError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let failed = |error| io_error(path, error);
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-        let outer = ancestors(fd.as_fd()).iter().skip(1).map(file_id).collect();
+        let outer = if tells_way { ancestors(fd.as_fd()) } else { Vec::new() };
+        let outer = outer.iter().skip(1).map(file_id).collect();
         Ok(Self { path: path.to_owned(), fd, stat, outer })
     }
 }

@@ -38,7 +38,9 @@ pub(super) fn check(plan: &Plan, uid: u32, problems: &mut Problems) {
             rustix::thread::set_thread_groups(&[])?;
             rustix::thread::set_thread_res_gid(group, group, group)?;
             rustix::thread::set_thread_res_uid(user, user, user)?;
-            Ok::<Vec<_>, rustix::io::Errno>(files.filter_map(|file| plan.open_file(file).err()).collect())
+            let walker = plan.walker();
+            let unreadable = files.filter_map(|file| plan.open_file_by(&walker, file).err());
+            Ok::<Vec<_>, rustix::io::Errno>(unreadable.collect())
         });
         attempt.map(|thread| thread.join())
     });
