@@ -6,13 +6,13 @@
 //! The order is always the same: everything under temporary names, then
 //! synced, then one rename, then the directory that holds it is synced.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 /// Opens a directory, to sync it.
 ///
@@ -31,8 +31,7 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 /// The system's error.
 pub fn create_directory(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o755).create(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o755))
+    create_directory_at(rustix::fs::CWD, path)
 }
 
 /// Like [`create_directory`], with those that it lies in; it may be there.
@@ -57,7 +56,25 @@ pub fn ensure_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The system's error; also when the file exists.
 pub fn create_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    create_file_at(rustix::fs::CWD, path, text, mode)
+}
+
+/// Like [`create_directory`], at a path beneath an open directory.
+///
+/// # Errors
+/// The system's error.
+pub fn create_directory_at(directory: impl AsFd, path: &Path) -> io::Result<()> {
+    rustix::fs::mkdirat(&directory, path, Mode::from_raw_mode(0o755))?;
+    Ok(rustix::fs::chmodat(directory, path, Mode::from_raw_mode(0o755), AtFlags::empty())?)
+}
+
+/// Like [`create_file`], at a path beneath an open directory.
+///
+/// # Errors
+/// The system's error; also when the file exists.
+pub fn create_file_at(directory: impl AsFd, path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(directory, path, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(text.as_bytes())?;
     file.set_permissions(Permissions::from_mode(mode))
 }

@@ -8,15 +8,18 @@
 //! crash at any moment leaves the old package or the new one, and at most a
 //! temporary directory whose name begins with a dot.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Entry, MANIFEST, Package};
-use crate::durable::{create_directory, create_file, open_directory, sync_directory, sync_file_system};
+use crate::durable::{
+    create_directory, create_directory_at, create_file_at, open_directory, sync_directory, sync_file_system,
+};
 
 /// Why a package was not written.
 #[derive(Debug, thiserror::Error)]
@@ -101,26 +104,35 @@ fn create_temporary(parent: &Path, name: &std::ffi::OsStr) -> io::Result<Tempora
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Writes the entries of a package into the directory `root`. Does not sync.
+/// Writes the entries of a package into the empty directory `root`. Does not sync.
 pub(super) fn write_entries(package: &Package, root: &Path) -> Result<(), WriteError> {
-    for (path, entry) in &package.0 {
+    let at = |path: &Path| {
         let path = root.join(path);
-        write_entry(root, &path, entry).map_err(|error| WriteError::Io { path, error })?;
+        move |error| WriteError::Io { path, error }
+    };
+    let directory = open_directory(root).map_err(at(Path::new("")))?;
+    let mut made = BTreeSet::from([Path::new("")]);
+    for (path, entry) in &package.0 {
+        write_entry(&directory, &mut made, path, entry).map_err(at(path))?;
     }
     Ok(())
 }
 
-fn write_entry(root: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
-    let parents: Vec<_> = path.ancestors().skip(1).take_while(|p| *p != root).collect();
-    for parent in parents.into_iter().rev() {
-        if !parent.is_dir() {
-            create_directory(parent)?;
-        }
+fn write_entry<'a>(
+    root: &OwnedFd,
+    made: &mut BTreeSet<&'a Path>,
+    path: &'a Path,
+    entry: &Entry,
+) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().skip(1).take_while(|parent| !made.contains(parent)).collect();
+    for parent in missing.into_iter().rev() {
+        create_directory_at(root, parent)?;
+        made.insert(parent);
     }
     match entry {
-        Entry::File(text) => create_file(path, text, 0o644),
-        Entry::Executable(text) => create_file(path, text, 0o755),
-        Entry::Link(target) => symlink(target, path),
+        Entry::File(text) => create_file_at(root, path, text, 0o644),
+        Entry::Executable(text) => create_file_at(root, path, text, 0o755),
+        Entry::Link(target) => Ok(rustix::fs::symlinkat(target, root, path)?),
     }
 }
 
@@ -128,7 +140,7 @@ fn write_entry(root: &Path, path: &Path, entry: &Entry) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn package(text: &str) -> Package {
         Package(BTreeMap::from([
