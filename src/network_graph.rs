@@ -7,6 +7,7 @@
 //! each of its providers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::name::VmName;
 
@@ -20,23 +21,42 @@ pub enum Blocked {
     #[error("its network provider {0} cannot run")]
     Provider(VmName),
     /// The VM provides its own network, by way of the others.
-    #[error("VMs provide each other's networks in a circle: {}", way(.0))]
-    Cycle(Vec<VmName>),
+    #[error("VMs provide each other's networks in a circle: {0}")]
+    Cycle(Circle),
 }
 
 /// The most VMs of a circle that are named: each of its VMs is told the circle.
 const MAX_NAMED: usize = 32;
 
-/// A circle, from one of its VMs back to that.
-fn way(circle: &[VmName]) -> String {
-    let mut names: Vec<_> = circle.iter().take(MAX_NAMED).map(VmName::to_string).collect();
-    if let (Some(more), Some(last)) = (circle.len().checked_sub(MAX_NAMED + 1), circle.last()) {
-        if more > 0 {
-            names.push(format!("({more} more)"));
+/// A circle, as it is seen from one of its VMs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Circle {
+    /// The first VMs of it; more are not told.
+    first: Vec<VmName>,
+    /// How many more there are.
+    more: usize,
+}
+
+impl Circle {
+    /// The circle from its VM number `index` on.
+    fn from(circle: &[VmName], index: usize) -> Self {
+        let numbers = (0..circle.len().min(MAX_NAMED)).map(|after| (index + after) % circle.len());
+        Self {
+            first: numbers.filter_map(|number| circle.get(number)).cloned().collect(),
+            more: circle.len().saturating_sub(MAX_NAMED),
         }
-        names.push(last.to_string());
     }
-    names.join(" -> ")
+}
+
+impl fmt::Display for Circle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<_> = self.first.iter().map(VmName::to_string).collect();
+        if self.more > 0 {
+            names.push(format!("({} more)", self.more));
+        }
+        names.extend(self.first.first().map(VmName::to_string));
+        f.write_str(&names.join(" -> "))
+    }
 }
 
 /// Finds all VMs that cannot run because of the VMs that provide their networks.
@@ -49,27 +69,29 @@ pub fn blocked(
 ) -> BTreeMap<VmName, Vec<Blocked>> {
     let mut found: BTreeMap<VmName, Vec<Blocked>> = BTreeMap::new();
     for cycle in cycles(clients) {
-        for name in &cycle {
-            // The whole circle, as it is seen from each of its VMs.
-            let from = cycle.iter().position(|other| other == name).unwrap_or(0);
-            let mut told: Vec<_> = cycle.iter().cycle().skip(from).take(cycle.len()).cloned().collect();
-            told.push(name.clone());
-            found.entry(name.clone()).or_default().push(Blocked::Cycle(told));
+        for (index, name) in cycle.iter().enumerate() {
+            found.entry(name.clone()).or_default().push(Blocked::Cycle(Circle::from(&cycle, index)));
         }
     }
-    // What is blocked blocks its own clients, until nothing changes any more.
-    let runs = |found: &BTreeSet<VmName>, name: &VmName| clients.contains_key(name) && !found.contains(name);
+    // What is blocked blocks its own clients.
+    let mut of_provider: BTreeMap<&VmName, Vec<&VmName>> = BTreeMap::new();
+    for (client, providers) in clients {
+        for provider in providers {
+            of_provider.entry(provider).or_default().push(client);
+        }
+    }
+    let missing = of_provider.keys().copied().filter(|provider| !clients.contains_key(*provider));
+    let in_circles = clients.keys().filter(|name| found.contains_key(*name));
+    let mut waiting: Vec<_> = missing.chain(in_circles).collect();
     let mut all: BTreeSet<_> = found.keys().cloned().collect();
-    loop {
-        let more = clients.iter().filter(|(client, providers)| {
-            !all.contains(*client) && providers.iter().any(|provider| !runs(&all, provider))
-        });
-        let more: Vec<_> = more.map(|(client, _)| client.clone()).collect();
-        if more.is_empty() {
-            break;
+    while let Some(provider) = waiting.pop() {
+        for client in of_provider.get(provider).into_iter().flatten().copied() {
+            if all.insert(client.clone()) {
+                waiting.push(client);
+            }
         }
-        all.extend(more);
     }
+    let runs = |found: &BTreeSet<VmName>, name: &VmName| clients.contains_key(name) && !found.contains(name);
     for (client, providers) in clients.iter().filter(|(client, _)| all.contains(*client)) {
         if found.contains_key(client) {
             continue;
@@ -91,15 +113,17 @@ fn cycles(clients: &BTreeMap<VmName, Vec<VmName>>) -> Vec<Vec<VmName>> {
     for start in clients.keys() {
         // The way from `start`, each with the providers that are still to be gone to.
         let mut way: Vec<(&VmName, std::slice::Iter<'_, VmName>)> = Vec::new();
+        let mut places: BTreeMap<&VmName, usize> = BTreeMap::new();
         let mut next = Some(start);
         loop {
             if let Some(name) = next.take()
                 && let Some((name, providers)) = clients.get_key_value(name)
                 && !done.contains(name)
             {
-                if let Some(from) = way.iter().position(|(other, _)| *other == name) {
+                if let Some(from) = places.get(name).copied() {
                     cycles.push(way.iter().skip(from).map(|(name, _)| (*name).clone()).collect());
                 } else {
+                    places.insert(name, way.len());
                     way.push((name, providers.iter()));
                 }
             }
@@ -109,6 +133,7 @@ fn cycles(clients: &BTreeMap<VmName, Vec<VmName>>) -> Vec<Vec<VmName>> {
                     Some(provider) => next = Some(provider),
                     None => {
                         done.insert(name);
+                        places.remove(name);
                         way.pop();
                     }
                 },
@@ -163,6 +188,25 @@ mod tests {
              client: its network provider a cannot run"
         );
         assert_eq!(told("a:a", &[]), "a: VMs provide each other's networks in a circle: a -> a");
+    }
+
+    /// Somebody else decides how many there are: with each VM of a circle told all of
+    /// them, or all looked at for each, this would not end.
+    #[test]
+    fn a_circle_and_a_chain_of_very_many() {
+        let vm = |number: usize| name(&format!("vm{number}"));
+        let mut clients: BTreeMap<_, _> = (0..50_000).map(|n| (vm(n), vec![vm(n + 1)])).collect();
+        assert_eq!(blocked(&clients, &BTreeSet::new()).len(), 50_000);
+        clients.insert(vm(50_000), vec![vm(0)]);
+        let found = blocked(&clients, &BTreeSet::new());
+        assert_eq!(found.len(), 50_001);
+        let told = found[&vm(7)][0].to_string();
+        assert!(
+            told.contains(": vm7 -> vm8 -> ") && told.ends_with(" -> vm38 -> (49969 more) -> vm7"),
+            "{told}"
+        );
+        clients.insert(vm(50_000), vec![]);
+        assert_eq!(blocked(&clients, &BTreeSet::new()), BTreeMap::new());
     }
 
     proptest! {
