@@ -9,11 +9,15 @@
 mod sources;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 pub use sources::{path_unit, to_start, watched};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::json;
 
@@ -101,6 +105,8 @@ pub fn write(paths: &UnitPaths, output: &Path) -> Result<(), (PathBuf, io::Error
 const DROP_IN: &str = "50-microvm-spectrum.conf";
 /// The target that starts VMs with the host.
 pub const TARGET: &str = "microvms.target";
+/// The directory of links to what it starts.
+const TARGET_WANTS: &str = "microvms.target.wants";
 
 /// Where systemd keeps what its generators have written.
 const GENERATED: &str = "/run/systemd/generator";
@@ -115,7 +121,7 @@ pub fn generation_of_systemd() -> Option<u64> {
 
 /// The VMs that systemd starts with the host, as it has read it.
 pub fn autostarted() -> BTreeSet<VmName> {
-    let wants = std::fs::read_dir(Path::new(GENERATED).join(format!("{TARGET}.wants")));
+    let wants = std::fs::read_dir(Path::new(GENERATED).join(TARGET_WANTS));
     let names = wants.into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name();
         VmName::new(name.to_str()?.strip_prefix("microvm@")?.strip_suffix(".service")?).ok()
@@ -132,12 +138,19 @@ pub fn autostarted() -> BTreeSet<VmName> {
 /// # Errors
 /// The system's error.
 pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let output = durable::open_directory(directory)?;
+    let wants = Path::new(TARGET_WANTS);
+    let mut has_wants = false;
     for (vm, runnable) in catalog.known() {
         let data = drop_in_data(paths, catalog.generation, vm, runnable);
         let write = |unit: &str, text: &str| {
-            let directory = directory.join(format!("{unit}@{}.service.d", vm.name));
-            std::fs::create_dir_all(&directory)?;
-            std::fs::write(directory.join(DROP_IN), text)
+            let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
+            make_directory(&output, &directory)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(0o666);
+            let mut file = File::from(rustix::fs::openat(&output, directory.join(DROP_IN), flags, mode)?);
+            file.write_all(text.as_bytes())
         };
         write("microvm", &render(include_str!("templates/units/drop-in.conf.hbs"), &data))?;
         let user = render(include_str!("templates/units/drop-in-user.conf.hbs"), &data);
@@ -145,15 +158,24 @@ pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) ->
             write(unit, &user)?;
         }
         if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
-            let wants = directory.join(format!("{TARGET}.wants"));
-            std::fs::create_dir_all(&wants)?;
+            if !has_wants {
+                make_directory(&output, wants)?;
+                has_wants = true;
+            }
             let link = wants.join(format!("microvm@{}.service", vm.name));
-            std::os::unix::fs::symlink("../microvm@.service", link)?;
+            rustix::fs::symlinkat("../microvm@.service", &output, link)?;
         }
     }
-    std::fs::create_dir_all(directory)?;
     sources::write(catalog, directory)?;
     std::fs::write(directory.join(GENERATION), format!("{}\n", catalog.generation))
+}
+
+/// Makes a directory, which may be there.
+fn make_directory(parent: &OwnedFd, path: &Path) -> io::Result<()> {
+    match rustix::fs::mkdirat(parent, path, Mode::from_raw_mode(0o777)) {
+        Err(error) if error != Errno::EXIST => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn drop_in_data(
