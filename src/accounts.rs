@@ -74,10 +74,10 @@ pub fn ensure(directory: &Path, id: &VmId, uid: u32) -> io::Result<()> {
         let link = directory.join(link);
         // Whoever made the one may have been killed before the other.
         if !std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
-            durable::replace_file(&path, &text, 0o644)?;
+            durable::replace_file_in_memory(&path, &text, 0o644)?;
         }
         if !std::fs::read_link(&link).is_ok_and(|found| found == Path::new(&file)) {
-            durable::replace_link(&link, Path::new(&file))?;
+            durable::replace_link_in_memory(&link, Path::new(&file))?;
         }
     }
     Ok(())

@@ -118,16 +118,39 @@ pub fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
 /// The system's error; the old link is then still there. The result inside is the
 /// system's error when the new one is there, but a crash may bring the old one back.
 pub fn switch_link(path: &Path, target: &Path) -> io::Result<io::Result<()>> {
-    let directory = put(path, |temporary| symlink(target, temporary))?;
+    let directory = put(path, Lasting::Yes, |temporary| symlink(target, temporary))?;
     Ok(sync_directory(directory))
 }
 
+/// Like [`replace_file`] where nothing outlives the host's running: in memory.
+///
+/// # Errors
+/// The system's error; the old file is then still there.
+pub fn replace_file_in_memory(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    put(path, Lasting::No, |temporary| create_file(temporary, text, mode)).map(drop)
+}
+
+/// Like [`replace_link`] where nothing outlives the host's running: in memory.
+///
+/// # Errors
+/// The system's error; the old link is then still there.
+pub fn replace_link_in_memory(path: &Path, target: &Path) -> io::Result<()> {
+    put(path, Lasting::No, |temporary| symlink(target, temporary)).map(drop)
+}
+
+/// Whether a change must be there after a crash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Yes,
+    No,
+}
+
 fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
-    sync_directory(put(path, create)?)
+    sync_directory(put(path, Lasting::Yes, create)?)
 }
 
 /// Puts something at `path`; returns the directory, which is not synced yet.
-fn put(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<OwnedFd> {
+fn put(path: &Path, lasting: Lasting, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<OwnedFd> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Before the rename, after which as little as can be may fail.
     let directory = open_directory(parent)?;
@@ -138,7 +161,7 @@ fn put(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<Owne
         _ => {}
     }
     let written = create(&temporary)
-        .and_then(|()| Ok(rustix::fs::syncfs(&directory)?))
+        .and_then(|()| if lasting == Lasting::Yes { Ok(rustix::fs::syncfs(&directory)?) } else { Ok(()) })
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
