@@ -25,7 +25,7 @@ help:
 	@echo 'make build       target/release/microvm-spectrum'
 	@echo 'make install     program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
 	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
-	@echo 'make benchmark   times and memory, beside those of bare QEMU'
+	@echo 'make benchmark   times and memory, of VMs beside bare QEMU, of sync beside cp and find'
 	@echo 'make clean       remove what cargo built (the cache stays)'
 
 check: check-scripts dependencies check-format check-lints check-tests

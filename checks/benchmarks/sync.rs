@@ -24,7 +24,8 @@ mod fixture;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -60,7 +61,7 @@ fn main() {
         return report(Path::new(SHOWN), Layout::Groups, true);
     }
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let (floor, _) = measure(call(["--version"]), 0);
+    let floor = measure(call(["--version"]));
     println!("the program's --version: {floor}");
     println!("\nsync --no-systemd, one provider for {CLIENTS} clients");
     report(directory.path(), Layout::Groups, false);
@@ -105,20 +106,20 @@ fn mega(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// Runs to the end and tells what it used, and what it said.
-fn measure(mut command: Command, status: i32) -> (Used, String) {
+/// Runs to the end and tells what it used.
+///
+/// This process keeps little in memory itself, since what it had counts for what it
+/// starts (`getrusage(2)`, `ru_maxrss`).
+fn measure(mut command: Command) -> Used {
     let shown = format!("{command:?}");
     let begin = Instant::now();
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut error = child.stderr.take().unwrap();
-    let errors = std::thread::spawn(move || std::io::read_to_string(&mut error).unwrap());
-    let said = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let errors = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
     let ended = child.wait4().unwrap();
     let wall = begin.elapsed().as_secs_f64();
-    let errors = errors.join().unwrap();
-    assert_eq!(ended.status.code(), Some(status), "{shown}: {errors}");
+    assert!(ended.status.success(), "{shown}: {errors}");
     let cpu = (ended.rusage.utime + ended.rusage.stime).as_secs_f64();
-    (Used { wall, cpu, peak: ended.rusage.maxrss }, said)
+    Used { wall, cpu, peak: ended.rusage.maxrss }
 }
 
 /// The median of each figure by itself.
@@ -190,16 +191,18 @@ impl Place {
         if !self.for_units {
             command.arg("--no-systemd");
         }
-        measure(command, 0).0
+        measure(command)
     }
 
     /// All can run: else less than it seems was measured.
     fn assert_runnable(&self) {
-        let catalog =
-            fs::read_to_string(self.state().join(".microvm-spectrum/current/catalog.json")).unwrap();
-        let states: Vec<_> = catalog.split("\"state\":").skip(1).collect();
-        let runnable = states.iter().filter(|rest| rest.trim_start().starts_with("\"runnable\"")).count();
-        assert_eq!((states.len(), runnable), (self.vms, self.vms));
+        let catalog = File::open(self.state().join(".microvm-spectrum/current/catalog.json")).unwrap();
+        let (mut states, mut runnable) = (0, 0);
+        for line in BufReader::new(catalog).lines().map(Result::unwrap) {
+            states += usize::from(line.contains("\"state\": "));
+            runnable += usize::from(line.contains("\"state\": \"runnable\""));
+        }
+        assert_eq!((states, runnable), (self.vms, self.vms));
     }
 
     fn generation(&self) -> PathBuf {
@@ -219,7 +222,7 @@ fn remove(path: &Path) {
 fn plain<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Used {
     let mut command = quiet(program);
     command.args(arguments);
-    measure(command, 0).0
+    measure(command)
 }
 
 /// Measures everything with each number of VMs, and says which goals were met.
@@ -275,7 +278,7 @@ impl Report {
             self.goal(figure < goal, &format!("{what}, {vms} VMs: {figure:.3} s, goal under {goal} s"));
         };
         match vms {
-            100 if used("generator").wall > 0.0 => seconds("generator (wall)", used("generator").wall, 0.01),
+            100 if used("generator").cpu > 0.0 => seconds("generator (CPU)", used("generator").cpu, 0.01),
             1_000 => {
                 seconds("cold (CPU)", used("cold").cpu, 0.5);
                 seconds("nothing changed (CPU)", used("nothing changed").cpu, 0.03);
@@ -341,7 +344,7 @@ fn lines(place: &Place, runs: usize) -> Vec<(&'static str, Used, Option<Used>)> 
         let directories = ["normal", "early", "late"].map(|name| output.join(name));
         let mut command = call(["host", "--state-dir"]);
         command.arg(&state).arg("generate").args(&directories);
-        let used = measure(command, 0).0;
+        let used = measure(command);
         let written = fs::read_dir(output.join("normal")).map_or(0, Iterator::count);
         // For each VM and each of its units, and for those that start with the host.
         if rustix::process::geteuid().is_root() {
