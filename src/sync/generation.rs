@@ -3,7 +3,7 @@
 
 //! Installing a new generation in the state directory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -90,7 +90,9 @@ impl<'a> Transaction<'a> {
         nix_store: Option<&NixStore>,
     ) -> Result<Installed, SyncError> {
         let unchanged = before.filter(|before| before.is_like(&catalog));
-        let kept = self.packages_in_use(before)?;
+        let booted = self.booted()?;
+        let started = self.started_packages(&booted)?;
+        let kept = self.complete_packages(before, &started)?;
         // Before the switch, after which nothing may fail: then systemd is told.
         let names: BTreeSet<_> = built.iter().map(|b| &b.name).collect();
         let mut is_new = false;
@@ -133,8 +135,8 @@ impl<'a> Transaction<'a> {
         if installed.not_durable.is_some() {
             return Ok(installed);
         }
-        self.clean_up(&installed.catalog, &names);
-        if let Some((roots, used)) = roots.zip(self.store_paths_in_use(store_paths)) {
+        self.clean_up(&installed.catalog, &names, started);
+        if let Some((roots, used)) = roots.zip(self.store_paths_in_use(&booted, store_paths)) {
             roots.retain(&used);
         }
         Ok(installed)
@@ -201,16 +203,55 @@ impl<'a> Transaction<'a> {
         Ok(last.unwrap_or(0).saturating_add(1))
     }
 
+    /// The folders of VMs that were started, and from what. Nobody is noted there
+    /// while this holds the lock.
+    fn booted(&self) -> Result<BTreeMap<String, PathBuf>, SyncError> {
+        let mut found = BTreeMap::new();
+        for name in names(self.state.root()).map_err(at(self.state.root()))? {
+            let booted = self.state.root().join(&name).join("booted");
+            if let Some(target) = known(std::fs::read_link(&booted)).map_err(at(&booted))? {
+                found.insert(name, target);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The packages of ours that VMs were started from.
+    fn started_packages(&self, booted: &BTreeMap<String, PathBuf>) -> Result<BTreeSet<String>, SyncError> {
+        // `booted` is free of links, which the way to the state directory may have.
+        let packages = self.state.packages();
+        let packages = packages.canonicalize().map_err(at(&packages))?;
+        let mut parents: BTreeMap<&Path, bool> = BTreeMap::new();
+        let mut found = BTreeSet::new();
+        for target in booted.values() {
+            let Some((parent, package)) = target.parent().zip(target.file_name().and_then(|n| n.to_str()))
+            else {
+                continue;
+            };
+            let is_ours = match parents.get(parent) {
+                Some(is_ours) => *is_ours,
+                None => known(parent.canonicalize()).map_err(at(parent))?.is_some_and(|it| it == packages),
+            };
+            parents.insert(parent, is_ours);
+            if is_ours && is_directory(target).map_err(at(target))? {
+                found.insert(package.to_owned());
+            }
+        }
+        Ok(found)
+    }
+
     /// The packages that are complete for sure: those of the current catalog,
     /// and those that VMs were started from.
-    fn packages_in_use(&self, catalog: Option<&Catalog>) -> Result<BTreeSet<String>, SyncError> {
-        let mut used = BTreeSet::new();
-        let packages = catalog.into_iter().flat_map(Catalog::runnable);
-        // Those that are elsewhere are somebody else's care.
-        for (_, runnable) in packages.filter(|(_, runnable)| Path::new(&runnable.package).is_relative()) {
-            let path = self.state.packages().join(&runnable.package);
+    fn complete_packages(
+        &self,
+        catalog: Option<&Catalog>,
+        started: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, SyncError> {
+        let mut complete = started.clone();
+        for package in catalog.into_iter().flat_map(packages_of) {
+            let path = self.state.packages().join(package);
             if is_directory(&path).map_err(at(&path))? {
-                used.insert(runnable.package.clone());
+                complete.insert(package.to_owned());
             }
         }
         if catalog.is_none() {
@@ -222,34 +263,22 @@ impl<'a> Transaction<'a> {
                 if let Some(package) = package
                     && is_directory(&self.state.packages().join(package)).map_err(at(&links))?
                 {
-                    used.insert(package.to_owned());
+                    complete.insert(package.to_owned());
                 }
             }
         }
-        // `booted` is free of links, which the way to the state directory may have.
-        let packages = self.state.packages();
-        let packages = packages.canonicalize().map_err(at(&packages))?;
-        for name in names(self.state.root()).map_err(at(self.state.root()))? {
-            let booted = self.state.root().join(name).join("booted");
-            let Some(target) = known(std::fs::read_link(&booted)).map_err(at(&booted))? else { continue };
-            let Some((parent, package)) = target.parent().zip(target.file_name().and_then(|n| n.to_str()))
-            else {
-                continue;
-            };
-            if known(parent.canonicalize()).map_err(at(&booted))?.is_some_and(|parent| parent == packages)
-                && is_directory(&target).map_err(at(&booted))?
-            {
-                used.insert(package.to_owned());
-            }
-        }
-        Ok(used)
+        Ok(complete)
     }
 
     /// The store paths that are needed: `current` ones, and those of VMs that run.
     /// Nothing when nobody can tell now.
-    fn store_paths_in_use(&self, current: BTreeSet<PathBuf>) -> Option<BTreeSet<PathBuf>> {
+    fn store_paths_in_use(
+        &self,
+        booted: &BTreeMap<String, PathBuf>,
+        current: BTreeSet<PathBuf>,
+    ) -> Option<BTreeSet<PathBuf>> {
         let mut used = current;
-        for name in names(self.state.root()).ok()? {
+        for name in booted.keys() {
             let booted = self.state.root().join(name).join("booted");
             let Some(booted) = known(booted.canonicalize()).ok()? else { continue };
             used.extend(nix_store::path_of(&booted));
@@ -288,7 +317,7 @@ impl<'a> Transaction<'a> {
 
     /// Removes what nothing names any more. What cannot be removed now is the
     /// next time.
-    fn clean_up(&self, catalog: &Catalog, runnable: &BTreeSet<&VmName>) {
+    fn clean_up(&self, catalog: &Catalog, runnable: &BTreeSet<&VmName>, started: BTreeSet<String>) {
         durable::remove_leftovers(&self.state.own());
         let _ = remove_all(&self.state.staging());
         let root = self.state.root();
@@ -297,18 +326,20 @@ impl<'a> Transaction<'a> {
                 let _ = remove_folder(&root.join(&name), &folder_of);
             }
             let Ok(name) = VmName::new(&name) else { continue };
-            let ours = self.state.current(&name).is_symlink() && !self.state.is_anothers(&name);
-            // What cannot be looked at may run.
-            let booted = !matches!(known(self.state.booted(&name).symlink_metadata()), Ok(None));
-            if !self.state.is_anothers(&name) {
+            let ours = std::fs::read_link(self.state.current(&name))
+                .is_ok_and(|link| link == StateDirectory::current_link(&name));
+            if ours || !self.state.is_anothers(&name) {
                 durable::remove_leftovers(&self.state.vm(&name));
             }
-            if ours && !booted && !runnable.contains(&name) {
+            // What cannot be looked at may run.
+            let may_run = || !matches!(known(self.state.booted(&name).symlink_metadata()), Ok(None));
+            if ours && !runnable.contains(&name) && !may_run() {
                 self.remove_folder_of(&name);
             }
         }
         let generation = catalog.generation.to_string();
-        let Ok(used) = self.packages_in_use(Some(catalog)) else { return };
+        let mut used = started;
+        used.extend(packages_of(catalog).map(str::to_owned));
         let unused = |directory: PathBuf, used: &dyn Fn(&str) -> bool| {
             for name in names(&directory).unwrap_or_default().iter().filter(|name| !used(name)) {
                 let _ = remove_all(&directory.join(name));
@@ -331,6 +362,12 @@ impl<'a> Transaction<'a> {
             let _ = remove_folder(&temporary, name);
         }
     }
+}
+
+/// The packages of a catalog that are here: others are somebody else's care.
+fn packages_of(catalog: &Catalog) -> impl Iterator<Item = &str> {
+    let packages = catalog.runnable().map(|(_, runnable)| runnable.package.as_str());
+    packages.filter(|package| Path::new(package).is_relative())
 }
 
 /// Removes a VM's folder that has a temporary name. One with anything else in
