@@ -456,3 +456,96 @@ fn io_error(path: &Path, errno: Errno) -> ResolveError {
         errno => ResolveError::Io { path: path.to_owned(), error: errno.into() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn walker() -> (tempfile::TempDir, PathBuf, Walker) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let partition = root.join("partition");
+        fs::create_dir_all(partition.join("vm/entry")).unwrap();
+        fs::create_dir_all(partition.join("inside")).unwrap();
+        fs::create_dir_all(root.join("outside")).unwrap();
+        let boundary = Boundary { user_partition: partition.clone(), allowed: Vec::new() };
+        (dir, partition, Walker::new(boundary))
+    }
+
+    fn entry(place: &Place) -> Entry {
+        place.list().unwrap().into_iter().find(|entry| entry.name == "entry").unwrap()
+    }
+
+    #[test]
+    fn what_an_entry_was_when_it_was_listed_decides_nothing() {
+        let (_guard, partition, walker) = walker();
+        let path = partition.join("vm/entry");
+        let enter = |entry: &Entry| {
+            walker.enter_from(&walker.enter(Path::new("vm")).unwrap(), entry).map(|place| place.path())
+        };
+        let directory = entry(&walker.enter(Path::new("vm")).unwrap());
+        assert_eq!(directory.likely, Likely::Directory);
+        assert_eq!(enter(&directory).unwrap(), path);
+        fs::remove_dir(&path).unwrap();
+        for (target, inside) in [("../inside", true), ("../../outside", false), ("/etc", false)] {
+            symlink(target, &path).unwrap();
+            match enter(&directory) {
+                Ok(found) => assert!(inside && found == partition.join("inside"), "{target}"),
+                Err(error) => assert!(!inside && matches!(error, ResolveError::Outside { .. }), "{target}"),
+            }
+            fs::remove_file(&path).unwrap();
+        }
+        symlink("../../outside", &path).unwrap();
+        let link = entry(&walker.enter(Path::new("vm")).unwrap());
+        assert_eq!(link.likely, Likely::Link);
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(enter(&link), Err(ResolveError::Missing(_))));
+        fs::create_dir(&path).unwrap();
+        assert_eq!(enter(&link).unwrap(), path);
+    }
+
+    #[test]
+    fn what_is_remembered_is_where_it_was_and_leads_nowhere_else() {
+        let (_guard, partition, walker) = walker();
+        fs::write(partition.join("inside/file"), "").unwrap();
+        let find = |walker: &Walker| walker.resolve(Path::new("inside/file")).map(|found| found.stat.st_ino);
+        let first = find(&walker).unwrap();
+        fs::rename(partition.join("inside"), partition.join("elsewhere")).unwrap();
+        fs::write(partition.join("../outside/file"), "").unwrap();
+        symlink("../outside", partition.join("inside")).unwrap();
+        assert_eq!(find(&walker).unwrap(), first);
+        let anew = Walker::new(walker.boundary().clone());
+        assert!(matches!(find(&anew), Err(ResolveError::Outside { .. })));
+        // More directories than are remembered do no harm.
+        for round in 0..2 {
+            for number in 0..3 * MAX_REMEMBERED {
+                let name = format!("many/{number}");
+                fs::create_dir_all(partition.join(&name)).unwrap();
+                fs::write(partition.join(&name).join("file"), "").unwrap();
+                let found = anew.resolve(&Path::new(&name).join("file")).unwrap();
+                assert_eq!(found.path, partition.join(&name).join("file"), "{round}");
+            }
+        }
+    }
+
+    #[test]
+    fn links_count_from_where_the_walk_began() {
+        let (_guard, partition, walker) = walker();
+        // Half as many as may be to a directory, and as many again from there.
+        for (place, target) in [("a", "vm"), ("vm/b", "entry")] {
+            for number in 0..=MAX_LINKS / 2 {
+                let end = target.rsplit('/').next().unwrap().to_owned();
+                let to =
+                    if number == 0 { end } else { format!("{}{}", &place[place.len() - 1..], number - 1) };
+                symlink(to, partition.join(format!("{place}{number}"))).unwrap();
+            }
+        }
+        let half = format!("a{}", MAX_LINKS / 2 - 1);
+        let place = walker.enter(Path::new(&half)).unwrap();
+        let more = |number: usize| walker.enter_from(&place, &Entry::new(format!("b{number}")));
+        assert_eq!(more(MAX_LINKS / 2 - 1).unwrap().path(), partition.join("vm/entry"));
+        assert!(matches!(more(MAX_LINKS / 2), Err(ResolveError::Loop(_))));
+    }
+}
