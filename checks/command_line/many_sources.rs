@@ -222,7 +222,7 @@ fn a_bar_is_shown_when_it_takes_long() {
     );
     // What is read slowly, by calls that wait, in microseconds.
     let slowly = host.root.join("slowly");
-    let slow = "strace -f -o /dev/null -e trace=openat -e inject=openat:delay_enter=20000";
+    let slow = "strace -f -o /dev/null -e trace=getdents64 -e inject=getdents64:delay_enter=80000";
     fs::write(&slowly, format!("#!/bin/sh\nexec {slow} {sync}\n")).unwrap();
     fs::set_permissions(&slowly, fs::Permissions::from_mode(0o755)).unwrap();
     let on_a_terminal = |command: &str| {
