@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# What packages say of themselves.
+{ }:
+rec {
+  getExe =
+    package:
+    getExe' package (
+      package.meta.mainProgram or package.pname or (builtins.parseDrvName package.name).name
+    );
+  getExe' = package: name: "${package.bin or package.out or package}/bin/${name}";
+  licenses.eupl12 = {
+    spdxId = "EUPL-1.2";
+    shortName = "eupl12";
+    fullName = "European Union Public License 1.2";
+    free = true;
+  };
+  platforms.linux = [
+    "x86_64-linux"
+    "aarch64-linux"
+  ];
+  systems.flakeExposed = platforms.linux;
+}
