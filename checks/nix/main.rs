@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The Nix face, with a real Nix.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod modules;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A program of the Nix in `MICROVM_SPECTRUM_TEST_NIX`, a directory of programs.
+fn nix_command(program: &str) -> Command {
+    let directory = std::env::var_os("MICROVM_SPECTRUM_TEST_NIX")
+        .expect("MICROVM_SPECTRUM_TEST_NIX is not set: it names the directory of nix-instantiate");
+    let mut command = Command::new(PathBuf::from(directory).join(program));
+    // Nothing is built or kept.
+    command.args(["--store", "dummy://"]);
+    command
+}

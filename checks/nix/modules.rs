@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The NixOS module, evaluated: what it defines and what it refuses, against
+//! the stand-in's `lib` and, when `NIXPKGS_LIB` names one, against another.
+//! What it says twice, in Nix and in Rust or in files, is compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use microvm_spectrum::config::DEFAULT_UIDS;
+use microvm_spectrum::link::LinkId;
+use microvm_spectrum::name::VmName;
+use microvm_spectrum::units::{self, UnitPaths};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The `lib`s to test against; the empty one is the stand-in's.
+fn libs() -> Vec<String> {
+    let other = std::env::var("NIXPKGS_LIB").ok().filter(|path| !path.is_empty());
+    let find = |path: String| {
+        let path = fs::canonicalize(&path).unwrap_or_else(|error| panic!("NIXPKGS_LIB: {path}: {error}"));
+        let lib = if path.join("lib").is_dir() { path.join("lib") } else { path };
+        lib.into_os_string().into_string().unwrap()
+    };
+    [String::new()].into_iter().chain(other.map(find)).collect()
+}
+
+/// Evaluates an attribute of `checks/nix/modules`: its JSON, or what Nix says.
+fn evaluate(lib: &str, attribute: &str) -> Result<Value, String> {
+    let output = crate::nix_command("nix-instantiate")
+        .args(["--eval", "--strict", "--json", "--argstr", "libPath", lib, "--attr", attribute])
+        .arg(project("checks/nix/modules"))
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn value<T: DeserializeOwned>(lib: &str, attribute: &str) -> T {
+    let json =
+        evaluate(lib, attribute).unwrap_or_else(|error| panic!("{attribute} with lib '{lib}': {error}"));
+    serde_json::from_value(json).unwrap()
+}
+
+#[test]
+fn what_the_module_defines_and_refuses() {
+    #[derive(Deserialize)]
+    struct Case {
+        expected: Value,
+        actual: Value,
+    }
+    for lib in libs() {
+        let cases: BTreeMap<String, Case> = value(&lib, "tests");
+        assert!(cases.len() > 60, "only {} tests", cases.len());
+        let failed: Vec<_> = cases
+            .iter()
+            .filter(|(_, case)| case.expected != case.actual)
+            .map(|(name, case)| format!("{name}\n  expected {}\n  actual   {}", case.expected, case.actual))
+            .collect();
+        assert!(failed.is_empty(), "with lib '{lib}':\n{}", failed.join("\n"));
+    }
+}
+
+#[test]
+fn what_is_an_error_of_nix_itself() {
+    for lib in libs() {
+        let messages: BTreeMap<String, String> = value(&lib, "errorMessages");
+        assert!(messages.len() > 8, "only {} errors", messages.len());
+        for (name, message) in messages {
+            let told = evaluate(&lib, &format!("errors.{name}.value"))
+                .expect_err(&format!("{name} with lib '{lib}' has a value"));
+            assert!(
+                told.contains(&message),
+                "{name} with lib '{lib}'\n  expected {message}\n  actual   {told}"
+            );
+        }
+    }
+}
+
+/// Asserts that the file `path` of the project holds `text`, or writes it there.
+fn assert_generated(path: &str, text: &str) {
+    if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
+        fs::write(project(path), text).unwrap();
+    }
+    let found = fs::read_to_string(project(path)).unwrap_or_default();
+    assert!(found == text, "{path} is out of date: UPDATE_DOCUMENTS=1 cargo test --test nix");
+}
+
+#[test]
+fn the_options_reference() {
+    for lib in libs() {
+        assert_generated("docs/nixos-options.md", &value::<String>(&lib, "reference"));
+    }
+}
+
+#[test]
+fn the_configuration_of_a_rich_host() {
+    let golden = "checks/nix/modules/golden/config.toml";
+    for lib in libs() {
+        assert_generated(golden, &value::<String>(&lib, "rich"));
+    }
+}
+
+/// The configuration in `docs/nixos.md` is one, and nothing is wrong with it.
+#[test]
+fn the_documented_configuration() {
+    let page = fs::read_to_string(project("docs/nixos.md")).unwrap();
+    let blocks = page.split("```nix\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let example = blocks.into_iter().find(|block| block.starts_with("# configuration.nix\n")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("configuration.nix");
+    fs::write(&file, example).unwrap();
+    let documented = crate::nix_command("nix-instantiate")
+        .args(["--eval", "--strict", "--json", "--arg", "configuration"])
+        .arg(&file)
+        .arg(project("checks/nix/modules/documented-example.nix"))
+        .output()
+        .unwrap();
+    assert!(documented.status.success(), "{}", String::from_utf8_lossy(&documented.stderr));
+    let found: Value = serde_json::from_slice(&documented.stdout).unwrap();
+    let expected = serde_json::json!({
+        "messages": [],
+        "vms": ["appvm-hello", "netvm", "user/appvm-lynx"],
+        "sources": ["user"],
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_range_of_user_ids_is_the_programs() {
+    let uids: BTreeMap<String, u32> = value("", "uids");
+    assert_eq!((uids["first"], uids["last"]), (*DEFAULT_UIDS.start(), *DEFAULT_UIDS.end()));
+}
+
+#[test]
+fn link_ids_are_derived_as_the_program_does() {
+    #[derive(Deserialize)]
+    struct Derived {
+        client: VmName,
+        provider: VmName,
+        id: String,
+    }
+    let derived: Vec<Derived> = value("", "derivedIds");
+    assert_eq!(derived.len(), 9);
+    for Derived { client, provider, id } in derived {
+        let expected = LinkId::derive(&client, &provider, &BTreeSet::new()).unwrap();
+        assert_eq!(id, expected.to_string(), "{client} -> {provider}");
+    }
+}
+
+/// The units of the program, with the targets that their `[Install]` names.
+fn shipped_units() -> BTreeMap<String, Vec<String>> {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = UnitPaths::new(Path::new("/bin/microvm-spectrum"), Path::new("/var/lib/microvms")).unwrap();
+    units::write(&paths, directory.path()).unwrap();
+    let files = fs::read_dir(directory.path().join("systemd/system")).unwrap().map(|file| file.unwrap());
+    files
+        .map(|file| {
+            let text = fs::read_to_string(file.path()).unwrap();
+            let wanted_by = text.lines().filter_map(|line| line.strip_prefix("WantedBy="));
+            let targets = wanted_by.flat_map(str::split_whitespace).map(str::to_owned).collect();
+            (file.file_name().into_string().unwrap(), targets)
+        })
+        .collect()
+}
+
+#[test]
+fn nixos_takes_every_unit_of_the_program() {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Unit {
+        wanted_by: Vec<String>,
+        restart_if_changed: Option<bool>,
+    }
+    let kinds: BTreeMap<String, BTreeMap<String, Unit>> = value("", "units");
+    let defined: BTreeMap<_, _> = kinds
+        .iter()
+        .flat_map(|(kind, units)| {
+            let suffix = kind.strip_suffix('s').unwrap();
+            units.iter().map(move |(name, unit)| (format!("{name}.{suffix}"), unit))
+        })
+        .collect();
+    let shipped = shipped_units();
+    assert!(shipped.len() >= 7, "{shipped:?}");
+    for (name, wanted_by) in &shipped {
+        let unit = defined.get(name).unwrap_or_else(|| panic!("the module says nothing of {name}"));
+        assert_eq!(&unit.wanted_by, wanted_by, "{name}");
+        if name.contains('@') {
+            assert_eq!(unit.restart_if_changed, Some(false), "a rebuild restarts {name}");
+        }
+    }
+    for name in defined.keys() {
+        assert!(shipped.contains_key(name), "the module defines {name}, which the program does not have");
+    }
+}

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# Tests of the host module, each with what it expects and what is there:
+# `nix-instantiate --eval --strict --json` of this shows all of them.
+#
+# `libPath` is another lib than the stand-in, such as nixpkgs.lib.
+{
+  libPath ? "",
+}:
+let
+  lib = if libPath == "" then import ../nixpkgs/lib else import (/. + libPath);
+  evaluate = import ./evaluate.nix { inherit lib; };
+  pkgs = import ./pkgs.nix { inherit lib; };
+  arguments = { inherit lib evaluate pkgs; };
+  errors = import ./errors.nix arguments;
+in
+{
+  tests =
+    import ./defines.nix arguments
+    // import ./refuses.nix arguments
+    // import ./documents.nix arguments;
+  # Configurations that end in an error of Nix itself, one by one.
+  inherit errors;
+  errorMessages = lib.mapAttrs (_: error: error.message) errors;
+  # Compared with files, and with the program.
+  rich = (evaluate [ ./rich.nix ]).config.services.microvm-spectrum.configFile.text;
+  reference = import ./reference.nix {
+    inherit lib;
+  } (evaluate [ ]).options.services.microvm-spectrum;
+  derivedIds =
+    map
+      (
+        link:
+        link
+        // {
+          id = (import ../../../modules/network.nix { inherit lib; }).deriveId link.client link.provider;
+        }
+      )
+      (
+        lib.concatMap
+          (
+            client:
+            map (provider: { inherit client provider; }) [
+              "netvm"
+              "vpn"
+              "a.b_c-d"
+            ]
+          )
+          [
+            "appvm-hello"
+            "appvm-lynx"
+            "1"
+          ]
+      );
+  units =
+    let
+      inherit ((evaluate [ { services.microvm-spectrum.enable = true; } ]).config) systemd;
+    in
+    {
+      services = lib.mapAttrs (_: unit: { inherit (unit) wantedBy restartIfChanged; }) systemd.services;
+      targets = lib.mapAttrs (_: unit: { inherit (unit) wantedBy; }) systemd.targets;
+    };
+  inherit ((evaluate [ ]).config.services.microvm-spectrum.settings) uids;
+}

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# The options of NixOS that the module defines, with NixOS' own types.
+{ lib, ... }:
+let
+  inherit (lib) mkOption types;
+  list =
+    type:
+    mkOption {
+      type = types.listOf type;
+      default = [ ];
+    };
+  sets =
+    options:
+    mkOption {
+      type = types.attrsOf (types.submodule { inherit options; });
+      default = { };
+    };
+  unit = {
+    enable = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    wantedBy = list types.str;
+    overrideStrategy = mkOption {
+      type = types.str;
+      default = "asDropinIfExists";
+    };
+  };
+in
+{
+  options = {
+    assertions = list types.unspecified;
+    warnings = list types.str;
+    boot.kernelModules = list types.str;
+    environment.systemPackages = list types.package;
+    environment.etc = sets {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+      };
+      source = mkOption { type = types.path; };
+    };
+    services.nscd.enable = mkOption {
+      type = types.bool;
+      default = true;
+    };
+    services.udev.packages = list types.path;
+    systemd = {
+      packages = list types.package;
+      generators = mkOption {
+        type = types.attrsOf types.path;
+        default = { };
+      };
+      tmpfiles.packages = list types.package;
+      targets = sets unit;
+      services = sets (
+        unit
+        // {
+          path = list (
+            types.oneOf [
+              types.package
+              types.str
+            ]
+          );
+          restartIfChanged = mkOption {
+            type = types.bool;
+            default = true;
+          };
+          restartTriggers = list types.unspecified;
+          serviceConfig = mkOption {
+            type = types.attrsOf types.unspecified;
+            default = { };
+          };
+        }
+      );
+    };
+    users.users = sets {
+      description = mkOption {
+        type = types.str;
+        default = "";
+      };
+      isSystemUser = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      group = mkOption {
+        type = types.str;
+        default = "";
+      };
+      extraGroups = list types.str;
+    };
+    users.groups = sets {
+      members = list types.str;
+    };
+  };
+}

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# The settings that a VM can have, by their names in the configuration file.
+# Those that are null are not in it.
+{ lib }:
+let
+  inherit (lib) mkOption types;
+  setting =
+    type: example: description:
+    mkOption {
+      type = types.nullOr type;
+      default = null;
+      inherit example description;
+    };
+  hypervisor = types.enum [
+    "cloud-hypervisor"
+    "qemu"
+  ];
+  accelerator = types.enum [
+    "kvm"
+    "tcg"
+    "auto"
+  ];
+  # None of the system's, or of those that mean something to the kernel.
+  userId = types.ints.between 65536 4294901759;
+  linkId = types.strMatching "[0-9a-fA-F]{4}";
+  pciAddress = types.strMatching "[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]";
+in
+{
+  hypervisor = setting hypervisor "qemu" "The hypervisor that runs it; when null, Cloud Hypervisor.";
+  memory = setting types.ints.positive 512 "The guest's memory in MiB; when null, 1024.";
+  vcpus = setting types.ints.positive 2 "The number of virtual processors; when null, 1.";
+  accel = setting accelerator "kvm" ''
+    What executes the guest's instructions under QEMU; when null, KVM if a short probe on the host shows that it works.
+  '';
+  autostart = setting types.bool true "Whether it starts with the host; when null, it does not.";
+  restart-if-changed = setting types.bool true ''
+    Whether it is restarted when it is no longer what it was started with; when null, it is left alone until its next start.
+  '';
+  link-ports = setting types.ints.u8 16 "For how many clients it can provide networks; when null, 8.";
+  uid =
+    setting userId 70001
+      "Its user id; when null, one of `services.microvm-spectrum.settings.uids`, which it keeps.";
+  links = mkOption {
+    type = types.attrsOf linkId;
+    default = { };
+    example.netvm = "a546";
+    description = ''
+      The ids of links to network providers, four hexadecimal digits by the provider's name, instead of derived ones.
+    '';
+  };
+  devices = mkOption {
+    type = types.listOf pciAddress;
+    default = [ ];
+    example = [ "0000:01:00.0" ];
+    description = "PCI devices of the host that it gets, by their full addresses, as `lspci -D` shows them.";
+  };
+}

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# One source of VMs.
+{ lib, ... }:
+let
+  inherit (lib) mkOption types;
+in
+{
+  options = {
+    kind = mkOption {
+      type = types.enum [
+        "builtin"
+        "user-partition"
+      ];
+      example = "user-partition";
+      description = "`builtin`, a directory of VM directories, or `user-partition`, which has them in its `svc/data`.";
+    };
+    name = mkOption {
+      type = types.str;
+      example = "user";
+      description = "Its name; the rule is that of VMs' names. `configuration` is what VMs of `vms` are listed under.";
+    };
+    path = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "/srv/P";
+      description = "Where it is, an absolute path, not in `/tmp` or `/var/tmp`.";
+    };
+    partuuid = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "6e5c4ef5-9a4b-4a5e-8d0c-3d1a9f6f2b11";
+      description = "Instead of `path`: the UUID of a partition in its partition table, which is mounted when it appears.";
+    };
+    allow = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "/usr/img=/srv/spectrum/img" ];
+      description = "Where else links of its VM directories may lead: `PREFIX`, or `PREFIX=HOSTDIR`.";
+    };
+    autostart = mkOption {
+      type = types.nullOr types.bool;
+      default = null;
+      example = true;
+      description = "Whether its VMs may start with the host; when null, those of a `builtin` source may.";
+    };
+  };
+}

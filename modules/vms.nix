@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# VMs that are part of the host's configuration: each is a runner package.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.microvm-spectrum;
+  inherit (cfg.settings) defaults;
+  settingsOf = import ./settings.nix { inherit lib; };
+  given = lib.filterAttrs (_: value: value != null);
+
+  vm =
+    { config, name, ... }:
+    {
+      options = {
+        vmDir = mkOption {
+          type = types.nullOr types.path;
+          default = null;
+          example = lib.literalExpression "./vms/appvm-hello";
+          description = ''
+            The VM directory from which its package is built: a path, or a derivation that makes it, for which
+            `providers` has to say what cannot be read before it is built.
+          '';
+        };
+        runner = mkOption {
+          type = types.nullOr types.package;
+          default = null;
+          example = lib.literalExpression "inputs.vms.packages.\${system}.vm-appvm-hello";
+          description = "Instead of `vmDir`: its package, which was built elsewhere.";
+        };
+        providers = mkOption {
+          type = types.nullOr (types.listOf types.str);
+          default = null;
+          example = [ "netvm" ];
+          description = "The VMs that provide networks to it; when null, those in `providers/net` of `vmDir`.";
+        };
+        shares = mkOption {
+          type = types.nullOr (types.either (types.listOf types.str) (types.attrsOf types.str));
+          default = null;
+          example.documents = "/srv/documents";
+          description = ''
+            The tags of its shared directories, or those with the directories that they lead to; when null, the tags
+            in `shared-dirs` of `vmDir`.
+          '';
+        };
+        allow = mkOption {
+          type = types.attrsOf types.str;
+          default = { };
+          example."/usr/img" = "/srv/spectrum/img";
+          description = "Where else links of `vmDir` may lead, and the directories of the host that stand for that.";
+        };
+        linkIds = settingsOf.links;
+        linkPorts = settingsOf.link-ports;
+        restartIfChanged = settingsOf.restart-if-changed;
+        inherit (settingsOf)
+          hypervisor
+          memory
+          vcpus
+          accel
+          devices
+          autostart
+          uid
+          ;
+        finalRunner = mkOption {
+          type = types.nullOr types.package;
+          readOnly = true;
+          defaultText = lib.literalMD "`runner`, or what is built from `vmDir`";
+          example = lib.literalExpression "config.services.microvm-spectrum.vms.appvm-hello.finalRunner";
+          description = "The package that runs.";
+        };
+        links = mkOption {
+          type = types.raw;
+          internal = true;
+          readOnly = true;
+          description = "What is known at evaluation of its links: `providers`, null if that is nothing, and `linkIds`.";
+        };
+      };
+
+      config = {
+        finalRunner =
+          if config.vmDir == null then
+            config.runner
+          else
+            cfg.mkRunner (given {
+              inherit pkgs name;
+              inherit (config)
+                vmDir
+                providers
+                shares
+                linkIds
+                devices
+                allow
+                ;
+              # What starts a VM and what runs in it are the same program.
+              microvm-spectrum = cfg.package;
+              hypervisor = firstGiven config.hypervisor defaults.hypervisor;
+              memory = firstGiven config.memory defaults.memory;
+              vcpus = firstGiven config.vcpus defaults.vcpus;
+              accel = firstGiven config.accel defaults.accel;
+              linkPorts = firstGiven config.linkPorts defaults.link-ports;
+            });
+        links = import ./vm-links.nix { inherit lib; } config;
+      };
+    };
+  firstGiven = own: other: if own != null then own else other;
+in
+{
+  options.services.microvm-spectrum = {
+    vms = mkOption {
+      type = types.attrsOf (types.submodule vm);
+      default = { };
+      example = lib.literalExpression ''
+        {
+          netvm.vmDir = ./vms/netvm;
+          appvm-hello = {
+            vmDir = ./vms/appvm-hello;
+            memory = 512;
+            autostart = true;
+          };
+        }
+      '';
+      description = ''
+        VMs that are built and installed with the host, by their names. They are of no source; of VMs with the same
+        name, these run. `settings.defaults` holds for them as well.
+      '';
+    };
+    mkRunner = mkOption {
+      type = types.raw;
+      internal = true;
+      default = null;
+      defaultText = lib.literalExpression "microvm-spectrum.lib.mkRunner";
+      example = lib.literalExpression "microvm-spectrum.lib.mkRunner";
+      description = "What makes a package from a VM directory.";
+    };
+    passthrough = mkOption {
+      type = types.bool;
+      internal = true;
+      readOnly = true;
+      description = "Whether a VM gets PCI devices of the host.";
+    };
+  };
+
+  config.services.microvm-spectrum = {
+    settings.vm = lib.mapAttrs (_: vm: {
+      runner = "${vm.finalRunner}";
+      inherit (vm) autostart uid;
+      restart-if-changed = vm.restartIfChanged;
+    }) (lib.filterAttrs (_: vm: vm.vmDir != null || vm.runner != null) cfg.vms);
+    passthrough = lib.any (vm: vm.devices or [ ] != [ ]) (
+      lib.attrValues cfg.vms ++ lib.attrValues cfg.settings.vm
+    );
+  };
+}
