@@ -213,6 +213,36 @@ let
     "the links ${both (map name same)} have the same id ${last.id}; set ${optionOf last} = \"${network.freeId links last.id}\""
   ) (network.collisionsOf links);
 
+  # The program would refuse the configuration as a whole.
+  settingsProblems = each (
+    key: own:
+    let
+      here = at [
+        "settings"
+        "vm"
+        key
+      ];
+      parts = builtins.match "([^/]*)/.*" key;
+      named = if parts != null then lib.head parts else null;
+      ofThis = lib.filter (
+        source: if named != null then source.name == named else lib.length settings.source == 1
+      ) settings.source;
+      mayNot = lib.filter (
+        source: source.kind == "user-partition" && !(source.autostart or false)
+      ) ofThis;
+    in
+    lib.optionals (own.runner == null) (
+      unless (ofThis != [ ])
+        "${here} names no VM of a source: write SOURCE/NAME with the name of one of the ${at [ "sources" ]}; NAME alone is enough where there is only one"
+      ++ lib.optionals (own.autostart == true) (
+        map (
+          source:
+          "${here}.autostart: VMs of the source ${source.name} may not start with the host; set autostart = true for the source, or remove it here"
+        ) mayNot
+      )
+    )
+  ) settingsOfSources;
+
   entriesOf =
     option: values:
     each (
@@ -274,6 +304,7 @@ in
         ++ each vmProblems vms
         ++ unknownProviders
         ++ cycles
+        ++ settingsProblems
         ++ linkCollisions
         ++ devices
         ++ uids

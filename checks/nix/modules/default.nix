@@ -59,6 +59,7 @@ in
     in
     {
       services = lib.mapAttrs (_: unit: { inherit (unit) wantedBy restartIfChanged; }) systemd.services;
+      paths = lib.mapAttrs (_: unit: { inherit (unit) wantedBy; }) systemd.paths;
       targets = lib.mapAttrs (_: unit: { inherit (unit) wantedBy; }) systemd.targets;
     };
   inherit ((evaluate [ ]).config.services.microvm-spectrum.settings) uids;

@@ -136,6 +136,20 @@ in
     microvm-spectrum-sync = true;
   } (lib.mapAttrs (_: unit: unit.restartIfChanged) plain.systemd.services);
 
+  older_packages_find_their_programs =
+    let
+      path = unit: paths plain.systemd.services.${unit}.path;
+    in
+    test
+      [
+        [ "${pkgs.iproute2}" ]
+        [ "${pkgs.virtiofsd}" ]
+      ]
+      [
+        (path "microvm-tap-interfaces@")
+        (path "microvm-virtiofsd@")
+      ];
+
   a_new_configuration_changes_sync =
     let
       triggers = config: paths config.systemd.services.microvm-spectrum-sync.restartTriggers;
@@ -164,22 +178,30 @@ in
         inherit (plain.users.users.microvm) isSystemUser group extraGroups;
       };
 
-  the_driver_for_PCI_devices_is_loaded_for_those_who_use_it =
+  drivers_are_loaded_and_that_for_PCI_devices_for_those_who_use_it =
     let
-      has = config: lib.elem "vfio-pci" config.boot.kernelModules;
+      common = [
+        "tun"
+        "vhost_net"
+      ];
+      modules = config: config.boot.kernelModules;
       device = [ "0000:01:00.0" ];
     in
     test
-      [ false true true ]
       [
-        (has plain)
-        (has (host {
+        common
+        (common ++ [ "vfio-pci" ])
+        (common ++ [ "vfio-pci" ])
+      ]
+      [
+        (modules plain)
+        (modules (host {
           services.microvm-spectrum.vms.a = {
             vmDir = ./vms/netvm;
             devices = device;
           };
         }))
-        (has (host {
+        (modules (host {
           services.microvm-spectrum.settings.vm."user/a".devices = device;
         }))
       ];
@@ -350,6 +372,7 @@ in
             linkIds.netvm = "a546";
             allow."/usr/img" = "/srv/img";
             shares.documents = "/srv/documents";
+            providers = [ "netvm" ];
           };
           vms.netvm.vmDir = ./vms/netvm;
         };
@@ -367,6 +390,7 @@ in
         linkIds.netvm = "a546";
         allow."/usr/img" = "/srv/img";
         shares.documents = "/srv/documents";
+        providers = [ "netvm" ];
         microvm-spectrum = "${pkgs.microvm-spectrum}";
         vmDir = toString ./vms/appvm-hello;
       }

@@ -54,6 +54,7 @@ in
         default = { };
       };
       tmpfiles.packages = list types.package;
+      paths = sets unit;
       targets = sets unit;
       services = sets (
         unit

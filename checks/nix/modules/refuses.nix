@@ -71,10 +71,15 @@ in
         a = {
           inherit runner;
           memory = 256;
+          vcpus = 2;
+          accel = "kvm";
           hypervisor = "qemu";
           linkIds.netvm = "a546";
+          linkPorts = 3;
           devices = [ "0000:01:00.0" ];
           shares = [ ];
+          providers = [ ];
+          allow."/usr/img" = "/srv/img";
           # These apply.
           autostart = true;
           uid = 70001;
@@ -82,7 +87,7 @@ in
         };
       }
       [
-        "services.microvm-spectrum.vms.a has a runner, which decides about devices and hypervisor and linkIds and memory and shares by itself: remove that here, and build the runner with it"
+        "services.microvm-spectrum.vms.a has a runner, which decides about accel and allow and devices and hypervisor and linkIds and linkPorts and memory and providers and shares and vcpus by itself: remove that here, and build the runner with it"
       ];
   settings_of_a_vm_in_two_places =
     refuses
@@ -231,9 +236,13 @@ in
         a = client [ "netvm" ] // {
           linkIds.netvm = "FFFF";
         };
+        b = client [ "netvm" ] // {
+          linkIds.netvm = "0000";
+        };
       }
       [
         "services.microvm-spectrum.vms.a.linkIds.netvm: the ids 0000 and ffff are not used; choose another"
+        "services.microvm-spectrum.vms.b.linkIds.netvm: the ids 0000 and ffff are not used; choose another"
       ];
 
   a_device_of_two_vms =
@@ -352,6 +361,43 @@ in
       [
         "services.microvm-spectrum.sources, entry 1 (configuration): so are the VMs called that are in services.microvm-spectrum.vms; rename it"
       ];
+
+  settings_of_an_unknown_source =
+    refuses
+      {
+        sources = [
+          builtin
+          partition
+        ];
+        settings.vm."usr/a".memory = 256;
+        settings.vm.b.memory = 256;
+        settings.vm."user/c".memory = 256;
+        settings.vm.d.runner = "/nix/store/d";
+      }
+      [
+        "services.microvm-spectrum.settings.vm.b names no VM of a source: write SOURCE/NAME with the name of one of the services.microvm-spectrum.sources; NAME alone is enough where there is only one"
+        "services.microvm-spectrum.settings.vm.\"usr/a\" names no VM of a source: write SOURCE/NAME with the name of one of the services.microvm-spectrum.sources; NAME alone is enough where there is only one"
+      ];
+  settings_of_the_only_source = refuses {
+    sources = [ builtin ];
+    settings.vm.a.autostart = true;
+  } [ ];
+  a_partition_that_starts_nothing =
+    refuses
+      {
+        sources = [ partition ];
+        settings.vm."user/a".autostart = true;
+        settings.vm.b.autostart = true;
+        settings.defaults.autostart = true;
+      }
+      [
+        "services.microvm-spectrum.settings.vm.b.autostart: VMs of the source user may not start with the host; set autostart = true for the source, or remove it here"
+        "services.microvm-spectrum.settings.vm.\"user/a\".autostart: VMs of the source user may not start with the host; set autostart = true for the source, or remove it here"
+      ];
+  a_partition_that_may_start_something = refuses {
+    sources = [ (partition // { autostart = true; }) ];
+    settings.vm."user/a".autostart = true;
+  } [ ];
 
   a_tool_with_a_relative_path = refuses { settings.tools.ip = "ip"; } [
     "services.microvm-spectrum.settings.tools.ip: the path ip is not absolute; write it from / on"
