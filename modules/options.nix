@@ -63,7 +63,8 @@ in
         }
       ];
       description = ''
-        Where VM directories live, in their order: of VMs with the same name, the one of the first source runs.
+        Where VM directories live. Of VMs with the same name, the one of the first source runs: those that are built in
+        come first, then the others in their order.
       '';
     };
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use microvm_spectrum::config::DEFAULT_UIDS;
+use microvm_spectrum::config::{Config, DEFAULT_UIDS};
 use microvm_spectrum::link::LinkId;
 use microvm_spectrum::name::VmName;
 use microvm_spectrum::units::{self, UnitPaths};
@@ -103,11 +103,22 @@ fn the_options_reference() {
 }
 
 #[test]
-fn the_configuration_of_a_rich_host() {
+fn the_configuration_of_a_rich_host_is_one() {
     let golden = "checks/nix/modules/golden/config.toml";
     for lib in libs() {
         assert_generated(golden, &value::<String>(&lib, "rich"));
     }
+    let config = Config::read(&project(golden)).map_err(|problems| format!("{problems:?}")).unwrap();
+    assert_eq!(config.sources.len(), 2);
+    assert_eq!((config.uids.first, config.uids.last), (71_000, *DEFAULT_UIDS.end()));
+    let lynx = config.settings(&"user/appvm-lynx".parse().unwrap());
+    assert_eq!((lynx.vcpus, lynx.memory, lynx.link_ports), (Some(2), Some(512), Some(4)));
+    let links: Vec<_> = config.declared_links().map(|(client, _, id)| format!("{client} {id}")).collect();
+    assert_eq!(links, ["user/appvm-lynx a546"]);
+    let uids: Vec<_> = config.declared_uids().map(|(vm, uid)| format!("{vm} {uid}")).collect();
+    assert_eq!(uids, ["configuration/netvm 70002", "user/appvm-lynx 70001"]);
+    let runners: Vec<_> = config.runners().map(|(vm, _)| vm.to_string()).collect();
+    assert_eq!(runners, ["configuration/appvm-hello", "configuration/elsewhere", "configuration/netvm"]);
 }
 
 /// The configuration in `docs/nixos.md` is one, and nothing is wrong with it.
