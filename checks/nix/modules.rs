@@ -70,6 +70,15 @@ fn what_the_module_defines_and_refuses() {
     }
 }
 
+/// Nothing is taken from the stand-in that Nixpkgs does not have.
+#[test]
+fn the_stand_in_has_nothing_of_its_own() {
+    for lib in libs() {
+        let names: Vec<String> = value(&lib, "ofTheStandInAlone");
+        assert!(names.is_empty(), "lib '{lib}' does not have {names:?}");
+    }
+}
+
 #[test]
 fn what_is_an_error_of_nix_itself() {
     for lib in libs() {

@@ -23,6 +23,23 @@ in
   # Configurations that end in an error of Nix itself, one by one.
   inherit errors;
   errorMessages = lib.mapAttrs (_: error: error.message) errors;
+  # What the stand-in has and this lib does not.
+  ofTheStandInAlone =
+    let
+      standIn = import ../nixpkgs/lib;
+      beside =
+        path: mine: theirs:
+        lib.concatMap (
+          name:
+          if !theirs ? ${name} then
+            [ "${path}.${name}" ]
+          else if path == "lib" && lib.isAttrs mine.${name} then
+            beside "lib.${name}" mine.${name} theirs.${name}
+          else
+            [ ]
+        ) (lib.attrNames mine);
+    in
+    beside "lib" standIn lib;
   # Compared with files, and with the program.
   rich = (evaluate [ ./rich.nix ]).config.services.microvm-spectrum.configFile.text;
   reference = import ./reference.nix {

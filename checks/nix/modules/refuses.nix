@@ -30,6 +30,13 @@ let
     inherit providers;
   };
   runner = pkgs.derivation "runner";
+  package =
+    name: linkIds:
+    pkgs.derivation name
+    // {
+      inherit linkIds;
+      providers = lib.attrNames linkIds;
+    };
   builtin = {
     kind = "builtin";
     name = "system";
@@ -219,6 +226,22 @@ in
       [
         "the links a -> netvm and user/b -> netvm have the same id a546; set services.microvm-spectrum.settings.vm.\"user/b\".links.netvm = \"a547\""
       ];
+  link_ids_of_packages =
+    vms
+      {
+        netvm = client [ ];
+        # Which ids it has is known, though not here to be changed.
+        z.runner = package "z" { netvm = "a546"; };
+        y.runner = package "y" { netvm = "b546"; };
+        x.runner = package "x" { netvm = "b546"; };
+        a = client [ "netvm" ] // {
+          linkIds.netvm = "a546";
+        };
+      }
+      [
+        "the links a -> netvm and z -> netvm have the same id a546; set services.microvm-spectrum.vms.a.linkIds.netvm = \"a547\""
+        "the links x -> netvm and y -> netvm have the same id b546; build the runner of y with linkIds.netvm = \"b547\""
+      ];
   a_link_id_of_no_link =
     vms
       {
@@ -405,7 +428,7 @@ in
 
   microvm_nix_beside_it = {
     expected = [
-      "services.microvm-spectrum.enable and microvm.host.enable, microvm.nix's own host module, define the same units: set microvm.host.enable = false, and all packages run under those of microvm-spectrum, or services.microvm-spectrum.enable = false, and install microvm-spectrum's packages by microvm.vms.\n"
+      "services.microvm-spectrum.enable and microvm.host.enable, microvm.nix's own host module, define the same units: set microvm.host.enable = false, and all packages run under those of microvm-spectrum, or services.microvm-spectrum.enable = false, and install microvm-spectrum's packages by microvm.vms"
     ];
     actual =
       map (assertion: assertion.message)

@@ -10,20 +10,39 @@ let
     // parts.trivial
     // parts.lists
     // parts.attrsets
-    // parts.strings
-    // parts.options
+    // removeAttrs parts.strings [
+      "escapeNixIdentifier"
+      "escapeNixString"
+    ]
+    // removeAttrs parts.options [
+      "renderOptionValue"
+      "showDefs"
+    ]
     // parts.modules
-    // parts.meta;
+    // parts.meta
+    // {
+      inherit (parts.types) isType;
+    };
   parts = {
     trivial = import ./trivial.nix { };
     lists = import ./lists.nix { };
     attrsets = import ./attrsets.nix { };
-    strings = import ./strings.nix { inherit lib; };
+    strings = import ./strings.nix { };
     options = import ./options.nix { inherit lib; };
     types = import ./types.nix { inherit lib; };
     modules = import ./modules.nix { inherit lib; };
     meta = import ./meta.nix { };
     generators = import ./generators.nix { inherit lib; };
+    licenses.eupl12 = {
+      spdxId = "EUPL-1.2";
+      shortName = "eupl12";
+      fullName = "European Union Public License 1.2";
+      free = true;
+    };
+    platforms.linux = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
   };
 in
 lib

@@ -6,10 +6,9 @@
 let
   inherit (lib)
     concatMapStrings
-    escapeNixIdentifier
-    escapeNixString
     mapAttrsToList
     ;
+  inherit (lib.strings) escapeNixIdentifier escapeNixString;
 in
 {
   # A value in Nix's own syntax, as documentation shows it.

@@ -16,6 +16,7 @@ rec {
     genList
     groupBy
     head
+    isList
     length
     map
     sort

@@ -10,15 +10,4 @@ rec {
       package.meta.mainProgram or package.pname or (builtins.parseDrvName package.name).name
     );
   getExe' = package: name: "${package.bin or package.out or package}/bin/${name}";
-  licenses.eupl12 = {
-    spdxId = "EUPL-1.2";
-    shortName = "eupl12";
-    fullName = "European Union Public License 1.2";
-    free = true;
-  };
-  platforms.linux = [
-    "x86_64-linux"
-    "aarch64-linux"
-  ];
-  systems.flakeExposed = platforms.linux;
 }

@@ -163,7 +163,7 @@ let
           type.emptyValue.value
             or (throw "The option `${showOption loc}' was accessed but has no value defined. Try setting the option.")
         else if wrong != [ ] then
-          throw "A definition for option `${showOption loc}' is not of type `${type.description}'. Definition values:${lib.showDefs wrong}"
+          throw "A definition for option `${showOption loc}' is not of type `${type.description}'. Definition values:${lib.options.showDefs wrong}"
         else
           type.merge loc values;
     };
@@ -181,7 +181,7 @@ let
       merged = mergeDefinitions loc type (byDefault ++ defs);
       value =
         if declared.readOnly or false && length defs > 1 then
-          throw "The option `${showOption loc}' is read-only, but it's set multiple times. Definition values:${lib.showDefs defs}"
+          throw "The option `${showOption loc}' is read-only, but it's set multiple times. Definition values:${lib.options.showDefs defs}"
         else
           merged.mergedValue;
     in
@@ -312,14 +312,13 @@ let
       _module = tree.config._module;
       config =
         if freeform == null && tree.config._module.check && tree.unmatched != [ ] then
-          throw "The option `${showOption wrong.path}' does not exist. Definition values:${lib.showDefs [ wrong ]}"
+          throw "The option `${showOption wrong.path}' does not exist. Definition values:${lib.options.showDefs [ wrong ]}"
         else
           removeAttrs config [ "_module" ];
     };
 in
 {
   inherit evalModules mergeDefinitions pushDownProperties;
-  isType = type: value: value._type or null == type;
   mkIf = condition: content: {
     _type = "if";
     inherit condition content;

@@ -6,7 +6,7 @@
 let
   inherit (lib) concatMap concatMapStrings optionalAttrs;
   showPart =
-    part: if lib.hasPrefix "<" part || part == "*" then part else lib.escapeNixIdentifier part;
+    part: if lib.hasPrefix "<" part || part == "*" then part else lib.strings.escapeNixIdentifier part;
 in
 rec {
   isOption = lib.isType "option";

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 # Strings.
-{ lib }:
+{ }:
 rec {
   inherit (builtins)
     concatStringsSep
@@ -54,18 +54,12 @@ rec {
     else
       "'${replaceStrings [ "'" ] [ "'\\''" ] text}'";
   escapeShellArgs = concatMapStringsSep " " escapeShellArg;
-  toLower = replaceStrings upperCharacters lowerCharacters;
-  lowerCharacters = stringToCharacters "abcdefghijklmnopqrstuvwxyz";
-  upperCharacters = stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  toLower = replaceStrings (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (
+    stringToCharacters "abcdefghijklmnopqrstuvwxyz"
+  );
   fixedWidthString =
     width: filler: text:
     if stringLength text >= width then text else fixedWidthString width filler (filler + text);
-  toHexString =
-    number:
-    let
-      digit = n: substring n 1 "0123456789ABCDEF";
-    in
-    if number < 16 then digit number else toHexString (number / 16) + digit (lib.mod number 16);
   isStringLike =
     value: isString value || builtins.isPath value || value ? outPath || value ? __toString;
   isStorePath =

@@ -64,10 +64,39 @@ let
       lib.boolToString value
     else
       toString value;
+  attrsOfWith =
+    kind: defined: type:
+    mkOptionType {
+      name = "attrsOf";
+      description = "${kind} of ${phrase [ "noun" "composite" ] type}";
+      descriptionClass = "composite";
+      check = isAttrs;
+      merge =
+        loc: defs:
+        mapAttrs (_: item: item.mergedValue) (
+          defined null (
+            builtins.zipAttrsWith (name: mergeDefinitions (loc ++ [ name ]) type) (
+              concatMap (
+                def:
+                map (mapAttrs (
+                  _: value: {
+                    inherit (def) file;
+                    inherit value;
+                  }
+                )) (lib.pushDownProperties def.value)
+              ) defs
+            )
+          )
+        );
+      getSubOptions = prefix: type.getSubOptions (prefix ++ [ "<name>" ]);
+      emptyValue.value = { };
+      nestedTypes.elemType = type;
+    };
 in
 rec {
   inherit mkOptionType;
-  isOptionType = lib.isType "option-type";
+  isType = type: value: value._type or null == type;
+  isOptionType = isType "option-type";
 
   raw = mkOptionType {
     name = "raw";
@@ -142,7 +171,7 @@ rec {
   strMatching =
     pattern:
     mkOptionType {
-      name = "strMatching ${lib.escapeNixString pattern}";
+      name = "strMatching ${lib.strings.escapeNixString pattern}";
       description = "string matching the pattern ${pattern}";
       check = value: isString value && builtins.match pattern value != null;
     };
@@ -256,34 +285,6 @@ rec {
   attrsOf = attrsOfWith "attribute set" (_: lib.filterAttrs (_: item: item.isDefined));
   # Does not look at a value to know whether it is there.
   lazyAttrsOf = attrsOfWith "lazy attribute set" (_: items: items);
-  attrsOfWith =
-    kind: defined: type:
-    mkOptionType {
-      name = "attrsOf";
-      description = "${kind} of ${phrase [ "noun" "composite" ] type}";
-      descriptionClass = "composite";
-      check = isAttrs;
-      merge =
-        loc: defs:
-        mapAttrs (_: item: item.mergedValue) (
-          defined null (
-            builtins.zipAttrsWith (name: mergeDefinitions (loc ++ [ name ]) type) (
-              concatMap (
-                def:
-                map (mapAttrs (
-                  _: value: {
-                    inherit (def) file;
-                    inherit value;
-                  }
-                )) (lib.pushDownProperties def.value)
-              ) defs
-            )
-          )
-        );
-      getSubOptions = prefix: type.getSubOptions (prefix ++ [ "<name>" ]);
-      emptyValue.value = { };
-      nestedTypes.elemType = type;
-    };
   attrs = mkOptionType {
     name = "attrs";
     description = "attribute set";
