@@ -177,11 +177,39 @@ fn link_ids_are_derived_as_the_program_does() {
     }
 }
 
-/// The units of the program, with the targets that their `[Install]` names.
-fn shipped_units() -> BTreeMap<String, Vec<String>> {
+/// What `microvm-spectrum units` writes.
+fn shipped() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let paths = UnitPaths::new(Path::new("/bin/microvm-spectrum"), Path::new("/var/lib/microvms")).unwrap();
     units::write(&paths, directory.path()).unwrap();
+    directory
+}
+
+/// The files that NixOS takes from a package by itself are in these directories,
+/// and sysusers.d is said in options; the others are named by the module.
+#[test]
+fn nixos_takes_every_file_of_the_program() {
+    let named: BTreeSet<String> = value("", "files");
+    let taken = ["systemd/system", "systemd/system-generators", "udev/rules.d", "tmpfiles.d", "sysusers.d"];
+    let directory = shipped();
+    let mut left = vec![directory.path().to_owned()];
+    let mut others = BTreeSet::new();
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
+            let path = entry.strip_prefix(directory.path()).unwrap();
+            if entry.is_dir() {
+                left.push(entry);
+            } else if !taken.iter().any(|taken| path.parent() == Some(Path::new(taken))) {
+                others.insert(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    assert_eq!(named, others);
+}
+
+/// The units of the program, with the targets that their `[Install]` names.
+fn shipped_units() -> BTreeMap<String, Vec<String>> {
+    let directory = shipped();
     let files = fs::read_dir(directory.path().join("systemd/system")).unwrap().map(|file| file.unwrap());
     files
         .map(|file| {

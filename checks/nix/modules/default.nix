@@ -14,6 +14,7 @@ let
   pkgs = import ./pkgs.nix { inherit lib; };
   arguments = { inherit lib evaluate pkgs; };
   errors = import ./errors.nix arguments;
+  plain = (evaluate [ { services.microvm-spectrum.enable = true; } ]).config;
 in
 {
   tests =
@@ -70,9 +71,19 @@ in
             "1"
           ]
       );
+  # Files of the package's lib that the module names one by one.
+  files = lib.filter (file: file != null) (
+    lib.mapAttrsToList (
+      _: file:
+      let
+        path = builtins.match "${pkgs.microvm-spectrum}/lib/(.*)" "${file.source}";
+      in
+      if path == null then null else lib.head path
+    ) plain.environment.etc
+  );
   units =
     let
-      inherit ((evaluate [ { services.microvm-spectrum.enable = true; } ]).config) systemd;
+      inherit (plain) systemd;
     in
     {
       services = lib.mapAttrs (_: unit: { inherit (unit) wantedBy restartIfChanged; }) systemd.services;
