@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use walk::{Entry, Place, Walker, ancestors};
 
+use self::walk::names_of;
 use crate::problem::Problem;
 
 /// Where Spectrum mounts the user partition; links are written for that place.
@@ -160,6 +161,21 @@ impl Boundary {
         Walker::only_to_open(self.clone()).resolve(relative)
     }
 
+    /// Where an absolute target leads on the host that will run the VM, told by
+    /// its text alone; `None` when it leads beneath the user partition, which is
+    /// here, or to no place where links may lead.
+    pub fn elsewhere(&self, target: &Path) -> Option<PathBuf> {
+        let (place, rest) = self.place_of(target).filter(|(place, _)| *place != self.user_partition)?;
+        let mut names = Vec::new();
+        for name in names_of(&rest) {
+            match name == ".." {
+                true => drop(names.pop()?),
+                false => names.push(name),
+            }
+        }
+        Some(names.iter().fold(place, |path, name| path.join(name)))
+    }
+
     /// The directory of this host that an absolute target lies beneath, and
     /// the rest of the target; the longest prefix wins.
     fn place_of(&self, target: &Path) -> Option<(PathBuf, PathBuf)> {
@@ -265,6 +281,23 @@ mod tests {
         assert_eq!(f.link("/usr/img/root.img").unwrap(), "allowed");
         symlink("img", f.boundary.user_partition.join("alias")).unwrap();
         assert_eq!(f.link("/ext/alias/root.img").unwrap(), "partition");
+    }
+
+    #[test]
+    fn tells_by_its_text_where_a_link_leads_elsewhere() {
+        let mut boundary = fixture().boundary;
+        let place = |prefix: &str| AllowedPrefix { prefix: prefix.into(), directory: "/srv/there".into() };
+        let elsewhere = |boundary: &Boundary, target: &str| boundary.elsewhere(Path::new(target));
+        let inside = boundary.user_partition.join("documents");
+        for target in ["/ext/documents", inside.to_str().unwrap(), "/etc/passwd", "documents", "/usr/img/x"] {
+            assert_eq!(elsewhere(&boundary, target).is_some(), target == "/usr/img/x", "{target}");
+        }
+        // What is said of a place goes before what is known of it.
+        boundary.allowed = vec![place("/ext")];
+        assert_eq!(elsewhere(&boundary, "/ext/a/./../b//c"), Some("/srv/there/b/c".into()));
+        assert_eq!(elsewhere(&boundary, "/ext"), Some("/srv/there".into()));
+        assert_eq!(elsewhere(&boundary, "/ext/a/../../etc"), None);
+        assert_eq!(elsewhere(&boundary, "/nix/store/x-y/z"), Some("/nix/store/x-y/z".into()));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::architecture::Architecture;
 use crate::boundary::AllowedPrefix;
-use crate::definition::{self, Definition, Location};
+use crate::definition::{self, Definition, Location, SharedDirectories};
 use crate::hypervisor::kvm_probe;
 use crate::manifest::{Accelerator, HypervisorName};
 use crate::problem::{Problem, Problems};
@@ -208,10 +208,11 @@ fn read_definition(
     location: &LocationArgs,
     hypervisor: HypervisorName,
     architecture: Architecture,
+    shared: SharedDirectories,
 ) -> (Option<Definition>, Problems) {
     match Location::find(directory, location.user_partition.as_deref(), &location.allow) {
         Ok(found) => {
-            let reading = definition::read(&found, architecture);
+            let reading = definition::read_with(&found, architecture, shared);
             let mut problems = reading.problems;
             if reading.wayland {
                 crate::plan::check_wayland(&found, hypervisor, &mut problems);

@@ -99,12 +99,27 @@ pub struct Reading {
     pub wayland: bool,
 }
 
+/// Where the shared directories of a VM are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedDirectories {
+    /// On this host: they are looked at.
+    Here,
+    /// Perhaps only on the host that will run the VM: absolute links that lead off
+    /// the user partition are judged by their text, and again when the VM starts.
+    Elsewhere,
+}
+
 /// Reads the VM directory at `location`.
 ///
 /// Nothing is written, nothing but regular files and directories is opened,
 /// and no file is read beyond its first kilobyte.
 pub fn read(location: &Location, architecture: Architecture) -> Reading {
-    Scan::new(architecture).read(location)
+    read_with(location, architecture, SharedDirectories::Here)
+}
+
+/// Like [`read`], for shared directories that may not be on this host.
+pub fn read_with(location: &Location, architecture: Architecture, shared: SharedDirectories) -> Reading {
+    Scan { shared, ..Scan::new(architecture) }.read(location)
 }
 
 /// Reads many VM directories at about the same time; what they have in common is
@@ -112,6 +127,7 @@ pub fn read(location: &Location, architecture: Architecture) -> Reading {
 #[derive(Debug)]
 pub struct Scan {
     architecture: Architecture,
+    shared: SharedDirectories,
     partitions: RefCell<Vec<Rc<Partition>>>,
 }
 
@@ -127,7 +143,7 @@ struct Partition {
 impl Scan {
     /// Has looked at nothing yet.
     pub fn new(architecture: Architecture) -> Self {
-        Self { architecture, partitions: RefCell::default() }
+        Self { architecture, shared: SharedDirectories::Here, partitions: RefCell::default() }
     }
 
     /// Reads a VM directory, as [`read`] does.
@@ -136,6 +152,7 @@ impl Scan {
         let mut reader = Reader {
             location,
             architecture: self.architecture,
+            shared: self.shared,
             partition: &partition,
             exposure: OwnExposure::default(),
             problems: Problems::default(),
@@ -175,6 +192,7 @@ impl Partition {
 struct Reader<'a> {
     location: &'a Location,
     architecture: Architecture,
+    shared: SharedDirectories,
     partition: &'a Partition,
     exposure: OwnExposure,
     problems: Problems,

@@ -14,6 +14,7 @@
 //! | disk, systemd, templates | [`durable`], [`trust`], [`systemd`], [`journal`], [`template`] |
 //! | where links may lead, and what is there | [`boundary`], [`stamp`] |
 //! | a VM directory, read and validated | [`definition`] |
+//! | what a VM directory was said to name | [`declaration`] |
 //! | links between VMs, PCI devices of the host | [`link`], [`pci`] |
 //! | the form of a VM plan | [`manifest`] |
 //! | the VMM's command line and its control | [`hypervisor`] |
@@ -48,6 +49,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod declaration;
 pub mod definition;
 pub mod durable;
 pub mod host;

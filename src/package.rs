@@ -76,6 +76,14 @@ impl Package {
         Self(entries)
     }
 
+    /// Has `share/microvm/system` lead to `system`, which then identifies this
+    /// version: in Nix what `system.build.toplevel` is.
+    #[must_use]
+    pub fn identified_by(mut self, system: PathBuf) -> Self {
+        self.0.insert(PathBuf::from("share/microvm/system"), Entry::Link(system));
+        self
+    }
+
     /// Writes the package to `output` in one step: complete, or not at all.
     ///
     /// An existing package is replaced, just as atomically, if `force` is set.

@@ -5,6 +5,7 @@
 //! directories, and what it says, leaves and ends with.
 
 mod build;
+mod build_in_nix;
 mod build_on_a_bad_disk;
 mod build_when_killed;
 mod check;

@@ -335,6 +335,15 @@ impl Place {
         Ok(rustix::fs::statat(self.fd(), &entry.name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
+    /// The text of a link in this directory.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn read_link(&self, entry: &Entry) -> io::Result<PathBuf> {
+        let target = rustix::fs::readlinkat(self.fd(), &entry.name, Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
     /// Opens `name` in this directory without following it; gives it back.
     fn step(&mut self, name: OsString, likely: Likely) -> Result<(OsString, Step), ResolveError> {
         if self.file_type() != FileType::Directory {
@@ -439,7 +448,7 @@ fn list(fd: BorrowedFd<'_>) -> io::Result<Vec<Entry>> {
 }
 
 /// The names of a path, in order; `.` and the root are left out.
-fn names_of(path: &Path) -> VecDeque<OsString> {
+pub(super) fn names_of(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter_map(|c| match c {
             Component::Normal(name) => Some(name.to_owned()),

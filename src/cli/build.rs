@@ -11,6 +11,8 @@ use clap::Args;
 use super::{Exit, LocationArgs, host_architecture, read_definition, report};
 use crate::architecture::Architecture;
 use crate::config::AcceleratorChoice;
+use crate::declaration::Declaration;
+use crate::definition::SharedDirectories;
 use crate::link::{LinkError, LinkId};
 use crate::manifest::{Accelerator, HypervisorName, Plan};
 use crate::name::VmName;
@@ -65,6 +67,20 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = parse_device)]
     device: Vec<PciAddress>,
 
+    /// The shared directories may be only on the host that runs the VM: absolute links are judged by
+    /// their text, and again when the VM starts
+    #[arg(long)]
+    shares_elsewhere: bool,
+
+    /// What DIR must name, no more and no less: a JSON object with `providers` (names) and `shares`
+    /// (the directory of each tag, or null)
+    #[arg(long, value_name = "FILE")]
+    declared: Option<PathBuf>,
+
+    /// What share/microvm/system leads to, instead of the package's own identification
+    #[arg(long, value_name = "PATH", value_parser = super::absolute)]
+    system: Option<PathBuf>,
+
     /// What executes the guest's instructions (QEMU only); auto takes kvm when a short probe shows that it works
     #[arg(long, value_enum)]
     accel: Option<AcceleratorChoice>,
@@ -99,8 +115,22 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         report::line(&format!("--accel is for QEMU only; {} always uses KVM", args.hypervisor));
         return Exit::Usage;
     }
+    let declaration = match args.declared.as_deref().map(Declaration::read).transpose() {
+        Ok(declaration) => declaration,
+        Err(problem) => {
+            report::to_stderr(&[problem]);
+            return Exit::Input;
+        }
+    };
+    let shared = match args.shares_elsewhere {
+        true => SharedDirectories::Elsewhere,
+        false => SharedDirectories::Here,
+    };
     let (definition, mut problems) =
-        read_definition(&args.directory, &args.location, args.hypervisor, architecture);
+        read_definition(&args.directory, &args.location, args.hypervisor, architecture, shared);
+    if let (Some(declaration), Some(definition)) = (&declaration, &definition) {
+        problems.extend(declaration.check(definition).into_sorted());
+    }
     let tools = super::find_tools(args.tool.iter().cloned().collect());
     let accelerator = choose_accelerator(args, &tools, architecture);
     let choices = Choices {
@@ -128,7 +158,11 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         report::line("nothing was built");
         return Exit::Input;
     };
-    match Package::of(&plan).write(&args.output, args.force) {
+    let package = match &args.system {
+        Some(system) => Package::of(&plan).identified_by(system.clone()),
+        None => Package::of(&plan),
+    };
+    match package.write(&args.output, args.force) {
         Ok(None) => Exit::Fine,
         Ok(Some(left)) => {
             let left = crate::printable::printable(left);

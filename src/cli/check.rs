@@ -13,6 +13,7 @@ use super::report::Told;
 use super::vms::Vms;
 use super::{Exit, LocationArgs, StateArgs, host_architecture, read_definition, report};
 use crate::catalog::{CatalogProblem, VmState};
+use crate::definition::SharedDirectories;
 use crate::manifest::HypervisorName;
 use crate::printable::printable;
 use crate::problem::Severity;
@@ -114,7 +115,8 @@ fn directories(args: &CheckArgs) -> Exit {
     };
     let mut result = Report { version: REPORT_VERSION, errors: 0, notes: 0, directories: Vec::new() };
     for directory in &args.directories {
-        let (_, problems) = read_definition(directory, &args.location, args.hypervisor, architecture);
+        let shared = SharedDirectories::Here;
+        let (_, problems) = read_definition(directory, &args.location, args.hypervisor, architecture, shared);
         result.push(printable(directory), problems.into_sorted().iter().map(Told::from).collect());
     }
     finish(args, &result)

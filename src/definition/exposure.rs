@@ -193,24 +193,32 @@ impl Exposure {
     ) -> Result<(), Problem> {
         match self.why_not(share, lies_in) {
             None => Ok(()),
-            Some(why) => Err(Problem::error(
-                shown,
-                format!(
-                    "leads to {}, which {why}: the guest could rewrite VM definitions",
-                    share.path.display()
-                ),
-                "share a directory of its own, apart from VM directories, kernels and images",
-            )),
+            Some(why) => Err(refused(shown, &share.path, &why)),
         }
     }
 
-    fn why_not(&self, share: &Resolved, lies_in: &[FileId]) -> Option<String> {
-        // As the path tells it: also for partitions that nothing is known of.
-        let mut names = share.path.components().map(|c| c.as_os_str()).peekable();
+    /// Checks a directory of another host, to which the entry `shown` leads.
+    ///
+    /// # Errors
+    /// The problem of sharing it, as far as its path tells.
+    pub fn check_path(shown: &Path, path: &Path) -> Result<(), Problem> {
+        Self::why_not_by_path(path).map_or(Ok(()), |why| Err(refused(shown, path, &why)))
+    }
+
+    fn why_not_by_path(path: &Path) -> Option<String> {
+        let mut names = path.components().map(|c| c.as_os_str()).peekable();
         while let Some(name) = names.next() {
             if name == "svc" && names.peek().is_some_and(|next| *next == "data") {
                 return Some(format!("lies within a {DATA_DIRECTORY}"));
             }
+        }
+        None
+    }
+
+    fn why_not(&self, share: &Resolved, lies_in: &[FileId]) -> Option<String> {
+        // As the path tells it: also for partitions that nothing is known of.
+        if let Some(why) = Self::why_not_by_path(&share.path) {
+            return Some(why);
         }
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         if rustix::fs::openat(&share.fd, DATA_DIRECTORY, directory, Mode::empty()).is_ok() {
@@ -225,4 +233,12 @@ impl Exposure {
         let within = |id| self.own.within(id).or_else(|| partition.within.get(id).map(|what| &**what));
         lies_in.iter().find_map(within).map(|what| format!("lies within {what}"))
     }
+}
+
+fn refused(shown: &Path, path: &Path, why: &str) -> Problem {
+    Problem::error(
+        shown,
+        format!("leads to {}, which {why}: the guest could rewrite VM definitions", path.display()),
+        "share a directory of its own, apart from VM directories, kernels and images",
+    )
 }

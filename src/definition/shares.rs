@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Stat};
 
 use super::exposure::Exposure;
-use super::{Directory, MAX_SHARES, Reader, Share, text};
-use crate::boundary::Resolved;
+use super::{Directory, MAX_SHARES, Reader, Share, SharedDirectories, text};
+use crate::boundary::{Entry, Resolved};
 
 const DIRECTORY: &str = "shared-dirs";
 /// What to do about a `dir` that is not what it should be.
@@ -18,6 +18,14 @@ const LINK_REMEDY: &str = "make it a symbolic link to the directory to share";
 /// The longest virtio-fs tag, in bytes (Virtual I/O Device specification 1.2,
 /// section 5.11.4, `tag`).
 const MAX_TAG_BYTES: usize = 36;
+
+/// Where a share's link leads.
+enum Found {
+    /// To a directory of this host.
+    Here(Resolved),
+    /// To this path of the host that will run the VM.
+    Elsewhere(PathBuf),
+}
 
 impl Reader<'_> {
     /// The shared directories that are usable, sorted by tag; the rest is reported.
@@ -49,7 +57,7 @@ impl Reader<'_> {
     }
 
     /// Follows a share's link, and reports what is wrong with it.
-    fn find_share(&mut self, directory: &Directory, tag: &OsStr) -> Option<(String, PathBuf, Resolved)> {
+    fn find_share(&mut self, directory: &Directory, tag: &OsStr) -> Option<(String, PathBuf, Found)> {
         let parent = Path::new(DIRECTORY).join(tag);
         let entry = parent.join("dir");
         let tag = match text::usable(tag) {
@@ -86,19 +94,44 @@ impl Reader<'_> {
             self.problems.error(self.shown(&entry), "is not a symbolic link", LINK_REMEDY);
             return None;
         }
-        let found = self.find(&directory, &entry, FileType::Directory, LINK_REMEDY)?;
-        self.exposure.pass(&found, &entry);
+        let found = match self.elsewhere(&directory, dir) {
+            Some(path) => Found::Elsewhere(path),
+            None => {
+                let found = self.find(&directory, &entry, FileType::Directory, LINK_REMEDY)?;
+                self.exposure.pass(&found, &entry);
+                Found::Here(found)
+            }
+        };
         Some((tag.to_owned(), entry, found))
     }
 
+    /// Where the link `dir` leads on the host that will run the VM, unless it has to
+    /// be looked at here.
+    fn elsewhere(&self, directory: &Directory, dir: &Entry) -> Option<PathBuf> {
+        match self.shared {
+            SharedDirectories::Here => None,
+            SharedDirectories::Elsewhere => {
+                let target = directory.place.read_link(dir).ok()?;
+                self.location.boundary.elsewhere(&target)
+            }
+        }
+    }
+
     /// Refuses a share by which the guest could change what it is.
-    fn share(&mut self, tag: String, entry: &Path, found: &Resolved, exposure: &Exposure) -> Option<Share> {
-        let lies_in = self.partition.walker.lies_in(found);
-        if let Err(problem) = exposure.check_lying_in(&self.shown(entry), found, &lies_in) {
+    fn share(&mut self, tag: String, entry: &Path, found: &Found, exposure: &Exposure) -> Option<Share> {
+        let shown = self.shown(entry);
+        let (path, checked) = match found {
+            Found::Here(found) => {
+                let lies_in = self.partition.walker.lies_in(found);
+                (&found.path, exposure.check_lying_in(&shown, found, &lies_in))
+            }
+            Found::Elsewhere(path) => (path, Exposure::check_path(&shown, path)),
+        };
+        if let Err(problem) = checked {
             self.problems.push(problem);
             return None;
         }
-        let source = match text::usable(found.path.as_os_str()) {
+        let source = match text::usable(path.as_os_str()) {
             Ok(path) if path.contains(['\n', '\r']) => Err("contains a line break".to_owned()),
             other => other,
         };
@@ -107,7 +140,7 @@ impl Reader<'_> {
                 Some(Share { tag, entry: entry.to_owned(), source: source.to_owned() })
             }
             (Err(why), _) => {
-                self.problems.error(&found.path, format!("the shared directory's path {why}"), text::REMEDY);
+                self.problems.error(path, format!("the shared directory's path {why}"), text::REMEDY);
                 None
             }
             (Ok(_), None) => None,
