@@ -6,8 +6,10 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 # In the order written, the cheap first; cargo and the kernel's make do their own.
 .NOTPARALLEL:
 
-bash_scripts := .ci/run checks/debian-vm checks/demo checks/install-dependencies checks/install-virtiofsd \
-	checks/pci-passthrough checks/pci-passthrough-inside checks/systemd-box checks/user-partition checks/user-partition-inside checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
+bash_scripts := .ci/run checks/debian-vm checks/demo checks/format-nix checks/install-crate \
+	checks/install-dependencies checks/install-nix checks/install-virtiofsd checks/nix/nixpkgs/packages/build.bash \
+	checks/pci-passthrough checks/pci-passthrough-inside checks/systemd-box checks/user-partition \
+	checks/user-partition-inside checks/with-nix checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
 	checks/guest/build-kernel checks/lib/*.bash
 guest_scripts := checks/guest/init
 
@@ -43,14 +45,16 @@ dependencies:
 check-format:
 	@echo '== cargo fmt --check'
 	@cargo fmt --check
+	@echo '== nix-instantiate --parse, deadnix, nixfmt --check'
+	@checks/format-nix
 
 check-lints:
 	@echo '== cargo clippy'
 	@cargo clippy --all-targets --locked -- -D warnings
 
 check-tests:
-	@echo '== cargo test, with the test guest'
-	@checks/with-test-guest cargo test --locked --no-fail-fast
+	@echo '== cargo test, with the test guest and Nix'
+	@checks/with-test-guest checks/with-nix cargo test --locked --no-fail-fast
 
 # Needs root the first time, and a network, for a whole Debian: not for every run of CI.
 check-passthrough:

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What is built: the flake's example VMs, and packages of directories that are
+//! there at evaluation and of those that come out of a build.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::fixture::VmDirectory;
+use crate::machine::{Nix, done, nix};
+
+pub const EXAMPLES: [&str; 3] = ["appvm-hello", "appvm-online", "netvm"];
+
+fn manifest(package: &Path) -> Value {
+    let text = fs::read_to_string(package.join("share/microvm-spectrum/manifest.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn the_example_vms() {
+    let Some(nix) = nix("nix build .#vm-<name>") else { return };
+    for name in EXAMPLES {
+        let package = nix.build(&format!("vm-{name}"));
+        let manifest = manifest(&package);
+        assert_eq!(manifest["name"], name);
+        // All that it takes is in its closure: nothing of this machine by accident.
+        let closure =
+            done(nix.call("nix-store", [Path::new("--query"), Path::new("--requisites"), &package]));
+        let text = manifest.to_string();
+        let mut paths = 0;
+        for path in text.split('"').filter(|part| part.starts_with('/') && *part != "/nix/store") {
+            let root: Vec<_> = path.split('/').take(4).collect();
+            assert!(
+                closure.lines().any(|line| line == root.join("/")),
+                "{name}: {path} is not in its closure"
+            );
+            paths += 1;
+        }
+        assert!(paths >= 5, "{text}");
+        // Nobody's PATH had a say, and the same is built again.
+        done(nix.flake(&["build", "--no-link", "--rebuild"], &format!("#vm-{name}")));
+    }
+    let online = manifest(&nix.build("vm-appvm-online"));
+    assert_eq!(online["interfaces"][0]["provider"], "netvm");
+    assert_eq!(
+        online["interfaces"][0]["link"],
+        nix.value("packages.x86_64-linux.vm-appvm-online.linkIds")["netvm"]
+    );
+}
+
+/// A VM directory beside the tests: it is there when Nix evaluates.
+fn vm(nix: &Nix, test: &str) -> VmDirectory {
+    VmDirectory::at(&nix.work(test).join("vm")).image("root.img", b"root")
+}
+
+#[test]
+fn a_directory_with_links_to_the_host_that_will_run_it() {
+    let Some(nix) = nix("a package of a VM directory with a share of the host") else { return };
+    let vm = vm(nix, "links").provider("netvm").share("home", "/ext/home/user");
+    let build = |more: &str| {
+        nix.build_expression(&format!(
+            "library.mkRunner {{ inherit pkgs; vmDir = {}; {more} }}",
+            vm.path.display()
+        ))
+    };
+    let package = build(r#"allow."/ext" = "/srv/partition"; linkIds.netvm = "A546";"#).unwrap();
+    let found = manifest(&package);
+    assert_eq!((&found["name"], &found["hypervisor"]), (&json!("vm"), &json!("cloud-hypervisor")));
+    assert_eq!(found["shares"][0]["source"], "/srv/partition/home/user");
+    assert_eq!(found["interfaces"][0]["link"], "a546");
+    assert!(package.join("bin/tap-up").is_file() && package.join("bin/virtiofsd-run").is_file());
+    // Each tool can be another.
+    let other =
+        build(r#"allow."/ext" = "/x"; virtiofsd = pkgs.runCommand "other" { } "mkdir $out";"#).unwrap();
+    assert!(manifest(&other)["tools"]["virtiofsd"].as_str().unwrap().ends_with("-other/bin/virtiofsd"));
+    // Where a link leads off the partition, and nobody said where that is.
+    let said = build("").unwrap_err();
+    assert!(said.contains("shared-dirs/home/dir") && said.contains("does not exist"), "{said}");
+    // What was said of the link is compared with it.
+    let said = build(r#"allow."/ext" = "/srv"; shares.home = "/srv/other";"#).unwrap_err();
+    assert!(said.contains("leads to /srv/home/user, and /srv/other was declared"), "{said}");
+}
+
+#[test]
+fn all_problems_of_a_directory_fail_its_build() {
+    let Some(nix) = nix("the problems of a VM directory in a build") else { return };
+    let vm = vm(nix, "problems").kernel(b"not a kernel").without("blk/root.img");
+    symlink("/dev/sda", vm.path.join("blk/disk.img")).unwrap();
+    let text = format!("library.mkRunner {{ inherit pkgs; vmDir = {}; }}", vm.path.display());
+    let said = nix.build_expression(&text).unwrap_err();
+    for part in ["vm/vmlinux", "blk/disk.img", "leads to '/dev/sda'", "nothing was built"] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn what_was_said_of_a_directory_before_it_was_built() {
+    let Some(nix) = nix("a package of a VM directory that is built") else { return };
+    let vm = vm(nix, "declared").provider("netvm").share("home", "/ext/home");
+    let build = |more: &str| {
+        nix.build_expression(&format!(
+            "library.mkRunner {{ inherit pkgs; name = \"other-name\"; allow.\"/ext\" = \"/srv\"; {more} \
+             vmDir = pkgs.runCommand \"x\" {{ }} \"cp -r ${{{}}} $out\"; }}",
+            vm.path.display()
+        ))
+    };
+    let package = build(r#"providers = [ "netvm" ]; shares = [ "home" ];"#).unwrap();
+    assert_eq!(manifest(&package)["name"], "other-name");
+    for (more, said) in [
+        (r#"shares = [ "home" ];"#, "providers/net/netvm: exists, and was not declared"),
+        (r#"providers = [ "netvm" ];"#, "shared-dirs/home/dir: exists, and was not declared"),
+        (
+            r#"providers = [ "netvm" "vpn" ]; shares = [ "home" ];"#,
+            "providers/net/vpn: was declared, and does not exist",
+        ),
+        (
+            r#"providers = [ "netvm" ]; shares = { home = null; b = null; };"#,
+            "shared-dirs/b/dir: was declared, and does not exist",
+        ),
+    ] {
+        let found = build(more).unwrap_err();
+        assert!(found.contains(said), "{more}: {said} is not in:\n{found}");
+    }
+}
+
+#[test]
+fn the_template() {
+    let Some(nix) = nix("the template") else { return };
+    let template = nix.work("template");
+    fs::copy(nix.project().join("templates/default/flake.nix"), template.join("flake.nix")).unwrap();
+    let _ = VmDirectory::at(&template.join("vms/netvm")).image("root.img", b"root");
+    let _ = VmDirectory::at(&template.join("vms/app")).image("root.img", b"root").provider("netvm");
+    let mut command = nix.call("nix", ["build", "--no-link", "--print-out-paths", "--no-write-lock-file"]);
+    command.arg(format!("path:{}#vm-app", template.display()));
+    for (input, place) in [("nixpkgs", nix.nixpkgs()), ("microvm-spectrum", nix.project())] {
+        command.args(["--override-input", input]).arg(format!("path:{}", place.display()));
+    }
+    let package = done(command);
+    assert_eq!(manifest(Path::new(package.trim()))["interfaces"][0]["provider"], "netvm");
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A real Nix on a machine without Nixpkgs: its configuration, a copy of the
+//! project, and the stand-in with the places of this machine's tools.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::fixture::program::skipped;
+
+/// Nothing but what is said here: no network, no registry, no build during evaluation.
+const CONFIGURATION: &str = "\
+    experimental-features = nix-command flakes\n\
+    allow-import-from-derivation = false\n\
+    build-users-group =\n\
+    eval-cache = false\n\
+    flake-registry =\n\
+    sandbox = false\n\
+    substituters =\n";
+/// What a checkout consists of, as far as the flake reads it.
+const PROJECT: [&str; 13] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSES",
+    "README.md",
+    "checks",
+    "docs",
+    "flake.lock",
+    "flake.nix",
+    "modules",
+    "nix",
+    "rustfmt.toml",
+    "src",
+    "templates",
+];
+/// Says that a store is these tests' own.
+const OWN_STORE: &str = "/nix/.microvm-spectrum-tests";
+
+/// A Nix that builds, and where its parts are.
+pub struct Nix {
+    root: PathBuf,
+}
+
+/// The Nix of this test program; `None`, with a word about `what`, where it cannot build.
+pub fn nix(what: &str) -> Option<&'static Nix> {
+    static NIX: OnceLock<Result<Nix, String>> = OnceLock::new();
+    match NIX.get_or_init(Nix::prepare) {
+        Ok(nix) => Some(nix),
+        Err(why) => {
+            skipped(what, why);
+            None
+        }
+    }
+}
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args(["-a", "--"]).args([from, to]).status().unwrap();
+    assert!(copied.success(), "{} was not copied", from.display());
+}
+
+/// A store is made where there is none, and another's is not touched.
+fn store() -> Result<(), String> {
+    if Path::new(OWN_STORE).exists() {
+        return Ok(());
+    }
+    if Path::new("/nix").exists() {
+        return Err("this machine has a /nix of its own: nix flake check proves it there".to_owned());
+    }
+    let made = fs::create_dir_all("/nix/store").and_then(|()| fs::write(OWN_STORE, ""));
+    made.map_err(|error| format!("/nix cannot be made: {error}"))
+}
+
+impl Nix {
+    fn prepare() -> Result<Self, String> {
+        store()?;
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nix");
+        // What cargo has built there stays.
+        for old in ["p", "nixpkgs", "nix.conf", "work"] {
+            let path = root.join(old);
+            let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            assert!(removed.is_ok() || !root.join(old).exists(), "{old} cannot be removed");
+        }
+        fs::create_dir_all(root.join("p")).unwrap();
+        fs::create_dir_all(root.join("work")).unwrap();
+        fs::write(root.join("nix.conf"), CONFIGURATION).unwrap();
+        for part in PROJECT.iter().filter(|part| project(part).exists()) {
+            copy(&project(part), &root.join("p").join(part));
+        }
+        copy(&project("checks/nix/nixpkgs"), &root.join("nixpkgs"));
+        if let Some(lib) = std::env::var_os("NIXPKGS_LIB").filter(|path| !path.is_empty()) {
+            // A directory that holds lib/, as a checkout of nixpkgs or of nixpkgs.lib does, or lib itself.
+            let lib = Path::new(&lib).canonicalize().unwrap();
+            let lib = if lib.join("lib").is_dir() { lib.join("lib") } else { lib };
+            fs::remove_dir_all(root.join("nixpkgs/lib")).unwrap();
+            copy(&lib, &root.join("nixpkgs/lib"));
+        }
+        fs::write(root.join("nixpkgs/machine.json"), machine(&root.join("target")).to_string()).unwrap();
+        Ok(Self { root })
+    }
+
+    /// A new directory for one test.
+    pub fn work(&self, name: &str) -> PathBuf {
+        let path = self.root.join("work").join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// The copy of the project.
+    pub fn project(&self) -> PathBuf {
+        self.root.join("p")
+    }
+
+    /// The stand-in.
+    pub fn nixpkgs(&self) -> PathBuf {
+        self.root.join("nixpkgs")
+    }
+
+    /// A call of one of Nix's programs that depends on nothing of whoever runs it.
+    pub fn call<S: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+        let directory = crate::nix_command(program).get_program().to_owned();
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=10", "1500"]).arg(directory).args(arguments);
+        for name in
+            ["NIX_CONFIG", "NIX_PATH", "NIX_REMOTE", "NIX_STORE_DIR", "NIX_USER_CONF_FILES", "NIXPKGS_LIB"]
+        {
+            command.env_remove(name);
+        }
+        command.env("NIX_CONF_DIR", &self.root).env("HOME", self.root.join("home"));
+        for (name, folder) in [("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data"), ("STATE", "state")]
+        {
+            command.env(format!("XDG_{name}_HOME"), self.root.join(folder));
+        }
+        command
+    }
+
+    /// A call of `nix` on the project's flake, with the stand-in for Nixpkgs.
+    pub fn flake(&self, verb: &[&str], output: &str) -> Command {
+        let mut command = self.call("nix", verb);
+        command.arg(format!("path:{}{output}", self.project().display()));
+        command.args(["--override-input", "nixpkgs"]).arg(format!("path:{}", self.nixpkgs().display()));
+        command
+    }
+
+    /// The value of an attribute of the flake.
+    pub fn value(&self, attribute: &str) -> Value {
+        let text = done(self.flake(&["eval", "--json"], &format!("#{attribute}")));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Builds an attribute of the flake; where it is then.
+    pub fn build(&self, attribute: &str) -> PathBuf {
+        let mut command = self.flake(
+            &["build", "--no-link", "--print-out-paths", "--print-build-logs"],
+            &format!("#{attribute}"),
+        );
+        done_command(&mut command).trim().into()
+    }
+
+    /// An expression in which `pkgs` and `library` are the stand-in's packages and the project's.
+    fn expression(&self, text: &str) -> String {
+        format!(
+            "let pkgs = import {} {{ }}; library = import {}/nix/lib; in {text}",
+            self.nixpkgs().display(),
+            self.project().display()
+        )
+    }
+
+    /// The value of an expression, or what Nix says.
+    pub fn evaluate(&self, text: &str) -> Result<Value, String> {
+        let arguments = ["--eval", "--strict", "--json", "--read-write-mode", "--expr"];
+        let output = self.call("nix-instantiate", arguments).arg(self.expression(text)).output().unwrap();
+        match output.status.success() {
+            true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// Builds an expression's value; where it is then, or what Nix and the builder say.
+    pub fn build_expression(&self, text: &str) -> Result<PathBuf, String> {
+        let arguments = ["--no-out-link", "--expr"];
+        let output = self.call("nix-build", arguments).arg(self.expression(text)).output().unwrap();
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap().trim().into()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+}
+
+/// The output of a command that must succeed.
+pub fn done(mut command: Command) -> String {
+    done_command(&mut command)
+}
+
+fn done_command(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Where this machine's tools are, for the stand-in.
+fn machine(target: &Path) -> Value {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or("/root".into()));
+    let or_home =
+        |name: &str, folder: &str| std::env::var_os(name).map_or_else(|| home.join(folder), PathBuf::from);
+    let sysroot = done_command(Command::new("rustc").args(["--print", "sysroot"]));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let find = |tool: &str| {
+        // Of rustup's programs those that are not rustup itself.
+        let first = std::iter::once(Path::new(sysroot.trim()).join("bin"));
+        let rest = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+        let found = first.chain(rest).map(|directory| directory.join(tool)).find(|path| path.is_file());
+        found.unwrap_or_else(|| panic!("{tool} is not in PATH"))
+    };
+    let part = |name: &str| {
+        let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
+        let missing = format!("{variable} is not set: run `make check`");
+        PathBuf::from(std::env::var_os(variable).expect(&missing))
+    };
+    json!({
+        "CARGO_HOME": or_home("CARGO_HOME", ".cargo"),
+        "RUSTUP_HOME": or_home("RUSTUP_HOME", ".rustup"),
+        "busybox": "/bin/busybox",
+        "cargo": find("cargo"),
+        "cargo-clippy": find("cargo-clippy"),
+        "cargo-fmt": find("cargo-fmt"),
+        "cargoTarget": target,
+        "clippy-driver": find("clippy-driver"),
+        "deadnix": part("DEADNIX"),
+        "ip": find("ip"),
+        "kernel": part("KERNEL"),
+        "mkfs-erofs": find("mkfs.erofs"),
+        "nft": find("nft"),
+        "nixfmt": part("NIXFMT"),
+        "qemu": part("QEMU"),
+        "rustc": find("rustc"),
+        "rustfmt": find("rustfmt"),
+        "sfdisk": find("sfdisk"),
+        "virtiofsd": part("VIRTIOFSD"),
+    })
+}

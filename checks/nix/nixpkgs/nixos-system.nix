@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: EUPL-1.2
+# SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+# As far as it goes without NixOS: the modules are evaluated, whatever NixOS itself
+# declares is taken as it is written, and nothing comes of it.
+{ self, lib }:
+{
+  system,
+  modules,
+  specialArgs ? { },
+}:
+let
+  pkgs = self.legacyPackages.${system};
+in
+lib.evalModules {
+  specialArgs = {
+    inherit pkgs;
+  }
+  // specialArgs;
+  modules = modules ++ [ { _module.check = false; } ];
+}

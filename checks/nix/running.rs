@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What Nix has built boots under QEMU (TCG), shares a directory, is on its link,
+//! answers on its console and is shut down.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::fixture::program::skipped;
+use crate::machine::nix;
+use crate::vm::{Place, Running, is_root};
+
+#[test]
+fn a_vm_with_a_shared_directory() {
+    let Some(nix) = nix("a run of vm-appvm-hello") else { return };
+    let package = nix.build("vm-appvm-hello");
+    let place = Place::new();
+    let mut vm = Running::start(&package, &place.run_directory("run"));
+    vm.wait_until_up();
+    let mut shell = vm.console();
+    assert_eq!(
+        shell.run("mount -t virtiofs greeting /mnt; cat /mnt/hello.txt"),
+        "Hello from a shared directory."
+    );
+    drop(shell);
+    assert!(vm.shutdown().success());
+    let ended = vm.end();
+    assert!(ended.serial.contains("guest: root vda1"), "{}", ended.serial);
+    ended.assert(0, "the guest powered off");
+}
+
+#[test]
+fn a_vm_that_provides_a_network() {
+    let Some(nix) = nix("a run of vm-netvm") else { return };
+    let package = nix.build("vm-netvm");
+    let place = Place::new();
+    let mut vm = Running::start(&package, &place.run_directory("run"));
+    vm.wait_until_up();
+    vm.signal("TERM");
+    vm.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn a_vm_with_a_link() {
+    let Some(nix) = nix("a run of vm-appvm-online") else { return };
+    if !is_root() {
+        return skipped("a run of vm-appvm-online", "only root makes its tap interface");
+    }
+    let package = nix.build("vm-appvm-online");
+    let link = nix.value("packages.x86_64-linux.vm-appvm-online.links")[0].clone();
+    let place = Place::new();
+    let directory = place.run_directory("run");
+    // In a network of its own, which goes with it.
+    let mut command = Command::new("unshare");
+    let script = r#"mount -t sysfs sysfs /sys && "$0/bin/tap-up" && exec "$0/bin/microvm-run""#;
+    command.args(["--net", "--mount", "sh", "-c", script]).arg(&package).current_dir(&directory);
+    command.env("MICROVM_SPECTRUM_USER", "0");
+    let mut vm = Running::spawn(&package, &directory, command);
+    vm.wait_until_up();
+    let address = link["clientIpv4"].as_str().unwrap();
+    vm.serial.wait_for(&format!("guest: eth0 client {address}"));
+    let mac = link["clientMac"].as_str().unwrap().to_lowercase();
+    assert!(vm.serial.text().contains(&format!("guest: eth0 mac={mac}")), "{}", vm.serial.text());
+    assert!(vm.shutdown().success());
+    vm.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn the_demo() {
+    let Some(nix) = nix("nix run .#demo") else { return };
+    let mut command = nix.flake(&["run", "--print-build-logs"], "#demo");
+    let place = Place::new();
+    command
+        .env("TMPDIR", place.dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // The console waits for the guest; Ctrl-] would need a terminal, so the guest ends it.
+    stdin.write_all(b"mount -t virtiofs greeting /mnt; cat /mnt/hello.txt; poweroff -f\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    assert!(stdout.contains("Hello from a shared directory."), "{stdout}\n{stderr}");
+    let left: Vec<_> =
+        std::fs::read_dir(place.dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let left: Vec<_> = left.iter().filter(|path| !path.ends_with("p")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
