@@ -2,7 +2,6 @@
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 # What is known of a VM's links before anything is built.
-{ lib }:
 {
   vmDir,
   runner,
@@ -11,11 +10,7 @@
   ...
 }:
 let
-  # A directory that has to be built first is not read: evaluation waits for no build.
-  built =
-    lib.isDerivation vmDir
-    || lib.any (context: context ? outputs) (lib.attrValues (builtins.getContext (toString vmDir)));
-  directory = vmDir + "/providers/net";
+  vmDirectory = import ../nix/lib/vm-directory.nix;
 in
 if runner != null then
   {
@@ -27,11 +22,13 @@ else
     providers =
       if providers != null then
         providers
-      else if vmDir == null || built then
+      else if vmDir == null || vmDirectory.isBuilt vmDir then
+        # Evaluation waits for no build.
         null
-      else if builtins.pathExists directory then
-        lib.attrNames (builtins.readDir directory)
+      else if !vmDirectory.exists vmDir then
+        # What makes the package says so.
+        [ ]
       else
-        [ ];
+        (vmDirectory.read vmDir).providers;
     inherit linkIds;
   }

@@ -105,7 +105,7 @@ let
               accel = firstGiven config.accel defaults.accel;
               linkPorts = firstGiven config.linkPorts defaults.link-ports;
             });
-        links = import ./vm-links.nix { inherit lib; } config;
+        links = import ./vm-links.nix config;
       };
     };
   firstGiven = own: other: if own != null then own else other;

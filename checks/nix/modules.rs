@@ -10,8 +10,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use microvm_spectrum::config::{Config, DEFAULT_UIDS};
-use microvm_spectrum::link::LinkId;
-use microvm_spectrum::name::VmName;
 use microvm_spectrum::units::{self, UnitPaths};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -159,22 +157,6 @@ fn the_documented_configuration() {
 fn the_range_of_user_ids_is_the_programs() {
     let uids: BTreeMap<String, u32> = value("", "uids");
     assert_eq!((uids["first"], uids["last"]), (*DEFAULT_UIDS.start(), *DEFAULT_UIDS.end()));
-}
-
-#[test]
-fn link_ids_are_derived_as_the_program_does() {
-    #[derive(Deserialize)]
-    struct Derived {
-        client: VmName,
-        provider: VmName,
-        id: String,
-    }
-    let derived: Vec<Derived> = value("", "derivedIds");
-    assert_eq!(derived.len(), 9);
-    for Derived { client, provider, id } in derived {
-        let expected = LinkId::derive(&client, &provider, &BTreeSet::new()).unwrap();
-        assert_eq!(id, expected.to_string(), "{client} -> {provider}");
-    }
 }
 
 /// What `microvm-spectrum units` writes.

@@ -9,6 +9,7 @@
 }:
 let
   inherit (words) all unless;
+  inherit (import ../../nix/lib/link-ids.nix) normal;
   vms = words.option "vms";
 
   # What a package decides by itself, and what these are when nothing is said.
@@ -69,7 +70,7 @@ let
         hasRunner || own.links.providers == null || lib.elem provider own.links.providers
       ) "${words.linkId name provider}: ${provider} provides no network to ${name}; remove it"
       ++ unless (
-        !lib.elem (lib.toLower own.linkIds.${provider}) unused
+        !lib.elem (normal own.linkIds.${provider}) unused
       ) "${words.linkId name provider}: the ids 0000 and ffff are not used; choose another"
     ) declared;
 in

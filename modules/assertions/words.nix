@@ -23,7 +23,7 @@ rec {
   each = f: set: lib.concatLists (lib.mapAttrsToList f set);
   unless = holds: message: lib.optional (!holds) message;
 
-  isName = name: builtins.match "[A-Za-z0-9_][A-Za-z0-9._-]{0,63}" name != null;
+  inherit (import ../../nix/lib/names.nix) isName;
   nameRule = "a name is 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not begin with . or -; rename it";
   isAbsolute = path: builtins.match "/.*" path != null;
 }

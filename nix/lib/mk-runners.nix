@@ -4,6 +4,7 @@
 # The runner packages of a folder of VM directories, and the links between them;
 # docs/nix.md describes the arguments.
 let
+  cyclesOf = import ./cycles.nix;
   linkIdRules = import ./link-ids.nix;
   mkRunner = import ./mk-runner.nix;
   names = import ./names.nix;
@@ -73,18 +74,7 @@ let
       ]
   ) links;
 
-  # The first cycle on the way from a VM to its providers and theirs.
-  cycleFrom =
-    way: name:
-    if builtins.elem name way then
-      way ++ [ name ]
-    else if !runners ? ${name} then
-      [ ]
-    else
-      builtins.foldl' (
-        cycle: provider: if cycle != [ ] then cycle else cycleFrom (way ++ [ name ]) provider
-      ) [ ] runners.${name}.providers;
-  cycles = builtins.filter (cycle: cycle != [ ]) (map (cycleFrom [ ]) vmNames);
+  cycles = cyclesOf (builtins.mapAttrs (_: runner: runner.providers) runners);
   told =
     cycle:
     "VMs would provide each other's networks: ${builtins.concatStringsSep " -> " cycle}; remove one of these providers/net";
@@ -94,7 +84,7 @@ let
       problemsOfNames
     else
       unknownProviders
-      ++ lib.optional (cycles != [ ]) (told (builtins.head cycles))
+      ++ map told cycles
       ++ linkIdRules.collisions (link: "linkIds.${link.client}.${link.provider}") links;
 in
 orThrow problems {

@@ -46,41 +46,14 @@ in
   reference = import ./reference.nix {
     inherit lib;
   } (evaluate [ ]).options.services.microvm-spectrum;
-  derivedIds =
-    map
-      (
-        link:
-        link
-        // {
-          id = (import ../../../modules/network.nix { inherit lib; }).deriveId link.client link.provider;
-        }
-      )
-      (
-        lib.concatMap
-          (
-            client:
-            map (provider: { inherit client provider; }) [
-              "netvm"
-              "vpn"
-              "a.b_c-d"
-            ]
-          )
-          [
-            "appvm-hello"
-            "appvm-lynx"
-            "1"
-          ]
-      );
   # Files of the package's lib that the module names one by one.
-  files = lib.filter (file: file != null) (
-    lib.mapAttrsToList (
-      _: file:
-      let
-        path = builtins.match "${pkgs.microvm-spectrum}/lib/(.*)" "${file.source}";
-      in
-      if path == null then null else lib.head path
-    ) plain.environment.etc
-  );
+  files =
+    let
+      text = value: builtins.unsafeDiscardStringContext "${value}";
+      prefix = text "${pkgs.microvm-spectrum}/lib/";
+      sources = map (file: text file.source) (lib.attrValues plain.environment.etc);
+    in
+    map (lib.removePrefix prefix) (lib.filter (lib.hasPrefix prefix) sources);
   units =
     let
       inherit (plain) systemd;

@@ -18,7 +18,11 @@ let
   plain = host { };
   rich = (evaluate [ ./rich.nix ]).config;
   etc = config: lib.mapAttrs (_: file: file.source) config.environment.etc;
-  toml = config: builtins.fromTOML config.services.microvm-spectrum.configFile.text;
+  toml =
+    config:
+    builtins.fromTOML (
+      builtins.unsafeDiscardStringContext config.services.microvm-spectrum.configFile.text
+    );
   paths = map toString;
   built = config: name: config.services.microvm-spectrum.vms.${name}.finalRunner.arguments;
   vms = definition: host { services.microvm-spectrum.vms = definition; };
@@ -486,6 +490,29 @@ in
       };
     in
     test [ ] config.assertions;
+
+  # Two VMs in each of forty layers, each a client of both in the next: 2^40 ways.
+  a_network_is_not_walked_way_by_way =
+    let
+      layer =
+        n:
+        map
+          (side: {
+            name = "${side}${toString n}";
+            value = {
+              vmDir = pkgs.derivation "vm-dir";
+              providers = lib.optionals (n < 40) [
+                "a${toString (n + 1)}"
+                "b${toString (n + 1)}"
+              ];
+            };
+          })
+          [
+            "a"
+            "b"
+          ];
+    in
+    test [ ] (vms (lib.listToAttrs (lib.concatLists (lib.genList (n: layer (n + 1)) 40)))).assertions;
 
   the_rich_host_has_nothing_to_complain_of =
     test

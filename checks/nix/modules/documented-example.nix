@@ -6,7 +6,9 @@
 let
   lib = import ../nixpkgs/lib;
   inherit ((import ./evaluate.nix { inherit lib; } [ configuration ])) config;
-  file = builtins.fromTOML config.services.microvm-spectrum.configFile.text;
+  file = builtins.fromTOML (
+    builtins.unsafeDiscardStringContext config.services.microvm-spectrum.configFile.text
+  );
 in
 {
   messages = map (assertion: assertion.message) config.assertions ++ config.warnings;

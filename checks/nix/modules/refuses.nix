@@ -113,20 +113,9 @@ in
   providers_of_a_directory_that_is_built = vms { a.vmDir = pkgs.derivation "vm-dir"; } [
     "services.microvm-spectrum.vms.a: the vmDir is built, and is not read before; set providers to the names in its providers/net, [ ] for none"
   ];
-  providers_of_a_directory_in_what_is_built =
-    vms
-      {
-        a.vmDir = "${
-          derivation {
-            name = "vms";
-            system = "x86_64-linux";
-            builder = "/bin/sh";
-          }
-        }/a";
-      }
-      [
-        "services.microvm-spectrum.vms.a: the vmDir is built, and is not read before; set providers to the names in its providers/net, [ ] for none"
-      ];
+  providers_of_a_directory_in_what_is_built = vms { a.vmDir = "${pkgs.derivation "vms"}/a"; } [
+    "services.microvm-spectrum.vms.a: the vmDir is built, and is not read before; set providers to the names in its providers/net, [ ] for none"
+  ];
   a_module_without_its_library =
     refuses
       {

@@ -54,12 +54,6 @@ rec {
     else
       "'${replaceStrings [ "'" ] [ "'\\''" ] text}'";
   escapeShellArgs = concatMapStringsSep " " escapeShellArg;
-  toLower = replaceStrings (stringToCharacters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (
-    stringToCharacters "abcdefghijklmnopqrstuvwxyz"
-  );
-  fixedWidthString =
-    width: filler: text:
-    if stringLength text >= width then text else fixedWidthString width filler (filler + text);
   isStringLike =
     value: isString value || builtins.isPath value || value ? outPath || value ? __toString;
   isStorePath =

@@ -3,7 +3,7 @@
 
 # What is of no other subject.
 { }:
-rec {
+{
   inherit (builtins)
     functionArgs
     isBool
@@ -14,11 +14,4 @@ rec {
   id = value: value;
   boolToString = value: if value then "true" else "false";
   min = a: b: if a < b then a else b;
-  mod = a: b: a - b * (a / b);
-  toHexString =
-    number:
-    let
-      digit = n: builtins.substring n 1 "0123456789ABCDEF";
-    in
-    if number < 16 then digit number else toHexString (number / 16) + digit (mod number 16);
 }
