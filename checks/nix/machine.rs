@@ -63,7 +63,7 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").args(["-a", "--"]).args([from, to]).status().unwrap();
     assert!(copied.success(), "{} was not copied", from.display());
 }
@@ -97,6 +97,8 @@ impl Nix {
             copy(&project(part), &root.join("p").join(part));
         }
         copy(&project("checks/nix/nixpkgs"), &root.join("nixpkgs"));
+        // What the module's tests know of NixOS.
+        copy(&project("checks/nix/modules/nixos-stub.nix"), &root.join("nixpkgs/nixos-stub.nix"));
         if let Some(lib) = std::env::var_os("NIXPKGS_LIB").filter(|path| !path.is_empty()) {
             // A directory that holds lib/, as a checkout of nixpkgs or of nixpkgs.lib does, or lib itself.
             let lib = Path::new(&lib).canonicalize().unwrap();

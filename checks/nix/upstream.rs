@@ -10,6 +10,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
+/// In the place of microvm.nix: its option, and nothing that follows from it.
+const STUB: &str = "{ outputs = _: { nixosModules.host = { lib, ... }: \
+    { options.microvm.vms = lib.mkOption { type = lib.types.raw; default = { }; }; }; }; }\n";
+
 use crate::built::EXAMPLES;
 use crate::fixture::program::skipped;
 use crate::machine::{done, nix};
@@ -44,13 +48,13 @@ fn the_host_module_and_the_command_find_what_they_read() {
     }
 }
 
-/// The flake that tests packages under microvm.nix itself. Here microvm.nix is an
-/// empty flake, so the tests are evaluated as far as that goes.
+/// The flake that tests packages under microvm.nix itself. Here microvm.nix is
+/// but its option, so the tests are evaluated as far as that goes.
 #[test]
 fn under_microvm_nix_itself() {
     let Some(nix) = nix("packages under microvm.nix") else { return };
     let stub = nix.work("microvm-nix");
-    fs::write(stub.join("flake.nix"), "{ outputs = _: { nixosModules.host = { }; }; }\n").unwrap();
+    fs::write(stub.join("flake.nix"), STUB).unwrap();
     let mut command = nix.call("nix", ["eval", "--json", "--no-write-lock-file"]);
     command
         .arg(format!("path:{}#checks.x86_64-linux", nix.project().join("checks/nix/microvm-nix").display()));

@@ -277,12 +277,16 @@ let
         runner.${hypervisor} = runner;
         mem = memory;
         vcpu = vcpus;
+        # Its host module makes those directories that are missing, and takes their
+        # paths for names of attributes, which no path of a package can be.
         shares = builtins.concatMap (
           tag:
-          lib.optional (shareSources.${tag} != null) {
-            inherit tag;
+          let
+            source = builtins.unsafeDiscardStringContext (toString shareSources.${tag});
+          in
+          lib.optional (shareSources.${tag} != null && !lib.hasPrefix builtins.storeDir source) {
+            inherit source tag;
             proto = "virtiofs";
-            source = shareSources.${tag};
           }
         ) shareTags;
       };

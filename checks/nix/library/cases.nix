@@ -18,6 +18,7 @@ let
       vmDir = built;
       providers = [ "netvm" ];
       shares.documents = "/srv/documents";
+      shares.package = "${pkgs.busybox}";
     };
     linkIds.built.netvm = "A546";
   };
@@ -168,6 +169,18 @@ builtins.mapAttrs
         }
       ]
       config.microvm.shares
+    ];
+    # microvm.nix does this, and a package's path cannot be a name.
+    microvmSharesAsNames = [
+      [ "/srv/documents" ]
+      (builtins.attrNames (
+        builtins.listToAttrs (
+          map (share: {
+            name = share.source;
+            value = null;
+          }) config.microvm.shares
+        )
+      ))
     ];
     # Nix cannot read where the link of a directory leads.
     microvmSharesUnknown = [

@@ -14,13 +14,18 @@
       # A flake without inputs, with what was built: the command takes any.
       flake = pkgs.writeText "flake.nix" ''
         {
-          outputs = _: {
-            nixosConfigurations.appvm-hello.config = {
-              microvm.declaredRunner = builtins.storePath ${vms.vm-appvm-hello};
-              microvm.shares = [ ];
-              system.build.toplevel = builtins.storePath ${vms.vm-appvm-hello.system};
+          outputs =
+            _:
+            let
+              present = path: builtins.appendContext path { ''${path}.path = true; };
+            in
+            {
+              nixosConfigurations.appvm-hello.config = {
+                microvm.declaredRunner = present "${vms.vm-appvm-hello}";
+                microvm.shares = [ ];
+                system.build.toplevel = present "${vms.vm-appvm-hello.system}";
+              };
             };
-          };
         }
       '';
     in
@@ -32,8 +37,6 @@
           "flakes"
         ];
         substituters = [ ];
-        # builtins.storePath
-        pure-eval = false;
       };
       environment.etc."vms/flake.nix".source = flake;
       virtualisation = {

@@ -25,23 +25,8 @@ packages
 // {
   inherit derivation;
   stdenv.hostPlatform.qemuArch = "x86_64";
-  formats.toml = _: {
-    type =
-      let
-        value =
-          lib.types.oneOf [
-            lib.types.bool
-            lib.types.int
-            lib.types.str
-            (lib.types.attrsOf value)
-            (lib.types.listOf value)
-          ]
-          // {
-            description = "TOML value";
-          };
-      in
-      value;
-    generate =
-      name: value: derivation name // { text = import ../nixpkgs/toml.nix { inherit lib; } value; };
+  formats = import ../nixpkgs/packages/formats.nix {
+    inherit lib;
+    writeText = name: text: derivation name // { inherit text; };
   };
 }

@@ -8,7 +8,7 @@
 let
   vm = self.packages.${pkgs.stdenv.hostPlatform.system}.vm-netvm;
   # A VM directory with the kernel and the image of an example.
-  copy = ''
+  makeVm = pkgs.writeText "make-vm" ''
     cp -L ${vm.system}/svc/data/netvm/vmlinux "$1/vmlinux"
     mkdir "$1/blk"
     cp -L ${vm.system}/svc/data/netvm/blk/root.img "$1/blk/root.img"
@@ -20,14 +20,17 @@ in
   nodes.host = {
     imports = [ (import ./host.nix { inherit self; }) ];
     services.microvm-spectrum = {
-      sources.late = {
-        kind = "user-partition";
-        path = "/media/late";
-      };
+      sources = [
+        {
+          kind = "user-partition";
+          name = "late";
+          path = "/media/late";
+        }
+      ];
       vms.netvm.runner = vm;
     };
     virtualisation.emptyDiskImages = [ 512 ];
-    environment.etc."make-vm".text = copy;
+    environment.etc."make-vm".source = makeVm;
   };
 
   testScript = ''

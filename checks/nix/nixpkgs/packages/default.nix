@@ -30,6 +30,10 @@ let
     inherit (build) runCommand stdenv writeText;
     callPackage = callPackageWith pkgs;
     closureInfo = import ./closure-info.nix { inherit (build) runCommand; };
+    formats = import ./formats.nix {
+      inherit lib;
+      inherit (build) writeText;
+    };
     linux_6_12 = import ./linux.nix { inherit machine build; };
     rustPlatform = import ./rust-platform.nix {
       inherit

@@ -15,27 +15,58 @@ let
       }
     else
       module;
-  evaluated = builtins.mapAttrs (
+  # What tests say to NixOS itself is taken as it is written; what the module defines
+  # of it has its types.
+  machine =
+    { lib, ... }:
+    {
+      imports = [ ../nixos-stub.nix ];
+      options =
+        lib.genAttrs
+          [
+            "nix"
+            "virtualisation"
+          ]
+          (
+            _:
+            lib.mkOption {
+              type = lib.types.attrsOf lib.types.raw;
+              default = { };
+            }
+          );
+    };
+  nodes = builtins.mapAttrs (
     _: node:
-    lib.evalModules {
+    (lib.evalModules {
       specialArgs = { inherit pkgs; };
       modules = [
         node
-        { _module.check = false; }
+        machine
       ];
-    }
+    }).config
   ) test.nodes;
-  nodes = builtins.mapAttrs (_: node: node.config) evaluated;
+  failed = lib.concatMap (
+    node: map (assertion: assertion.message) (lib.filter (a: !a.assertion) node.assertions)
+  ) (builtins.attrValues nodes);
+  # All that a machine is told, evaluated.
+  told = builtins.mapAttrs (_: node: {
+    units = builtins.mapAttrs (_: service: service.serviceConfig) node.systemd.services;
+    files = builtins.mapAttrs (_: file: file.source) node.environment.etc;
+  }) nodes;
   script =
     if builtins.isFunction test.testScript then test.testScript { inherit nodes; } else test.testScript;
-  # What a machine says to this project's own options.
-  settings = builtins.mapAttrs (_: node: node.services.microvm-spectrum.vms or { }) nodes;
 in
-builtins.deepSeq (builtins.mapAttrs (_: builtins.attrNames) settings) (
+if failed != [ ] then
+  throw "test ${test.name}: ${lib.concatStringsSep "; " failed}"
+else
   pkgs.runCommand "vm-test-run-${test.name}"
     {
       inherit script;
-      passAsFile = [ "script" ];
+      told = builtins.toJSON told;
+      passAsFile = [
+        "script"
+        "told"
+      ];
       passthru = {
         inherit nodes;
         skipped = "NixOS VM test ${test.name}";
@@ -45,4 +76,3 @@ builtins.deepSeq (builtins.mapAttrs (_: builtins.attrNames) settings) (
       test -s "$scriptPath"
       echo "skipped: NixOS VM test ${test.name}: there is no NixOS here" | tee $out
     ''
-)
