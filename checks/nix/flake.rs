@@ -104,3 +104,16 @@ fn the_overlay_and_the_packages_are_one() {
     let file = nix.evaluate(&format!("toString ({text})")).unwrap();
     assert_eq!(file, nix.project().join("nix/package.nix").to_str().unwrap());
 }
+
+#[test]
+fn the_template_is_found() {
+    let Some(nix) = nix("nix flake new") else { return };
+    let directory = nix.work("new").join("flake");
+    let template = format!("path:{}#default", nix.project().display());
+    done({
+        let mut command = nix.call("nix", ["flake", "new", "--template", &template]);
+        command.arg(&directory);
+        command
+    });
+    assert!(directory.join("flake.nix").is_file());
+}

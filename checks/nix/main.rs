@@ -12,6 +12,7 @@ mod fixture;
 mod built;
 mod documented;
 mod flake;
+mod formatting;
 mod library;
 mod machine;
 mod modules;
