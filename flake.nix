@@ -41,12 +41,22 @@
       nixosModules = {
         default = self.nixosModules.host;
         host =
-          { lib, pkgs, ... }:
+          {
+            config,
+            lib,
+            pkgs,
+            ...
+          }:
+          let
+            cfg = config.services.microvm-spectrum;
+          in
           {
             imports = [ ./modules/host.nix ];
             config.services.microvm-spectrum = {
               package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.default;
-              mkRunner = lib.mkDefault self.lib.mkRunner;
+              mkRunner = lib.mkDefault (
+                arguments: self.lib.mkRunner ({ microvm-spectrum = cfg.package; } // arguments)
+              );
             };
           };
       };

@@ -134,11 +134,51 @@ fn the_template() {
     fs::copy(nix.project().join("templates/default/flake.nix"), template.join("flake.nix")).unwrap();
     let _ = VmDirectory::at(&template.join("vms/netvm")).image("root.img", b"root");
     let _ = VmDirectory::at(&template.join("vms/app")).image("root.img", b"root").provider("netvm");
-    let mut command = nix.call("nix", ["build", "--no-link", "--print-out-paths", "--no-write-lock-file"]);
-    command.arg(format!("path:{}#vm-app", template.display()));
-    for (input, place) in [("nixpkgs", nix.nixpkgs()), ("microvm-spectrum", nix.project())] {
-        command.args(["--override-input", input]).arg(format!("path:{}", place.display()));
-    }
-    let package = done(command);
+    let call = |verb: &[&str], attribute: &str| {
+        let mut command = nix.call("nix", verb);
+        command.arg("--no-write-lock-file").arg(format!("path:{}#{attribute}", template.display()));
+        for (input, place) in [("nixpkgs", nix.nixpkgs()), ("microvm-spectrum", nix.project())] {
+            command.args(["--override-input", input]).arg(format!("path:{}", place.display()));
+        }
+        done(command)
+    };
+    let package = call(&["build", "--no-link", "--print-out-paths"], "vm-app");
     assert_eq!(manifest(Path::new(package.trim()))["interfaces"][0]["provider"], "netvm");
+    // The host of the template runs just that one.
+    let host = "nixosConfigurations.host.config.services.microvm-spectrum";
+    assert_eq!(call(&["eval", "--raw"], &format!("{host}.vms.app.finalRunner")), package.trim());
+    let failed = ["eval", "--json", "--apply", "builtins.filter (a: !a.assertion)"];
+    assert_eq!(call(&failed, "nixosConfigurations.host.config.assertions").trim(), "[]");
+}
+
+/// On a host the module's own package, whichever that is, is what its VMs call.
+#[test]
+fn a_vm_of_the_module() {
+    let Some(nix) = nix("a package that the module builds") else { return };
+    let vm = vm(nix, "module");
+    let config = nix.work("module").join("flake.nix");
+    let text = format!(
+        "{{ outputs = {{ nixpkgs, microvm-spectrum, ... }}: {{ host = nixpkgs.lib.nixosSystem {{ \
+           system = \"x86_64-linux\"; \
+           modules = [ microvm-spectrum.nixosModules.default ({{ pkgs, ... }}: {{ services.microvm-spectrum = {{ \
+             enable = true; \
+             package = pkgs.runCommand \"patched\" {{ }} \
+               \"mkdir $out; cp -r ${{microvm-spectrum.packages.x86_64-linux.default}}/* $out/\"; \
+             vms.vm = {{ vmDir = ./{}; hypervisor = \"qemu\"; memory = 77; }}; \
+           }}; }}) ]; }}; }}; \
+         inputs.nixpkgs.url = \"path:{}\"; inputs.microvm-spectrum.url = \"path:{}\"; \
+         inputs.microvm-spectrum.inputs.nixpkgs.follows = \"nixpkgs\"; }}\n",
+        vm.path.file_name().unwrap().display(),
+        nix.nixpkgs().display(),
+        nix.project().display(),
+    );
+    fs::write(&config, text).unwrap();
+    let attribute = "host.config.services.microvm-spectrum.vms.vm.finalRunner";
+    let mut command = nix.call("nix", ["build", "--no-link", "--print-out-paths", "--no-write-lock-file"]);
+    command.arg(format!("path:{}#{attribute}", config.parent().unwrap().display()));
+    let package = done(command);
+    let manifest = manifest(Path::new(package.trim()));
+    assert_eq!((&manifest["hypervisor"], &manifest["memory_mib"]), (&json!("qemu"), &json!(77)));
+    let program = manifest["tools"]["microvm-spectrum"].as_str().unwrap();
+    assert!(program.ends_with("-patched/bin/microvm-spectrum"), "{program}");
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-# As far as it goes without NixOS: the modules are evaluated, whatever NixOS itself
-# declares is taken as it is written, and nothing comes of it.
+# As far as it goes without NixOS: the modules are evaluated, with just those of
+# NixOS' options that the project's module sets, and nothing comes of it.
 { self, lib }:
 {
   system,
@@ -17,5 +17,5 @@ lib.evalModules {
     inherit pkgs;
   }
   // specialArgs;
-  modules = modules ++ [ { _module.check = false; } ];
+  modules = modules ++ [ ./nixos-stub.nix ];
 }
