@@ -31,7 +31,7 @@ let
         done | sed -n 's|^\(/usr\)\?/bin/\([^/]*\)$|\2|p' | while read -r tool; do
           ln -sf /usr/bin/$tool $out/bin/''${tool#x86_64-linux-gnu-}
         done
-        for tool in awk cc; do ln -sf /usr/bin/$tool $out/bin/; done
+        for tool in awk cc sh; do ln -sf /usr/bin/$tool $out/bin/; done
       ''
     ];
   };
