@@ -10,6 +10,7 @@ use microvm_spectrum::link::LinkId;
 use microvm_spectrum::name::VmName;
 use serde_json::{Value, json};
 
+use crate::fixture::VmDirectory;
 use crate::machine::{Nix, nix};
 
 fn tests(nix: &Nix, file: &str) -> String {
@@ -110,4 +111,28 @@ fn names_are_those_of_the_program() {
     let found = nix.evaluate(&format!("map {rule} (builtins.fromJSON \"{text}\")")).unwrap();
     let expected: Vec<_> = names.iter().map(|name| VmName::new(name).is_ok()).collect();
     assert_eq!(found, json!(expected));
+}
+
+/// A folder may hold what is no VM directory, and a name that no VM can have is told.
+#[test]
+fn a_folder_of_vm_directories() {
+    let Some(nix) = nix("a folder of VM directories") else { return };
+    let folder = nix.work("folder");
+    for name in ["netvm", "app"] {
+        let _ = VmDirectory::at(&folder.join(name));
+    }
+    std::fs::write(folder.join("README"), "").unwrap();
+    let names = || {
+        let folder = folder.display();
+        nix.evaluate(&format!(
+            "builtins.attrNames (library.mkRunners {{ inherit pkgs; dir = {folder}; }}).runners"
+        ))
+    };
+    assert_eq!(names().unwrap(), json!(["app", "netvm"]));
+    let _ = VmDirectory::at(&folder.join("a b"));
+    let _ = VmDirectory::at(&folder.join("-c"));
+    let said = names().unwrap_err();
+    for bad in ["cannot be \"a b\"", "cannot be \"-c\"", "2 problems", folder.to_str().unwrap()] {
+        assert!(said.contains(bad), "{bad} is not in:\n{said}");
+    }
 }

@@ -99,13 +99,12 @@ let
       ];
 
   problemsOfPlace =
-    if isBuilt then
-      if name == null then
-        [
-          "mkRunner needs the argument name for a vmDir that is built: its store path does not tell the VM's name"
-        ]
-      else
-        names.check "a VM's name" name
+    if name == null && (isBuilt || vmDirectory.isNameless vmDir) then
+      [
+        "mkRunner needs the argument name for a vmDir that is a path of the store, which does not tell the VM's name"
+      ]
+    else if isBuilt then
+      names.check "a VM's name" name
     else if !vmDirectory.exists vmDir then
       [
         "the VM directory ${toString vmDir} does not exist (in a flake that lies in Git: git add it)"

@@ -33,6 +33,9 @@ rec {
 
   exists = vmDir: builtins.pathExists (place vmDir + "/.");
 
+  # Whether its last name is that of a path of the store, such as a whole flake's.
+  isNameless = vmDir: dirOf (toString vmDir) == builtins.storeDir;
+
   # The last name of a path: of a VM directory the VM's.
   name = vmDir: builtins.unsafeDiscardStringContext (baseNameOf (toString vmDir));
 

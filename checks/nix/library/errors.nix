@@ -58,7 +58,14 @@ in
         inherit pkgs;
         vmDir = built;
       }).outPath
-      "mkRunner needs the argument name for a vmDir that is built";
+      "mkRunner needs the argument name for a vmDir that is a path of the store";
+  noNameOfAFlake =
+    error
+      (mkRunner {
+        inherit pkgs;
+        vmDir = builtins.path { path = ./vms/netvm; };
+      }).outPath
+      "mkRunner needs the argument name for a vmDir that is a path of the store";
   missing =
     error
       (mkRunner {

@@ -8,7 +8,7 @@
   name = "microvm-spectrum-under-microvm-nix-imperative";
 
   nodes.host =
-    { pkgs, ... }:
+    { lib, pkgs, ... }:
     let
       vms = microvm-spectrum.packages.${pkgs.stdenv.hostPlatform.system};
       # A flake without inputs, with what was built: the command takes any.
@@ -36,7 +36,7 @@
           "nix-command"
           "flakes"
         ];
-        substituters = [ ];
+        substituters = lib.mkForce [ ];
       };
       environment.etc."vms/flake.nix".source = flake;
       virtualisation = {

@@ -24,6 +24,8 @@
       isLocked = builtins.any (package: package.name == pname) locked;
     in
     assert isLocked;
+    # importCargoLock would need to be told the hashes of others.
+    assert builtins.all (package: lib.hasPrefix "registry+" (package.source or "registry+")) locked;
     build.stdenv.mkDerivation (
       builtins.removeAttrs attributes [ "cargoLock" ]
       // {
