@@ -45,6 +45,8 @@ const OWN_STORE: &str = "/nix/.microvm-spectrum-tests";
 /// A Nix that builds, and where its parts are.
 pub struct Nix {
     root: PathBuf,
+    /// Held until the end: another run of the tests has the same places.
+    _lock: fs::File,
 }
 
 /// The Nix of this test program; `None`, with a word about `what`, where it cannot build.
@@ -71,7 +73,8 @@ pub fn copy(from: &Path, to: &Path) {
 /// A store is made where there is none, and another's is not touched.
 fn store() -> Result<(), String> {
     if Path::new(OWN_STORE).exists() {
-        return Ok(());
+        let writable = rustix::fs::access("/nix/store", rustix::fs::Access::WRITE_OK);
+        return writable.map_err(|_| "the tests of another user have made /nix".to_owned());
     }
     if Path::new("/nix").exists() {
         return Err("this machine has a /nix of its own: nix flake check proves it there".to_owned());
@@ -84,6 +87,9 @@ impl Nix {
     fn prepare() -> Result<Self, String> {
         store()?;
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nix");
+        fs::create_dir_all(&root).unwrap();
+        let lock = fs::File::create(root.join("lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
         // What cargo has built there stays.
         for old in ["p", "nixpkgs", "nix.conf", "work"] {
             let path = root.join(old);
@@ -107,7 +113,7 @@ impl Nix {
             copy(&lib, &root.join("nixpkgs/lib"));
         }
         fs::write(root.join("nixpkgs/machine.json"), machine(&root.join("target")).to_string()).unwrap();
-        Ok(Self { root })
+        Ok(Self { root, _lock: lock })
     }
 
     /// A new directory for one test.
