@@ -211,7 +211,8 @@ fn a_vm_that_is_removed_while_it_runs_is_stopped() {
     // The one that tells systemd stops it, with its power button, whoever installed what is there.
     host.sync();
     host.machine.wait_state("microvm@appvm.service", "inactive");
-    assert!(host.log("appvm").contains("guest: power button"));
+    host.ok(&["journalctl", "--sync"]);
+    assert!(host.machine.journal("microvm@appvm.service").contains("guest: power button"));
     wait_for("the end of its helpers", || {
         (!host.machine.path("/var/lib/microvms/appvm/booted").is_symlink()).then_some(())
     });

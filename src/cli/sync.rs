@@ -14,11 +14,12 @@ use super::{
     Exit, StateArgs, dry_run, find_tools, host_architecture, report, tell_systemd, usable_accelerator,
 };
 use crate::architecture::Architecture;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogVm, VmState};
 use crate::config::{self, Config};
+use crate::name::VmId;
 use crate::nix_store::NixStore;
 use crate::printable::printable;
-use crate::problem::Problems;
+use crate::problem::{Problem, Problems};
 use crate::state_directory::StateDirectory;
 use crate::sync::{self, Host, SyncError, Synced};
 use crate::tool::{self, Tool};
@@ -82,19 +83,35 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
     let Ok(nix_store) = nix_store(args.nix_store || config.nix_store) else { return Exit::Host };
     let tools = find_tools(config.tools.clone());
     let with = Surroundings { architecture, tools, taken_uids: taken_uids(), nix_store };
-    let mut exit = Exit::Fine;
+    let mut round = Round { exit: Exit::Fine, problems: Vec::new(), watches_more: false };
     for _ in 0..MAX_ROUNDS {
         let seen = changed_at(&config);
-        exit = once(args, &config, &state, &with);
+        round = once(args, &config, &state, &with);
         // Who watches a source is told nothing of what changes while this runs.
-        if args.no_systemd || args.dry_run || seen == changed_at(&config) {
+        let missed = seen != changed_at(&config) || round.watches_more;
+        if args.no_systemd || args.dry_run || !missed {
             break;
         }
     }
-    exit
+    report::to_stderr(&round.problems);
+    round.exit
 }
 
-fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroundings) -> Exit {
+/// What came of looking at all sources once.
+struct Round {
+    exit: Exit,
+    problems: Vec<Problem>,
+    /// Whether there are VMs with errors that nobody has watched until now.
+    watches_more: bool,
+}
+
+impl From<Exit> for Round {
+    fn from(exit: Exit) -> Self {
+        Self { exit, problems: Vec::new(), watches_more: false }
+    }
+}
+
+fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroundings) -> Round {
     let mut found = None;
     let mut accelerator = || *found.get_or_insert_with(|| usable_accelerator(&with.tools, with.architecture));
     let mut progress = Progress::new("reading VMs");
@@ -113,29 +130,34 @@ fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroun
     let synced = match synced {
         Ok(synced) => synced,
         Err(SyncError::Refused(problem)) => {
-            report::to_stderr(&[problem]);
-            return Exit::Input;
+            return Round { problems: vec![problem], ..Round::from(Exit::Input) };
         }
         Err(error) => {
             report::line(&printable(error.to_string()));
-            return Exit::Host;
+            return Exit::Host.into();
         }
     };
-    report::to_stderr(&synced.problems.clone().into_sorted());
     let told = match (args.dry_run, args.no_systemd) {
         (true, _) => dry_run::print(&synced, state, !args.no_systemd),
         (false, true) => Exit::Fine,
         (false, false) => tell_systemd::tell(&synced, state, args.start),
     };
-    // VMs begin from the new packages already, so systemd is told nevertheless.
-    if let Some(error) = &synced.not_durable {
-        report::line(&printable(error.to_string()));
-        return Exit::Host;
-    }
-    match told {
-        Exit::Fine if synced.problems.has_errors() => Exit::Input,
-        told => told,
-    }
+    let exit = match (&synced.not_durable, told) {
+        // VMs begin from the new packages already, so systemd was told nevertheless.
+        (Some(error), _) => {
+            report::line(&printable(error.to_string()));
+            Exit::Host
+        }
+        (None, Exit::Fine) if synced.problems.has_errors() => Exit::Input,
+        (None, told) => told,
+    };
+    let broken = |catalog: &Catalog| -> BTreeSet<VmId> {
+        let broken = catalog.vms.iter().filter(|vm| matches!(vm.state, VmState::Broken { .. }));
+        broken.map(CatalogVm::id).collect()
+    };
+    let before = synced.before.as_ref().map(broken).unwrap_or_default();
+    let watches_more = !broken(&synced.catalog).is_subset(&before);
+    Round { exit, problems: synced.problems.into_sorted(), watches_more }
 }
 
 /// A mistake in the configuration keeps no VM from running that is installed.
