@@ -17,6 +17,7 @@ mod library;
 mod machine;
 mod modules;
 mod running;
+mod store;
 mod upstream;
 #[allow(dead_code)]
 #[path = "../end_to_end/machine.rs"]

@@ -74,11 +74,13 @@ pub(super) fn from_directory(
         Some(_) => nix_store::path(&name).to_string_lossy().into_owned(),
         None => name,
     };
+    let mut store_paths = nix_store::paths_of(&plan);
+    store_paths.extend(nix_store::path_of(Path::new(&package_of_catalog)));
     let built = Built {
         name: id.name.clone(),
         package: package_of_catalog.clone(),
         content: Content::Ours(package),
-        store_paths: nix_store::paths_of(&plan),
+        store_paths,
     };
     (Some(Prepared { runnable: Runnable { package: package_of_catalog, ..runnable }, built }), problems)
 }
