@@ -130,17 +130,16 @@ impl<'a> Leasing<'a> {
         shown: &Path,
         problems: &mut Problems,
     ) {
-        let taken = match self.leases.declare_link(id, provider, link) {
-            _ if self.reserved_links.contains(&link) => {
-                "is declared in the configuration for another".to_owned()
-            }
-            Ok(()) => return,
-            Err((client, other)) => format!("the link from {client} to {other} has"),
-        };
+        let Err((client, other)) = self.leases.declare_link(id, provider, link) else { return };
         problems.error(
             shown,
-            format!("has the id {link} for its link to {provider}, which {taken}"),
-            "build it with another id for that link (linkIds)",
+            format!(
+                "has the id {link} for its link to {provider}, which the link from {client} to {other} has"
+            ),
+            format!(
+                "build it with another id for that link (linkIds); or let go of this one, when that VM is \
+                 gone: microvm-spectrum forget {client}"
+            ),
         );
     }
 
