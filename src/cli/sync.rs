@@ -4,6 +4,7 @@
 //! `microvm-spectrum sync`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -192,10 +193,13 @@ fn nix_store(wanted: bool) -> Result<Option<NixStore>, ()> {
     }
 }
 
-/// When the names in the sources have changed last.
-fn changed_at(config: &Config) -> Vec<Option<SystemTime>> {
-    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
-    config.sources.iter().map(|source| modified(&source.vm_directories())).collect()
+/// Which directory each source is, and when the names in it have changed last.
+fn changed_at(config: &Config) -> Vec<Option<(u64, u64, Option<SystemTime>)>> {
+    let look = |path: &Path| {
+        let found = path.metadata().ok()?;
+        Some((found.dev(), found.ino(), found.modified().ok()))
+    };
+    config.sources.iter().map(|source| look(&source.vm_directories())).collect()
 }
 
 /// The ids that users and groups of this host have: a VM gets both of one number.

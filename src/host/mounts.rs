@@ -42,8 +42,9 @@ struct Seen {
 pub fn watch_mounts(state: &StateDirectory) -> Result<(), HostError> {
     let mounts = File::open(MOUNTS).map_err(io_error(format!("{MOUNTS} cannot be read")))?;
     let mut before: Option<Vec<Seen>> = None;
+    let mut sources = Sources::default();
     loop {
-        let seen = seen(state);
+        let seen = sources.look(state);
         // What was mounted before this began to watch, nobody may have seen.
         let changed = match &before {
             Some(before) => places(before) != places(&seen),
@@ -65,19 +66,37 @@ fn places(seen: &[Seen]) -> Vec<(&PathBuf, Option<(u64, u64)>)> {
     seen.iter().map(|source| (&source.directory, source.found)).collect()
 }
 
-fn seen(state: &StateDirectory) -> Vec<Seen> {
-    let catalog = trust::resolve(&state.catalog()).ok().and_then(|path| Catalog::read(&path).ok());
-    let sources = catalog.into_iter().flat_map(|catalog| catalog.sources);
-    let look = |directory: &PathBuf| {
-        directory.metadata().ok().filter(std::fs::Metadata::is_dir).map(|it| (it.dev(), it.ino()))
-    };
-    let one = |source: CatalogSource| Seen {
-        name: source.name,
-        found: look(&source.directory),
-        directory: source.directory,
-        readable: source.problem.is_none(),
-    };
-    sources.map(one).collect()
+/// The sources of the current generation, which is read once: there can be many
+/// mounts that have nothing to do with it.
+#[derive(Default)]
+struct Sources {
+    generation: Option<PathBuf>,
+    all: Vec<CatalogSource>,
+}
+
+impl Sources {
+    /// What they are now.
+    fn look(&mut self, state: &StateDirectory) -> Vec<Seen> {
+        let generation = std::fs::read_link(state.current_generation()).ok();
+        if generation.is_none() || generation != self.generation {
+            let catalog = trust::resolve(&state.catalog()).ok().and_then(|path| Catalog::read(&path).ok());
+            self.all = catalog.map(|catalog| catalog.sources).unwrap_or_default();
+            self.generation = generation;
+        }
+        self.all.iter().map(Seen::now).collect()
+    }
+}
+
+impl Seen {
+    fn now(source: &CatalogSource) -> Self {
+        let found = source.directory.metadata().ok().filter(std::fs::Metadata::is_dir);
+        Self {
+            name: source.name.clone(),
+            directory: source.directory.clone(),
+            found: found.map(|it| (it.dev(), it.ino())),
+            readable: source.problem.is_none(),
+        }
+    }
 }
 
 /// Waits until something is mounted or unmounted.
