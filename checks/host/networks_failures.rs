@@ -422,7 +422,8 @@ impl Tap {
         let mut length = [0; 4];
         match self.stream.read_exact(&mut length) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
-            result => result.unwrap(),
+            Err(error) => panic!("{error}, and QEMU: {:?}", self.child.try_wait()),
+            Ok(()) => {}
         }
         let mut frame = vec![0; u32::from_be_bytes(length) as usize];
         self.stream.read_exact(&mut frame).unwrap();
