@@ -231,6 +231,11 @@ impl Leases {
         Ok(())
     }
 
+    /// Whether a user id is leased, and not to this VM.
+    pub fn is_anothers(&self, id: &VmId, uid: u32) -> bool {
+        self.given.uids.contains(&uid) && self.uids.get(id) != Some(&uid)
+    }
+
     /// All VMs that have a lease, with their user ids and their links.
     pub fn all(&self) -> impl Iterator<Item = (&VmId, Option<u32>, impl Iterator<Item = (&VmName, LinkId)>)> {
         let vms: BTreeSet<_> = self.uids.keys().chain(self.links.keys()).collect();

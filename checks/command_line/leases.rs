@@ -107,6 +107,28 @@ fn one_belongs_to_a_vm_of_a_source_and_not_to_a_name() {
 }
 
 #[test]
+fn one_of_a_source_that_is_away_can_be_moved_to_another_vm() {
+    let host = host();
+    let second = Partition::at(&host.root.join("second"));
+    host.vm("a");
+    second.vm("b").image("root.img", b"");
+    let sources = [("user", host.partition.root.as_path()), ("zz", second.root.as_path())];
+    host.configure_sources(&sources, "[vm.'user/a']\nuid = 80001\n");
+    host.synced();
+    fs::rename(&host.partition.root, host.root.join("away")).unwrap();
+    run(&mut host.sync()).exits(0);
+    host.configure_sources(&sources, "[vm.'user/a']\nuid = 85000\n[vm.'zz/b']\nuid = 80001\n");
+    run(&mut host.sync()).exits(0);
+    // The catalog says so of both, and can be read.
+    run(&mut host.call(&["list"])).exits(0);
+    host.has(&[("user/a", "unavailable"), ("zz/b", "runnable")]);
+    fs::rename(host.root.join("away"), &host.partition.root).unwrap();
+    run(&mut host.sync()).exits(0);
+    assert_eq!([host.uid("user/a"), host.uid("zz/b")], [85_000, 80_001]);
+    host.has(&[("user/a", "runnable"), ("zz/b", "runnable")]);
+}
+
+#[test]
 fn a_file_of_leases_that_cannot_be_used_stops_everything() {
     let host = host();
     host.vm("a");

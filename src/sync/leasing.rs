@@ -83,6 +83,11 @@ impl<'a> Leasing<'a> {
         }
     }
 
+    /// Whether another VM has this user id now.
+    pub fn is_anothers(&self, id: &VmId, uid: u32) -> bool {
+        self.leases.is_anothers(id, uid)
+    }
+
     /// The ids of the links of a VM that was read from its directory: declared,
     /// leased, or leased now.
     pub fn links(

@@ -96,6 +96,15 @@ pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: 
     // Those of one name stay in the order of their sources.
     catalog.vms.sort_by(|a, b| a.name.cmp(&b.name));
     built.sort_by(|a, b| a.name.cmp(&b.name));
+    for vm in &mut catalog.vms {
+        let id = vm.id();
+        // What it was is over where another has its user id now: no two may have one.
+        if let VmState::Unavailable { last, .. } = &mut vm.state
+            && last.as_ref().is_some_and(|last| leasing.is_anothers(&id, last.uid))
+        {
+            *last = None;
+        }
+    }
     block(&mut catalog.vms, &mut built, &mut problems);
     note_unknown(config, &catalog, &mut problems);
     catalog.leases = leasing.of_gone(&catalog);
