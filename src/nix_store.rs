@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use crate::durable;
 use crate::manifest::Plan;
+use crate::systemd;
 
 /// Where store paths are.
 pub const STORE: &str = "/nix/store";
@@ -76,15 +77,8 @@ pub struct Roots(PathBuf);
 impl Roots {
     /// Those of the state directory at `root`; none where there is no Nix.
     pub fn of(root: &Path) -> Option<Self> {
-        let name: Vec<_> = root
-            .components()
-            .filter_map(|part| match part {
-                Component::Normal(name) => Some(name.to_string_lossy()),
-                _ => None,
-            })
-            .collect();
         let roots = Path::new(ROOTS);
-        roots.is_dir().then(|| Self(roots.join(OWN).join(name.join("-"))))
+        roots.is_dir().then(|| Self(roots.join(OWN).join(name_of(root))))
     }
 
     /// Makes these store paths roots, besides those that are.
@@ -115,5 +109,27 @@ impl Roots {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
+    }
+}
+
+/// What the roots of a state directory are called: no two directories have one
+/// name, since each removes what the other needs.
+fn name_of(root: &Path) -> String {
+    systemd::escape_path(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    #[test]
+    fn no_two_state_directories_have_the_same_roots() {
+        assert_eq!(name_of(Path::new("/var/lib/microvms")), "var-lib-microvms");
+        let names = ["/srv/a/b", "/srv/a-b", "/srv-a/b", "/srv/a\\x2db", "/srv/\u{fffd}"];
+        let mut names: Vec<_> = names.map(|path| name_of(Path::new(path))).into();
+        names.push(name_of(Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff"))));
+        let all: BTreeSet<_> = names.iter().collect();
+        assert_eq!(all.len(), names.len(), "{names:?}");
     }
 }

@@ -88,6 +88,11 @@ pub fn restart_soon(units: &[String]) -> io::Result<()> {
 ///
 /// Source: `systemd.unit(5)`, "String escaping for inclusion in unit names".
 pub fn unit_of_path(path: &Path, suffix: &str) -> String {
+    format!("{}.{suffix}", escape_path(path))
+}
+
+/// A path as the name of one thing, which no other path has.
+pub fn escape_path(path: &Path) -> String {
     use std::fmt::Write as _;
     use std::os::unix::ffi::OsStrExt as _;
     let parts: Vec<_> = path
@@ -110,7 +115,7 @@ pub fn unit_of_path(path: &Path, suffix: &str) -> String {
     if name.is_empty() {
         name.push('-');
     }
-    format!("{name}.{suffix}")
+    name
 }
 
 /// Has systemd do `verb` (`start`, `stop`, `restart`) to VMs, and waits for it.

@@ -84,7 +84,8 @@ impl<'a> Host<'a> {
 impl Drop for Host<'_> {
     fn drop(&mut self) {
         // What is a root would stay for ever.
-        let name = self.state().display().to_string().trim_start_matches('/').replace('/', "-");
+        let name = self.state().display().to_string().trim_start_matches('/').to_owned();
+        let name = name.replace('-', "\\x2d").replace('/', "-");
         let _ = fs::remove_dir_all(Path::new("/nix/var/nix/gcroots/microvm-spectrum").join(name));
     }
 }
