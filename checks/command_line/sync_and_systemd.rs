@@ -419,3 +419,11 @@ fn systemd_is_told_of_a_switch_that_could_not_be_synced() {
     assert_eq!(calls.len(), 2, "{calls:?}");
     assert!(calls[0] == "daemon-reload" && calls[1].ends_with(" microvm@a.service"), "{calls:?}");
 }
+
+#[test]
+fn what_cannot_be_watched_is_not() {
+    let Some(place) = roots("what_cannot_be_watched_is_not") else { return };
+    place.host.configure_sources(&[("user", &place.host.partition.root.join("../partition"))], "");
+    place.sync(&[]).exits(0);
+    assert_eq!(place.calls(), ["daemon-reload", "start --no-block -- microvm-spectrum-mounts.service"]);
+}

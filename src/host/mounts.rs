@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, CatalogSource};
 use crate::name::SourceName;
 use crate::state_directory::StateDirectory;
 use crate::systemd;
-use crate::units::path_unit;
+use crate::units::{can_be_watched, path_unit};
 
 /// What is mounted, as this process sees it; the kernel tells of each change
 /// (`proc(5)`, `/proc/pid/mounts`).
@@ -52,9 +52,9 @@ pub fn watch_mounts(state: &StateDirectory) -> Result<(), HostError> {
         };
         if changed {
             // What watches a source cannot start before that is mounted.
-            let here =
-                seen.iter().filter(|source| source.found.is_some()).map(|source| path_unit(&source.name));
-            let units: Vec<_> = std::iter::once(RESYNC.to_owned()).chain(here).collect();
+            let here = seen.iter().filter(|it| it.found.is_some() && can_be_watched(&it.directory));
+            let watching = here.map(|source| path_unit(&source.name));
+            let units: Vec<_> = std::iter::once(RESYNC.to_owned()).chain(watching).collect();
             systemd::start_soon(&units).map_err(io_error(format!("{RESYNC} cannot be started")))?;
         }
         before = Some(seen);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::json;
 
@@ -41,13 +41,20 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
         let more = broken.remove(&source.name).unwrap_or_default();
         let paths: Vec<_> =
             std::iter::once(source.directory.as_path()).chain(more).filter_map(in_a_unit).collect();
-        let unit = path_unit(&source.name);
-        let data = json!({ "paths": paths });
-        write_drop_in(directory, &unit, &render(include_str!("../templates/units/source.conf.hbs"), &data))?;
         want(directory, HOST, MOUNTS, &format!("../{MOUNTS}"))?;
+        let unit = path_unit(&source.name);
+        // systemd refuses one without paths, and fails to start what wants it.
+        let is_watched = can_be_watched(&source.directory);
+        if is_watched {
+            let data = json!({ "paths": paths });
+            let text = render(include_str!("../templates/units/source.conf.hbs"), &data);
+            write_drop_in(directory, &unit, &text)?;
+        }
         let Some(partuuid) = &source.partuuid else {
             // Not by a target, which would wait for it: it may wait for a device.
-            want(directory, MOUNTS, &unit, "../microvm-spectrum-source@.path")?;
+            if is_watched {
+                want(directory, MOUNTS, &unit, "../microvm-spectrum-source@.path")?;
+            }
             continue;
         };
         let place = place(source);
@@ -81,11 +88,18 @@ fn broken(catalog: &Catalog) -> BTreeMap<&SourceName, Vec<&Path>> {
     found
 }
 
-/// A path as a unit file has it; none where a line cannot carry it.
+/// Whether there is a unit that watches a source in this directory.
+pub fn can_be_watched(directory: &Path) -> bool {
+    in_a_unit(directory).is_some()
+}
+
+/// A path as a unit file has it; none where a line cannot carry it, or systemd
+/// would ignore it.
 fn in_a_unit(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     let plain = |c: char| !c.is_control() && c != '\\';
-    (text.chars().all(plain) && text.trim() == text).then(|| text.replace('%', "%%"))
+    let up = path.components().any(|part| part == Component::ParentDir);
+    (text.chars().all(plain) && text.trim() == text && !up).then(|| text.replace('%', "%%"))
 }
 
 fn write_drop_in(directory: &Path, unit: &str, text: &str) -> io::Result<()> {
@@ -139,6 +153,7 @@ mod tests {
             ("/srv/a\nPathExists=/etc", None),
             ("/srv/a\\", None),
             ("/srv/a ", None),
+            ("/srv/../P", None),
         ] {
             assert_eq!(in_a_unit(Path::new(path)).as_deref(), line, "{path:?}");
         }
