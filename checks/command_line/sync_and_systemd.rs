@@ -420,6 +420,46 @@ fn systemd_is_told_of_a_switch_that_could_not_be_synced() {
     assert!(calls[0] == "daemon-reload" && calls[1].ends_with(" microvm@a.service"), "{calls:?}");
 }
 
+/// Has a VM run, as far as its record and `booted` say so.
+const RUNS: &str = r#"
+runs() {
+mkdir -p /run/microvm-spectrum/started "$2"
+echo '{"version":1,"vm":"'"$1"'","uid":79000,"generation":1,"package":"/srv/package","files":[]}' \
+    >"/run/microvm-spectrum/started/${1#*/}.json"
+ln -sfn /srv/package "$2/booted"
+}
+mkdir -p /run/systemd/system
+[ ! -d "$place/generator" ] || cp -a "$place/generator" /run/systemd/
+"#;
+
+#[test]
+fn a_partition_that_somebody_unmounted_stays_so() {
+    let Some(place) = roots("a_partition_that_somebody_unmounted_stays_so") else { return };
+    let uuid = "6a5b0b3c-1234-4abc-9def-0123456789ab";
+    let stick = format!("[[source]]\nkind = 'user-partition'\nname = 'stick'\npartuuid = '{uuid}'\n");
+    place.host.configure(&stick);
+    // A /dev of its own, with that partition.
+    place.prepare(&format!(
+        "{RUNS}\nmkdir -p /run/dev/shm /run/dev/disk/by-partuuid; touch /run/dev/null /run/dev/disk/by-partuuid/{uuid}\n\
+         mount --bind /dev/null /run/dev/null; mount --rbind /dev/shm /run/dev/shm; mount --rbind /run/dev /dev"
+    ));
+    let mounts = |arguments: &[&str]| {
+        place.sync(arguments).exits(0).complains(&["the source stick cannot be read"]);
+        place.calls().iter().filter(|call| call.contains("partitions-stick.mount")).count()
+    };
+    // It was there before there was an entry for it.
+    assert_eq!(mounts(&[]), 1);
+    assert_eq!(mounts(&[]), 0);
+    // As at boot.
+    assert_eq!(mounts(&["--start"]), 1);
+    // Another partition is another matter.
+    let other = uuid.replace('6', "7");
+    place.host.configure(&stick.replace(uuid, &other));
+    assert_eq!(mounts(&[]), 0);
+    place.host.configure(&stick);
+    assert_eq!(mounts(&[]), 1);
+}
+
 #[test]
 fn what_cannot_be_watched_is_not() {
     let Some(place) = roots("what_cannot_be_watched_is_not") else { return };

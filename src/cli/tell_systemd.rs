@@ -34,6 +34,8 @@ pub(super) fn tell(synced: &Synced, state: &StateDirectory, start: bool) -> Exit
     // Before systemd reads them anew.
     let known = units::autostarted();
     let watched = units::watched();
+    // At boot nobody has unmounted anything yet.
+    let mounted = if start { BTreeSet::new() } else { units::partitions() };
     // What systemd has read may be older than the last sync: it ended before it said so,
     // or the state directory was not mounted yet when generators ran at boot.
     let current = units::generation_of_systemd() == Some(catalog.generation);
@@ -52,7 +54,7 @@ pub(super) fn tell(synced: &Synced, state: &StateDirectory, start: bool) -> Exit
         return fail("removed VMs cannot be stopped", &error);
     }
     let mut started: Vec<_> = now.difference(&watched).cloned().collect();
-    started.extend(units::to_start(catalog));
+    started.extend(units::to_start(catalog, &mounted));
     if start {
         started.push(units::TARGET.to_owned());
     } else {

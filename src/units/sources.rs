@@ -131,14 +131,34 @@ pub fn watched() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("microvm-spectrum-source@") || name == MOUNTS).collect()
 }
 
-/// The units that mount partitions which are there, and were there before
-/// systemd knew of them.
-pub fn to_start(catalog: &Catalog) -> Vec<String> {
-    let there = |source: &&CatalogSource| {
-        let device = source.partuuid.as_ref().map(|uuid| Path::new(BY_PARTUUID).join(uuid.to_string()));
-        source.problem.is_some() && device.is_some_and(|device| device.exists())
+/// The units that mount partitions, each with that of its partition, as systemd
+/// has read it.
+pub fn partitions() -> BTreeSet<(String, String)> {
+    let names = |path: &Path| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
     };
-    catalog.sources.iter().filter(there).map(|s| systemd::unit_of_path(&place(s), "mount")).collect()
+    let generated = Path::new(GENERATED);
+    let mut found = BTreeSet::new();
+    for wants in names(generated) {
+        let Some(device) = wants.strip_suffix(".wants").filter(|name| name.ends_with(".device")) else {
+            continue;
+        };
+        found.extend(names(&generated.join(&wants)).into_iter().map(|mount| (device.to_owned(), mount)));
+    }
+    found
+}
+
+/// The units that mount partitions which are there, and were there before
+/// systemd knew of them, as those in `known`: somebody may have unmounted these.
+pub fn to_start(catalog: &Catalog, known: &BTreeSet<(String, String)>) -> Vec<String> {
+    let unit = |source: &CatalogSource| {
+        let device = Path::new(BY_PARTUUID).join(source.partuuid.as_ref()?.to_string());
+        let mount = systemd::unit_of_path(&place(source), "mount");
+        let units = (systemd::unit_of_path(&device, "device"), mount);
+        (source.problem.is_some() && device.exists() && !known.contains(&units)).then_some(units.1)
+    };
+    catalog.sources.iter().filter_map(unit).collect()
 }
 
 #[cfg(test)]
