@@ -433,6 +433,57 @@ mkdir -p /run/systemd/system
 "#;
 
 #[test]
+fn only_what_was_removed_from_here_is_stopped() {
+    let Some(place) = roots("only_what_was_removed_from_here_is_stopped") else { return };
+    let (host, stop) = (&place.host, "stop --no-block -- microvm@x.service".to_owned());
+    let away = host.root.join("away");
+    host.configure_sources(&[("user", &host.partition.root), ("away", &away)], "");
+    for (vm, folder, stopped) in [
+        ("user/x", host.state.join("x"), true),
+        // It is in another state directory, whose VMs this sync does not know.
+        ("user/x", host.root.join("other/x"), false),
+        // Its source cannot be read, and no catalog is left that had it.
+        ("away/x", host.state.join("x"), false),
+    ] {
+        let _ = fs::remove_dir_all(&host.state);
+        let _ = fs::remove_dir_all(host.root.join("generator"));
+        place.prepare(&format!("{RUNS}\nruns {vm} '{}'", folder.display()));
+        let plan = place.sync(&["--dry-run"]).exits(0).stdout;
+        assert_eq!(plan.contains("stop user/x"), stopped, "{plan}");
+        place.sync(&[]).exits(0);
+        let calls = place.calls();
+        assert!(calls.contains(&"daemon-reload".to_owned()), "{calls:?}");
+        assert_eq!(calls.contains(&stop), stopped, "{vm} in {}: {calls:?}", folder.display());
+    }
+}
+
+#[test]
+fn what_systemd_can_do_is_done() {
+    let Some(place) = roots("what_systemd_can_do_is_done") else { return };
+    let host = &place.host;
+    host.vm("a");
+    let second = host.root.join("second");
+    host.configure_sources(&[("user", &host.partition.root), ("second", &second)], "");
+    place.prepare(RUNS);
+    place.sync(&[]).exits(0);
+    place.calls();
+    // What watched a source may not run, and then cannot be stopped: there is no such unit any more.
+    place.systemctl("if [ \"$1\" = stop ]; then echo 'not loaded' >&2; exit 5; fi");
+    host.configure("[vm.a]\nautostart = true\n");
+    place.sync(&[]).exits(0).says_nothing();
+    let unwatch = "stop --no-block -- microvm-spectrum-source@second.path";
+    let start = "start --no-block -- microvm@a.service";
+    assert_eq!(place.calls(), ["daemon-reload", unwatch, start]);
+    // A VM that cannot be stopped keeps no other from being started, which nobody would do later.
+    host.vm("b");
+    host.configure("[defaults]\nautostart = true\n");
+    place.prepare(&format!("{RUNS}\nruns user/x '{}'", host.state.join("x").display()));
+    place.sync(&[]).exits(3).complains(&["removed VMs cannot be stopped: ", "not loaded"]);
+    let stop = "stop --no-block -- microvm@x.service";
+    assert_eq!(place.calls(), ["daemon-reload", stop, "start --no-block -- microvm@b.service"]);
+}
+
+#[test]
 fn a_partition_that_somebody_unmounted_stays_so() {
     let Some(place) = roots("a_partition_that_somebody_unmounted_stays_so") else { return };
     let uuid = "6a5b0b3c-1234-4abc-9def-0123456789ab";

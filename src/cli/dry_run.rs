@@ -21,7 +21,7 @@ pub(super) fn print(synced: &Synced, state: &StateDirectory, with_systemd: bool)
     let mut lines = changes(synced.before.as_ref(), &synced.catalog);
     if with_systemd {
         let (catalog, running) = (&synced.catalog, Started::all());
-        lines.extend(removed(&running, catalog).map(|started| format!("stop {}", started.vm)));
+        lines.extend(removed(&running, catalog, state).map(|started| format!("stop {}", started.vm)));
         let new = newly_started(catalog, &units::autostarted());
         lines.extend(new.iter().map(|unit| format!("start {unit}")));
         lines.extend(to_restart(&running, catalog, state).map(|started| format!("restart {}", started.vm)));

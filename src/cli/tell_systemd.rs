@@ -45,13 +45,21 @@ pub(super) fn tell(synced: &Synced, state: &StateDirectory, start: bool) -> Exit
         return fail("systemd cannot read its units again", &error);
     }
     let running = Started::all();
-    let gone: Vec<_> = removed(&running, catalog).map(|started| systemd::unit(&started.vm.name)).collect();
-    let (mut stopped, now) = (gone, units::watched());
-    stopped.extend(watched.difference(&now).cloned());
-    if !stopped.is_empty()
-        && let Err(error) = systemd::stop_soon(&stopped)
+    // Systemd has read what is new now, so that nobody finds out later what was not
+    // done: one thing that cannot be done keeps nothing else from it.
+    let mut exit = Exit::Fine;
+    let gone: Vec<_> =
+        removed(&running, catalog, state).map(|started| systemd::unit(&started.vm.name)).collect();
+    if !gone.is_empty()
+        && let Err(error) = systemd::stop_soon(&gone)
     {
-        return fail("removed VMs cannot be stopped", &error);
+        exit = fail("removed VMs cannot be stopped", &error);
+    }
+    let now = units::watched();
+    let unwatched: Vec<_> = watched.difference(&now).cloned().collect();
+    if !unwatched.is_empty() {
+        // One that does not run has nothing left by which systemd could load it.
+        let _ = systemd::stop_soon(&unwatched);
     }
     let mut started: Vec<_> = now.difference(&watched).cloned().collect();
     started.extend(units::to_start(catalog, &mounted));
@@ -63,16 +71,16 @@ pub(super) fn tell(synced: &Synced, state: &StateDirectory, start: bool) -> Exit
     if !started.is_empty()
         && let Err(error) = systemd::start_soon(&started)
     {
-        return fail("VMs cannot be started", &error);
+        exit = fail("VMs cannot be started", &error);
     }
     let restarted: Vec<_> =
         to_restart(&running, catalog, state).map(|started| systemd::unit(&started.vm.name)).collect();
     if !restarted.is_empty()
         && let Err(error) = systemd::restart_soon(&restarted)
     {
-        return fail("changed VMs cannot be restarted", &error);
+        exit = fail("changed VMs cannot be restarted", &error);
     }
-    Exit::Fine
+    exit
 }
 
 fn fail(what: &str, error: &io::Error) -> Exit {
@@ -80,11 +88,24 @@ fn fail(what: &str, error: &io::Error) -> Exit {
     Exit::Host
 }
 
-/// The running VMs that are in no source any more. Those of a source that cannot
-/// be read now are still in the catalog.
-pub(super) fn removed<'a>(running: &'a [Started], catalog: &Catalog) -> impl Iterator<Item = &'a Started> {
+/// The running VMs of this state directory that are in no source any more. Of a
+/// source that cannot be read now nobody can tell.
+pub(super) fn removed<'a>(
+    running: &'a [Started],
+    catalog: &Catalog,
+    state: &StateDirectory,
+) -> impl Iterator<Item = &'a Started> {
     let there: BTreeSet<_> = catalog.vms.iter().map(crate::catalog::CatalogVm::id).collect();
-    running.iter().filter(move |started| !there.contains(&started.vm))
+    let away: BTreeSet<_> =
+        catalog.sources.iter().filter(|s| s.problem.is_some()).map(|s| s.name.clone()).collect();
+    running.iter().filter(move |started| {
+        !there.contains(&started.vm) && !away.contains(&started.vm.source) && is_of(started, state)
+    })
+}
+
+/// Whether a VM that runs was started from this state directory: there may be others.
+fn is_of(started: &Started, state: &StateDirectory) -> bool {
+    std::fs::read_link(state.booted(&started.vm.name)).is_ok_and(|package| package == started.package)
 }
 
 /// The running VMs that are no longer what they were started with, and whose
@@ -98,6 +119,7 @@ pub(super) fn to_restart<'a>(
         let vm = catalog.find(&started.vm.name);
         let wanted = |state: &VmState| matches!(state, VmState::Runnable(r) if r.restart_if_changed);
         vm.is_some_and(|vm| vm.id() == started.vm && wanted(&vm.state))
+            && is_of(started, state)
             && !started.stale(catalog, state).is_empty()
     })
 }
