@@ -136,7 +136,7 @@ fn the_drop_ins_of_all_vms() {
             format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
             format!(
                 "{comment}[Unit]\n{providers}\n[Service]\n\
-                 ExecCondition={PROGRAM} host --state-dir {state} is-current 1\nUser={uid}\nGroup={uid}\n{more}"
+                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current 1\nUser={uid}\nGroup={uid}\n{more}"
             ),
         );
         for unit in ["virtiofsd", "tap-interfaces", "pci-devices"] {

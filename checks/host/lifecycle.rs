@@ -194,6 +194,28 @@ fn a_unit_never_starts_with_the_drop_in_of_another_generation() {
 }
 
 #[test]
+fn a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others() {
+    if is_skipped("a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("known");
+    host.sync();
+    // Installed, and not told: it has no drop-in, and so no user of its own.
+    for name in ["one", "two"] {
+        host.vm(name);
+    }
+    host.run(&["sync", "--no-systemd"]).exits(0);
+    host.run(&["start", "one", "two"]).exits(3).complains(&["one was not started", "two was not started"]);
+    assert_eq!((host.state("one"), host.state("two")), ("stopped".to_owned(), "stopped".to_owned()));
+    assert!(host.processes("qemu-system").is_empty());
+    let journal = host.machine.journal("microvm@one.service");
+    assert!(journal.contains("systemd has not read yet that one is installed"), "{journal}");
+    host.sync();
+    host.start("one");
+}
+
+#[test]
 fn a_vm_that_is_removed_while_it_runs_is_stopped() {
     if is_skipped("a_vm_that_is_removed_while_it_runs_is_stopped") {
         return;

@@ -67,6 +67,8 @@ enum HostVerb {
         /// The generation's number
         generation: u64,
     },
+    /// Succeed if a VM was installed otherwise, and so needs no drop-in
+    IsAnothers(NameArgs),
     /// Have sources scanned that appear and go with what is mounted (microvm-spectrum-mounts)
     WatchMounts,
     /// Write the drop-ins of all VMs, as a systemd generator
@@ -107,6 +109,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
             Err(error) => (name, Err(error)),
         },
         HostVerb::IsCurrent { generation } => return is_current(&state, *generation).into(),
+        HostVerb::IsAnothers(NameArgs { name }) => return is_anothers(&state, name).into(),
         HostVerb::WatchMounts => {
             let Err(error) = host::watch_mounts(&state) else { return Exit::Fine.into() };
             report::line(&printable(error.to_string()));
@@ -143,6 +146,17 @@ fn is_current(state: &StateDirectory, generation: u64) -> Exit {
     report::line(&format!(
         "not started: the VMs have changed since systemd read generation {generation} of the catalog; \
          systemctl daemon-reload"
+    ));
+    Exit::Input
+}
+
+/// Without its drop-in, a VM of a source would run as a user that is not its own.
+fn is_anothers(state: &StateDirectory, name: &VmName) -> Exit {
+    if state.is_anothers(name) {
+        return Exit::Fine;
+    }
+    report::line(&format!(
+        "not started: systemd has not read yet that {name} is installed; systemctl daemon-reload"
     ));
     Exit::Input
 }
