@@ -27,5 +27,6 @@ mod networks;
 mod networks_failures;
 mod older_packages;
 mod place;
+mod random_sequences;
 mod sources;
 mod units;
