@@ -41,8 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const STATE: &str = "/var/lib/microvms";
 const STAND_IN: &str = "/usr/local/bin/stand-in";
 const GENERATED: &str = "/run/systemd/generator";
-/// User ids that settings ask for, out of the range of the others.
-const DECLARED: [u32; 2] = [71_000, 71_001];
+/// User ids that settings ask for, before and among those that others get.
+const DECLARED: [u32; 2] = [69_000, 70_002];
 
 /// What a step changed, in the machine: all that one has to see of it, at once.
 const LOOK: &str = "{ timeout 90 microvm-spectrum list --all --json && systemctl show \
