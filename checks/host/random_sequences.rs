@@ -17,7 +17,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,27 @@ const GENERATED: &str = "/run/systemd/generator";
 /// User ids that settings ask for, before and among those that others get.
 const DECLARED: [u32; 2] = [69_000, 70_002];
 
+/// Why something is stale.
+const STALE: [&str; 5] = [
+    "has taken its name",
+    "its definition or its settings have changed",
+    "its user id is",
+    "vmlinux has changed",
+    "blk/root.img has changed",
+];
+/// What else must be seen.
+const STATES: [&str; 9] = [
+    "running",
+    "running and removed",
+    "stopped",
+    "failed",
+    "broken",
+    "blocked",
+    "unavailable",
+    "shadowed",
+    "removed",
+];
+
 /// What a step changed, in the machine: all that one has to see of it, at once.
 const LOOK: &str = "{ timeout 90 microvm-spectrum list --all --json && systemctl show \
     --property=Id,ActiveState,InvocationID,UID,Job 'microvm@*.service'; }";
@@ -56,6 +79,7 @@ fn random_sequences_follow_a_simple_model() {
     let begun = Instant::now();
     let seeds = seeds();
     let (next, real, steps) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let seen = Mutex::new(BTreeMap::<String, usize>::new());
     std::thread::scope(|scope| {
         for _ in 0..MACHINES.min(seeds.len()) {
             scope.spawn(|| {
@@ -63,6 +87,9 @@ fn random_sequences_follow_a_simple_model() {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
                     steps.fetch_add(world.sequence(*seed), Ordering::Relaxed);
                     real.fetch_add(usize::from(world.is_real), Ordering::Relaxed);
+                }
+                for (what, times) in &world.seen {
+                    *seen.lock().unwrap().entry(what.clone()).or_default() += times;
                 }
             });
         }
@@ -76,8 +103,11 @@ fn random_sequences_follow_a_simple_model() {
         steps.into_inner(),
         begun.elapsed()
     );
+    let seen = seen.into_inner().unwrap();
+    let _ = writeln!(std::io::stderr(), "seen in them: {seen:?}");
     if std::env::var_os("MICROVM_SPECTRUM_TEST_SEED").is_none() {
-        assert!(stood_in >= 100 && real >= 5);
+        let never: Vec<_> = STALE.iter().chain(&STATES).filter(|what| !seen.contains_key(**what)).collect();
+        assert!(never.is_empty(), "never seen: {never:?}");
     }
 }
 
@@ -128,6 +158,8 @@ struct World {
     packages: BTreeMap<Package, String>,
     /// The last run of each VM.
     invocations: BTreeMap<Name, String>,
+    /// How often there was what.
+    seen: BTreeMap<String, usize>,
 }
 
 /// A shell in the machine, to get there once and not for each command.
@@ -196,6 +228,12 @@ impl World {
         let host = Host::new();
         host.machine.write(STAND_IN, include_str!("random_sequences/stand-in.pl"));
         fs::set_permissions(host.machine.path(STAND_IN), fs::Permissions::from_mode(0o755)).unwrap();
+        // Every reload would run these, and nothing here is of theirs.
+        host.machine.mkdir("/etc/systemd/system-generators");
+        for generator in fs::read_dir(host.machine.path("/usr/lib/systemd/system-generators")).unwrap() {
+            let mask = Path::new("/etc/systemd/system-generators").join(generator.unwrap().file_name());
+            symlink("/dev/null", host.machine.path(mask.to_str().unwrap())).unwrap();
+        }
         let kernel = host.machine.path(&format!("{PARTITION}/vmlinux"));
         fs::copy(&kernel, kernel.with_extension("1")).unwrap();
         fs::rename(&kernel, kernel.with_extension("0")).unwrap();
@@ -212,6 +250,7 @@ impl World {
             images: 0,
             packages: BTreeMap::new(),
             invocations: BTreeMap::new(),
+            seen: BTreeMap::new(),
         };
         world.configure();
         world.host.sync();
@@ -305,9 +344,22 @@ impl World {
         let name = random.pick(&NAMES).unwrap();
         let id = Id { source: random.pick(&SOURCES).unwrap(), name };
         let present: Vec<_> = self.model.files.keys().copied().collect();
-        let chosen = random.pick(&present);
+        // Those that run have more to lose.
+        let running: Vec<_> = self.model.running.values().map(|started| started.id).collect();
+        let running: Vec<_> = running.into_iter().filter(|id| present.contains(id)).collect();
+        let chosen = if random.one_in(2) { random.pick(&running) } else { None };
+        let chosen = chosen.or_else(|| random.pick(&present));
+        let able: Vec<_> = self.model.catalog.runnable().map(|(id, _)| id.name).collect();
+        let able = random.pick(&able).filter(|_| !random.one_in(4)).unwrap_or(name);
         let changed = |done: bool| done.then_some(false);
-        match random.below(100) {
+        // Something runs in most of them before more happens.
+        let missing = match () {
+            () if present.len() < 3 => Some(0),
+            () if self.model.catalog.runnable().next().is_none() => Some(54),
+            () if running.is_empty() => Some(77),
+            () => None,
+        };
+        match missing.filter(|_| !random.one_in(3)).unwrap_or_else(|| random.below(100)) {
             0..16 => return changed(self.add(id, random)),
             16..30 => return changed(self.change(chosen?, random)),
             30..40 => {
@@ -322,9 +374,9 @@ impl World {
             }
             54..72 => self.sync(true),
             72..77 => self.sync(false),
-            77..87 => self.control("start", name),
-            87..91 => self.control("stop", name),
-            91..94 => self.control("restart", name),
+            77..87 => self.control("start", able),
+            87..91 => self.control("stop", able),
+            91..94 => self.control("restart", able),
             94..97 => {
                 self.say("systemctl daemon-reload");
                 self.shell.ok("systemctl daemon-reload");
@@ -479,7 +531,7 @@ impl World {
         assert_eq!(status, expected, "{said}");
     }
 
-    fn path(&self, id: Id) -> std::path::PathBuf {
+    fn path(&self, id: Id) -> PathBuf {
         let directory = match id.source {
             Source::Own => "/srv/own".to_owned(),
             Source::User => format!("{PARTITION}/svc/data"),
@@ -580,6 +632,7 @@ impl World {
             let (facts, invocations) = self.look();
             let wrong = self.wrong_invocations(&invocations);
             if facts == expected && wrong.is_empty() {
+                self.count(&facts);
                 for (name, invocation) in invocations {
                     if let Some(started) = self.model.running.get_mut(name) {
                         started.invocation = Some(invocation.clone());
@@ -599,6 +652,18 @@ impl World {
                 panic!("not as it must be:\n{text}{wrong}");
             }
             std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Counts what there is, so that nothing is taken for tested that never was.
+    fn count(&mut self, facts: &BTreeMap<String, String>) {
+        for (key, fact) in facts.iter().filter(|(key, _)| key.starts_with("list: ")) {
+            let state = fact.split(',').next().unwrap();
+            let state = if key.contains("-/") { "running and removed" } else { state };
+            *self.seen.entry(state.to_owned()).or_default() += 1;
+            for what in STALE.into_iter().filter(|what| fact.contains(what)) {
+                *self.seen.entry(what.to_owned()).or_default() += 1;
+            }
         }
     }
 
@@ -666,7 +731,7 @@ impl World {
             if let Some(package) = link(&format!("{vms}/{name}")) {
                 assert_eq!(
                     fs::read_link(self.host.machine.path(&format!("{STATE}/{name}/current"))).unwrap(),
-                    std::path::Path::new(&format!("../.microvm-spectrum/current/vms/{name}"))
+                    Path::new(&format!("../.microvm-spectrum/current/vms/{name}"))
                 );
                 facts.insert(format!("current: {name}"), package);
             }
