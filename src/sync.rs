@@ -26,7 +26,7 @@ use crate::catalog::{CATALOG_VERSION, Catalog};
 use crate::config::Config;
 use crate::lease::Leases;
 use crate::manifest::Accelerator;
-use crate::name::VmName;
+use crate::name::{VmId, VmName};
 use crate::nix_store::NixStore;
 use crate::package::Package;
 use crate::problem::{Problem, Problems};
@@ -46,6 +46,8 @@ pub struct Host<'a> {
     pub accelerator: &'a mut dyn FnMut() -> Accelerator,
     /// User ids that somebody else has.
     pub taken_uids: BTreeSet<u32>,
+    /// User ids that VMs run as now, which may not be those that they have leased.
+    pub running_uids: BTreeMap<u32, VmId>,
     /// Whether the VMs will run in the units here, as users of their own.
     pub for_units: bool,
     /// The Nix store that packages are put into, if they are.

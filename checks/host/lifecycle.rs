@@ -288,3 +288,27 @@ fn vms_that_start_with_the_host_do() {
     host.machine.wait_active("microvm@auto.service");
     host.machine.wait_active("microvm@late.service");
 }
+
+#[test]
+fn a_user_that_a_vm_runs_as_is_given_to_no_other() {
+    if is_skipped("a_user_that_a_vm_runs_as_is_given_to_no_other") {
+        return;
+    }
+    let host = Host::new();
+    host.vm("first");
+    host.sync();
+    host.start("first");
+    assert_eq!(host.row("first")["uid"], 70_000);
+    // It has another user from its next start on, and runs as the first until then.
+    host.configure("[vm.first]\nuid = 69000\n");
+    host.vm("second");
+    host.sync();
+    assert_eq!(host.row("first")["stale"], serde_json::json!(["its user id is 69000 now"]));
+    assert_eq!(host.row("second")["uid"], 70_001);
+    host.configure("[vm.first]\nuid = 69000\n[vm.third]\nuid = 70000\n");
+    host.vm("third");
+    host.run(&["sync"]).exits(1).complains(&["cannot have the user id 70000, which user/first has"]);
+    host.run(&["stop", "first"]).exits(0);
+    host.sync();
+    assert_eq!(host.row("third")["uid"], 70_000);
+}

@@ -21,6 +21,7 @@ use crate::name::VmId;
 use crate::nix_store::NixStore;
 use crate::printable::printable;
 use crate::problem::{Problem, Problems};
+use crate::started::Started;
 use crate::state_directory::StateDirectory;
 use crate::sync::{self, Host, SyncError, Synced};
 use crate::tool::{self, Tool};
@@ -122,6 +123,7 @@ fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroun
         tools: with.tools.clone(),
         accelerator: &mut accelerator,
         taken_uids: with.taken_uids.clone(),
+        running_uids: Started::all().into_iter().map(|started| (started.uid, started.vm)).collect(),
         for_units: !args.no_systemd,
         nix_store: with.nix_store.as_ref(),
         progress: &mut |done, of| progress.tell(done, of),

@@ -27,8 +27,16 @@ pub(super) struct Leasing<'a> {
     /// Declared links that cannot have their id, and who has it.
     refused_links: Vec<(DeclaredLink, VmId, VmName)>,
     /// VMs that cannot have the user id that is declared, and who has it.
-    refused_uids: BTreeMap<VmId, (u32, VmId)>,
+    refused_uids: BTreeMap<VmId, Refused>,
     leases: Leases,
+}
+
+/// Why a VM cannot have a user id.
+struct Refused {
+    uid: u32,
+    other: VmId,
+    /// Whether the other only runs with it, and has another one now.
+    runs: bool,
 }
 
 impl<'a> Leasing<'a> {
@@ -37,6 +45,7 @@ impl<'a> Leasing<'a> {
         mut leases: Leases,
         before: Option<&Catalog>,
         taken_uids: &BTreeSet<u32>,
+        running_uids: &BTreeMap<u32, VmId>,
     ) -> Self {
         for (vm, runnable) in before.iter().flat_map(|catalog| catalog.known()) {
             let links = runnable.links.iter().filter_map(|l| Some((l.provider.clone(), l.id.parse().ok()?)));
@@ -52,21 +61,26 @@ impl<'a> Leasing<'a> {
         let mut refused_uids = BTreeMap::new();
         for (vm, uid) in config.declared_uids() {
             taken_uids.insert(uid);
-            if let Err(other) = leases.declare_uid(&vm, uid) {
-                refused_uids.insert(vm, (uid, other));
+            let runs = running_uids.get(&uid).filter(|other| **other != vm).cloned();
+            if let Some(other) = runs {
+                refused_uids.insert(vm, Refused { uid, other, runs: true });
+            } else if let Err(other) = leases.declare_uid(&vm, uid) {
+                refused_uids.insert(vm, Refused { uid, other, runs: false });
             }
         }
+        // Nobody becomes the user that another still runs as.
+        taken_uids.extend(running_uids.keys());
         Self { config, taken_uids, reserved_links, refused_links, refused_uids, leases }
     }
 
     /// The user id of a VM.
     pub fn uid(&mut self, id: &VmId, shown: &Path, problems: &mut Problems) -> Option<u32> {
-        if let Some((uid, other)) = self.refused_uids.get(id) {
-            problems.error(
-                shown,
-                format!("cannot have the user id {uid}, which {other} has"),
-                format!("choose another, or let go of it: microvm-spectrum forget {other}"),
-            );
+        if let Some(Refused { uid, other, runs }) = self.refused_uids.get(id) {
+            let remedy = match runs {
+                true => format!("stop it, then sync: microvm-spectrum stop {}", other.name),
+                false => format!("choose another, or let go of it: microvm-spectrum forget {other}"),
+            };
+            problems.error(shown, format!("cannot have the user id {uid}, which {other} has"), remedy);
             return None;
         }
         match self.leases.uid(id, &self.config.uids, &self.taken_uids) {

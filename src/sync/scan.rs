@@ -57,7 +57,7 @@ type Places = BTreeMap<VmName, Vec<(SourceName, Place)>>;
 
 /// Reads all VMs of all sources and plans those that can run.
 pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: Option<&Catalog>) -> Scanned {
-    let mut leasing = Leasing::new(config, leases, before, &host.taken_uids);
+    let mut leasing = Leasing::new(config, leases, before, &host.taken_uids, &host.running_uids);
     let mut problems = Problems::default();
     let mut catalog = catalog_of_no_generation();
     let definitions = definition::Scan::new(host.architecture);
