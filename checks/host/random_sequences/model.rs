@@ -186,7 +186,9 @@ impl Model {
         let declared: BTreeMap<_, _> = declared.map(|(id, uid)| (id.to_string(), (id, uid))).collect();
         let mut refused = BTreeSet::new();
         for (id, uid) in declared.into_values() {
-            if self.uids.iter().any(|(other, leased)| *other != id && *leased == uid) {
+            let is_anothers = self.uids.iter().any(|(other, leased)| *other != id && *leased == uid);
+            let runs = self.running.values().any(|started| started.id != id && started.uid == uid);
+            if is_anothers || runs {
                 refused.insert(id);
             } else {
                 self.uids.insert(id, uid);
@@ -265,7 +267,7 @@ impl Model {
         }
     }
 
-    fn leased(&self) -> BTreeSet<Id> {
+    pub fn leased(&self) -> BTreeSet<Id> {
         self.uids.keys().copied().chain(self.links.keys().map(|(id, _)| *id)).collect()
     }
 
@@ -353,6 +355,11 @@ impl Model {
         }
         self.links.retain(|(client, _), _| *client != id);
         0
+    }
+
+    /// `systemctl reset-failed`
+    pub fn reset_failed(&mut self) {
+        self.failed.clear();
     }
 
     /// Whether a VM's name may be given to `start` and `stop`.
