@@ -34,7 +34,7 @@ use model::{Definition, Id, Model, NAMES, Name, Numbers, Package, SOURCES, Setti
 const SEQUENCES: u64 = 200;
 const REAL_EVERY: u64 = 25;
 /// How many steps a sequence has.
-const STEPS: std::ops::RangeInclusive<u64> = 4..=9;
+const STEPS: std::ops::RangeInclusive<u64> = 5..=11;
 /// Each machine does its share of the sequences.
 const MACHINES: usize = 4;
 /// How long it may take until something that was begun is done.
