@@ -167,6 +167,25 @@ fn what_a_removed_vm_has_is_kept_until_it_is_forgotten() {
 }
 
 #[test]
+fn nobody_is_forgotten_while_nobody_can_tell_who_is_gone() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let leases = host.leases();
+    fs::write(host.own("current/catalog.json"), "{").unwrap();
+    for arguments in [["a"].as_slice(), &["--source", "user"]] {
+        let ran = run(host.call(&["forget", "--no-systemd"]).args(arguments)).exits(1);
+        ran.complains(&[
+            "catalog.json: is no catalog that can be used",
+            "\n  help: make it anew: microvm-spectrum sync",
+        ]);
+    }
+    assert_eq!(host.leases(), leases);
+    host.synced();
+    run(&mut host.call(&["forget", "a", "--no-systemd"])).exits(1).complains(&["user/a is in its source"]);
+}
+
+#[test]
 fn settings_for_nobody_are_noted() {
     let host = host();
     host.vm("a");

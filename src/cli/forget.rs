@@ -55,7 +55,12 @@ pub(super) fn run(args: &ForgetArgs) -> Exit {
         }
         Err(errors) => {
             for error in &errors {
-                report::line(&printable(error.to_string()));
+                match error {
+                    ForgetError::Sync(SyncError::Refused(problem)) => {
+                        report::to_stderr(std::slice::from_ref(problem));
+                    }
+                    other => report::line(&printable(other.to_string())),
+                }
             }
             let host = |error: &ForgetError| matches!(error, ForgetError::Sync(SyncError::Io { .. }));
             if errors.iter().any(host) { Exit::Host } else { Exit::Input }

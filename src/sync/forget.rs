@@ -9,6 +9,7 @@ use super::SyncError;
 use super::generation::Transaction;
 use crate::lease::Leases;
 use crate::name::{SourceName, VmId, VmName};
+use crate::problem::Problem;
 use crate::started::Started;
 use crate::state_directory::StateDirectory;
 
@@ -52,6 +53,13 @@ pub fn forget(
     let path = state.leases();
     let mut leases = Leases::read(&path).map_err(|problem| one(SyncError::Refused(problem)))?;
     let catalog = transaction.catalog();
+    if catalog.is_none() && state.catalog().symlink_metadata().is_ok() {
+        return Err(one(SyncError::Refused(Problem::error(
+            state.catalog(),
+            "is no catalog that can be used, so that nobody can tell which VMs are gone",
+            "make it anew: microvm-spectrum sync",
+        ))));
+    }
     let is_there =
         |vm: &VmId| catalog.iter().any(|catalog| catalog.vms.iter().any(|other| other.id() == *vm));
     let leased: BTreeSet<VmId> = leases.all().map(|(vm, ..)| vm.clone()).collect();
