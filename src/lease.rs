@@ -40,6 +40,10 @@ pub struct Leases {
     version: u32,
     /// User ids; a VM's group id is the same number.
     uids: BTreeMap<VmId, u32>,
+    /// User ids that VMs had before an administrator declared another: their files
+    /// may still lie about.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    former: BTreeMap<u32, VmId>,
     /// Link ids, by client and provider.
     #[serde(default)]
     links: BTreeMap<VmId, BTreeMap<VmName, LinkId>>,
@@ -60,6 +64,7 @@ impl Default for Leases {
         Self {
             version: LEASES_VERSION,
             uids: BTreeMap::new(),
+            former: BTreeMap::new(),
             links: BTreeMap::new(),
             given: Given::default(),
         }
@@ -93,7 +98,7 @@ impl Leases {
             return Err(refused(format!("gives {id} the user id {uid}, which no VM may have")));
         }
         leases.note_given();
-        if leases.given.uids.len() < leases.uids.len() {
+        if leases.given.uids.len() < leases.uids.len() + leases.former.len() {
             return Err(refused("gives two VMs the same user id".to_owned()));
         }
         if leases.given.links.len() < leases.links.values().map(BTreeMap::len).sum() {
@@ -104,7 +109,7 @@ impl Leases {
 
     /// Notes anew what is leased to any VM.
     fn note_given(&mut self) {
-        self.given.uids = self.uids.values().copied().collect();
+        self.given.uids = self.uids.values().chain(self.former.keys()).copied().collect();
         self.given.links = self.links.values().flat_map(BTreeMap::values).copied().collect();
     }
 
@@ -118,8 +123,9 @@ impl Leases {
 
     fn insert_uid(&mut self, id: &VmId, uid: u32) {
         self.given.uids.insert(uid);
+        self.former.remove(&uid);
         if let Some(before) = self.uids.insert(id.clone(), uid).filter(|before| *before != uid) {
-            self.given.uids.remove(&before);
+            self.former.insert(before, id.clone());
         }
     }
 
@@ -203,12 +209,18 @@ impl Leases {
     /// The other VM that has it.
     pub fn declare_uid(&mut self, id: &VmId, uid: u32) -> Result<(), VmId> {
         if self.given.uids.contains(&uid)
-            && let Some((other, _)) = self.uids.iter().find(|(other, leased)| **leased == uid && *other != id)
+            && let Some(other) = self.holder(uid).filter(|other| *other != id)
         {
             return Err(other.clone());
         }
         self.insert_uid(id, uid);
         Ok(())
+    }
+
+    /// The VM that has a user id, or had it.
+    fn holder(&self, uid: u32) -> Option<&VmId> {
+        let now = self.uids.iter().find(|(_, leased)| **leased == uid).map(|(vm, _)| vm);
+        now.or_else(|| self.former.get(&uid))
     }
 
     /// Leases the id of a link that is in a package which was built elsewhere.
@@ -251,9 +263,8 @@ impl Leases {
             self.given.links.remove(&link);
         }
         let uid = self.uids.remove(id);
-        if let Some(uid) = uid {
-            self.given.uids.remove(&uid);
-        }
+        self.former.retain(|_, vm| vm != id);
+        self.note_given();
         uid
     }
 
@@ -336,6 +347,29 @@ mod tests {
         let swap = [declared(&lynx, given), declared(&id("user/a"), derived)];
         assert_eq!(leases.declare_links(&swap), []);
         assert_eq!(leases.link(&lynx, &netvm, &none), Ok(given));
+    }
+
+    #[test]
+    fn a_user_id_that_was_left_is_kept_until_the_vm_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leases.json");
+        let range = UidRange { first: 70_000, last: 70_001 };
+        let none = BTreeSet::new();
+        let (a, b) = (id("user/a"), id("user/b"));
+        let mut leases = Leases::default();
+        assert_eq!(leases.uid(&a, &range, &none), Ok(70_000));
+        leases.declare_uid(&a, 69_000).unwrap();
+        leases.write(&path).unwrap();
+        let mut leases = Leases::read(&path).unwrap();
+        assert_eq!(leases.uid(&b, &range, &none), Ok(70_001));
+        assert_eq!(leases.uid(&id("user/c"), &range, &none), Err(NoUidLeft));
+        assert_eq!(leases.declare_uid(&b, 70_000), Err(a.clone()));
+        // Who had it may have it again.
+        leases.declare_uid(&a, 70_000).unwrap();
+        assert_eq!(leases.declare_uid(&b, 69_000), Err(a.clone()));
+        assert_eq!(leases.forget(&a), Some(70_000));
+        assert_eq!(leases.declare_uid(&b, 69_000), Ok(()));
+        assert_eq!(leases.uid(&id("user/c"), &range, &none), Ok(70_000));
     }
 
     #[test]

@@ -117,7 +117,9 @@ fn a_guest_that_panics_is_started_again_and_its_journal_says_why() {
         (journal.matches("the guest's kernel panicked").count() == 2).then_some(())
     });
     host.run(&["stop", "appvm"]).exits(0);
-    assert_eq!(host.state("appvm"), "stopped");
+    // Whether systemd has seen the panic's status before it was to stop it.
+    let state = host.state("appvm");
+    assert!(["stopped", "failed"].contains(&state.as_str()), "{state}");
     assert!(host.processes("qemu-system").is_empty());
 }
 
