@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_runner_is_a_vm_of_no_source() {
-        let two = SOURCE.replace("'user'", "'other'");
+        let two = SOURCE.replace("'user'", "'other'").replace("/srv/P", "/srv/Q");
         let runner = "[vm.nixed]\nrunner = '/nix/store/x-microvm-nixed'\n";
         let config = read(&format!("{SOURCE}{two}{runner}autostart = true\nuid = 70005\n")).unwrap();
         let (id, path) = config.runners().next().unwrap();
@@ -314,6 +314,10 @@ mod tests {
             (format!("[defaults]\nrunner = '/a'\n{runner}"), "[defaults] has a runner or a uid"),
             (SOURCE.replace("'user'", "'configuration'"), "no source can be called configuration"),
             (format!("{SOURCE}[vm.a]\nuid = 70001\n[vm.b]\nuid = 70001\n"), "both have the user id 70001"),
+            (
+                format!("{SOURCE}{}", SOURCE.replace("'user'", "'other'")),
+                "the sources user and other are the same place",
+            ),
             (format!("{SOURCE}[vm.a]\nuid = 0\n"), "the user id 0, which no VM can have"),
         ] {
             let told = read(&text).unwrap_err();

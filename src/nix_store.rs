@@ -78,7 +78,9 @@ impl Roots {
     /// Those of the state directory at `root`; none where there is no Nix.
     pub fn of(root: &Path) -> Option<Self> {
         let roots = Path::new(ROOTS);
-        roots.is_dir().then(|| Self(roots.join(OWN).join(name_of(root))))
+        // Only root can make them.
+        (rustix::process::geteuid().is_root() && roots.is_dir())
+            .then(|| Self(roots.join(OWN).join(name_of(root))))
     }
 
     /// Makes these store paths roots, besides those that are.

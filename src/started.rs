@@ -88,7 +88,8 @@ impl Started {
         let VmState::Runnable(now) = &vm.state else { return Vec::new() };
         let mut why = Vec::new();
         let package = state.packages().join(&now.package);
-        if package.canonicalize().is_ok_and(|package| package != self.package) {
+        // By the name, which tells the content, wherever it is.
+        if package.canonicalize().is_ok_and(|package| package.file_name() != self.package.file_name()) {
             why.push("its definition or its settings have changed".to_owned());
         }
         if now.uid != self.uid {

@@ -14,7 +14,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-pub use sources::{can_be_watched, partitions, path_unit, to_start, watched};
+pub use sources::{can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;

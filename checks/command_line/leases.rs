@@ -205,6 +205,13 @@ fn one_that_somebody_has_on_this_host_is_not_given() {
     fs::write(&passwd, "late:x:80001:1::/:/bin/sh\n").unwrap();
     run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync)))).exits(0);
     assert_eq!(before, host.leases());
+    // And nobody becomes a user of this host because somebody has mistyped a number.
+    host.configure(&format!("{RANGE}[vm.a]\nuid = 80000\n"));
+    fs::write(&passwd, "first:x:80000:1::/:/bin/sh\n").unwrap();
+    run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync))))
+        .exits(1)
+        .complains(&["cannot have the user id 80000, which a user or a group of this host has"]);
+    host.has(&[("user/a", "broken"), ("user/b", "runnable")]);
 }
 
 #[test]

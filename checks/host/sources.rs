@@ -294,6 +294,19 @@ fn a_package_that_was_built_elsewhere() {
     );
     assert_eq!(host.ok(&["readlink", "/var/lib/microvms/elsewhere/booted"]), "/srv/runner");
     host.wait_boots("elsewhere", 1);
+    // A device that is in it is no other VM's.
+    host.ok(&["cp", "-a", "/srv/runner", "/srv/with-device"]);
+    let with_device = "s/\"link_ports\": 8,/&\\n  \"pci_devices\": [\"0000:01:00.0\"],/";
+    let manifest = "/srv/with-device/share/microvm-spectrum/manifest.json";
+    host.ok(&["sed", "-i", with_device, manifest]);
+    host.configure(
+        "[vm.elsewhere]\nrunner = '/srv/with-device'\n[vm.'user/netvm']\ndevices = ['0000:01:00.0']\n",
+    );
+    host.run(&["sync", "--no-systemd"]).exits(1).complains(&[
+        "/sys/bus/pci/devices/0000:01:00.0: is both for configuration/elsewhere and for user/netvm",
+    ]);
+    host.configure("[vm.elsewhere]\nrunner = '/srv/runner'\nautostart = true\n");
+    host.sync();
     // What root executes, only root can replace.
     host.ok(&["chmod", "o+w", "/srv/runner/bin"]);
     host.run(&["sync"]).exits(1).complains(&["/srv/runner", "chmod"]);

@@ -82,7 +82,10 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
             return Exit::Input;
         }
     };
-    let Ok(nix_store) = nix_store(args.nix_store || config.nix_store) else { return Exit::Host };
+    let Ok(nix_store) = nix_store(args.nix_store || config.nix_store) else {
+        go_on_with_what_is_there(args, &state);
+        return Exit::Host;
+    };
     let tools = find_tools(config.tools.clone());
     let with = Surroundings { architecture, tools, taken_uids: taken_uids(), nix_store };
     let mut round = Round { exit: Exit::Fine, problems: Vec::new(), watches_more: false };
@@ -133,10 +136,12 @@ fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroun
     let synced = match synced {
         Ok(synced) => synced,
         Err(SyncError::Refused(problem)) => {
+            go_on_with_what_is_there(args, state);
             return Round { problems: vec![problem], ..Round::from(Exit::Input) };
         }
         Err(error) => {
             report::line(&printable(error.to_string()));
+            go_on_with_what_is_there(args, state);
             return Exit::Host.into();
         }
     };
@@ -163,7 +168,8 @@ fn once(args: &SyncArgs, config: &Config, state: &StateDirectory, with: &Surroun
     Round { exit, problems: synced.problems.into_sorted(), watches_more }
 }
 
-/// A mistake in the configuration keeps no VM from running that is installed.
+/// A mistake in the configuration, or a host that fails, keeps no VM from running
+/// that is installed.
 fn go_on_with_what_is_there(args: &SyncArgs, state: &StateDirectory) {
     if let Ok(catalog) = Catalog::read(&state.catalog())
         && !args.no_systemd

@@ -69,6 +69,17 @@ impl Config {
                     "write path if you mount it, partuuid if it is to be mounted when it appears",
                 ),
             }
+            if let Some(other) = self.sources.iter().take(index).find(|other| {
+                other.vm_directories() == source.vm_directories()
+                    || (other.partuuid.is_some() && other.partuuid == source.partuuid)
+            }) && other.name != *name
+            {
+                problems.error(
+                    path,
+                    format!("the sources {} and {name} are the same place", other.name),
+                    "remove one of them",
+                );
+            }
             if self.sources.iter().take(index).any(|other| other.name == *name) {
                 problems.error(path, format!("two sources have the name {name}"), "rename one");
             }

@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, CatalogSource};
 use crate::name::SourceName;
 use crate::state_directory::StateDirectory;
 use crate::systemd;
-use crate::units::{can_be_watched, path_unit};
+use crate::units::{can_be_watched, leads_elsewhere, path_unit};
 
 /// What is mounted, as this process sees it; the kernel tells of each change
 /// (`proc(5)`, `/proc/pid/mounts`).
@@ -89,7 +89,8 @@ impl Sources {
 
 impl Seen {
     fn now(source: &CatalogSource) -> Self {
-        let found = source.directory.metadata().ok().filter(std::fs::Metadata::is_dir);
+        let found = (!leads_elsewhere(source)).then(|| source.directory.metadata().ok()).flatten();
+        let found = found.filter(std::fs::Metadata::is_dir);
         Self {
             name: source.name.clone(),
             directory: source.directory.clone(),

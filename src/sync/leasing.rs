@@ -28,6 +28,8 @@ pub(super) struct Leasing<'a> {
     refused_links: Vec<(DeclaredLink, VmId, VmName)>,
     /// VMs that cannot have the user id that is declared, and who has it.
     refused_uids: BTreeMap<VmId, Refused>,
+    /// VMs for which the user id of an account of this host is declared.
+    refused_accounts: BTreeMap<VmId, u32>,
     leases: Leases,
 }
 
@@ -57,12 +59,15 @@ impl<'a> Leasing<'a> {
             .collect();
         let refused_links = leases.declare_links(&declared);
         let reserved_links = declared.iter().map(|link| link.id).collect();
-        let mut taken_uids = taken_uids.clone();
+        let (accounts, mut taken_uids) = (taken_uids, taken_uids.clone());
+        let mut refused_accounts = BTreeMap::new();
         let mut refused_uids = BTreeMap::new();
         for (vm, uid) in config.declared_uids() {
             taken_uids.insert(uid);
             let runs = running_uids.get(&uid).filter(|other| **other != vm).cloned();
-            if let Some(other) = runs {
+            if accounts.contains(&uid) {
+                refused_accounts.insert(vm, uid);
+            } else if let Some(other) = runs {
                 refused_uids.insert(vm, Refused { uid, other, runs: true });
             } else if let Err(other) = leases.declare_uid(&vm, uid) {
                 refused_uids.insert(vm, Refused { uid, other, runs: false });
@@ -70,7 +75,7 @@ impl<'a> Leasing<'a> {
         }
         // Nobody becomes the user that another still runs as.
         taken_uids.extend(running_uids.keys());
-        Self { config, taken_uids, reserved_links, refused_links, refused_uids, leases }
+        Self { config, taken_uids, reserved_links, refused_links, refused_uids, refused_accounts, leases }
     }
 
     /// The user id of a VM.
@@ -81,6 +86,14 @@ impl<'a> Leasing<'a> {
                 false => format!("choose another, or let go of it: microvm-spectrum forget {other}"),
             };
             problems.error(shown, format!("cannot have the user id {uid}, which {other} has"), remedy);
+            return None;
+        }
+        if let Some(uid) = self.refused_accounts.get(id) {
+            problems.error(
+                shown,
+                format!("cannot have the user id {uid}, which a user or a group of this host has"),
+                "choose one that nobody else has",
+            );
             return None;
         }
         match self.leases.uid(id, &self.config.uids, &self.taken_uids) {

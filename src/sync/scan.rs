@@ -16,6 +16,7 @@ use crate::definition::{self, Location};
 use crate::lease::Leases;
 use crate::name::{SourceName, VmId, VmName};
 use crate::network_graph;
+use crate::pci::{self, PciAddress};
 use crate::printable::printable;
 use crate::problem::{Problem, Problems};
 
@@ -42,6 +43,15 @@ enum Place {
 }
 
 impl Place {
+    /// Where it is said who provides its networks.
+    fn providers(&self) -> PathBuf {
+        match self {
+            Self::Here(location) => location.directory().join("providers/net"),
+            Self::Runner(path) => path.clone(),
+            Self::Away(..) => PathBuf::new(),
+        }
+    }
+
     /// The directory to show.
     fn shown(&self) -> String {
         match self {
@@ -64,6 +74,7 @@ pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: 
     let places = places(config, &definitions, before, &mut catalog.sources, &mut problems);
     let apart = Apart::new(config, host.state);
     let total = places.values().map(Vec::len).sum();
+    let mut providers_at = BTreeMap::new();
     let mut built = Vec::new();
     // The links of packages that were built elsewhere cannot be moved, so that
     // their VMs come before those that get what is left.
@@ -75,6 +86,9 @@ pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: 
             (host.progress)(catalog.vms.len(), total);
             let id = VmId { source: source.clone(), name: name.clone() };
             let directory = place.shown();
+            if by.is_none() {
+                providers_at.insert(name.clone(), place.providers());
+            }
             let state = match &by {
                 Some(by) => VmState::Shadowed { by: by.clone() },
                 None => one(
@@ -105,7 +119,8 @@ pub(super) fn all(config: &Config, host: &mut Host<'_>, leases: Leases, before: 
             *last = None;
         }
     }
-    block(&mut catalog.vms, &mut built, &mut problems);
+    keep_devices_apart(&mut catalog.vms, &mut built, &mut problems);
+    block(&mut catalog.vms, &mut built, &providers_at, &mut problems);
     note_unknown(config, &catalog, &mut problems);
     catalog.leases = leasing.of_gone(&catalog);
     Scanned { catalog, built, leases: leasing.into_leases(), problems }
@@ -216,8 +231,38 @@ fn settings(config: &Config, id: &VmId) -> Settings {
     settings
 }
 
+/// Takes out who lists a device that another VM has: packages that were built
+/// elsewhere bring devices that the configuration does not name.
+fn keep_devices_apart(vms: &mut [CatalogVm], built: &mut Vec<Built>, problems: &mut Problems) {
+    let mut holders: BTreeMap<PciAddress, VmId> = BTreeMap::new();
+    for vm in vms {
+        let id = vm.id();
+        let VmState::Runnable(runnable) = &vm.state else { continue };
+        let taken = |device: &&PciAddress| holders.contains_key(*device);
+        let Some(device) = runnable.devices.iter().find(taken).copied() else {
+            holders.extend(runnable.devices.iter().map(|device| (*device, id.clone())));
+            continue;
+        };
+        let problem = Problem::error(
+            Path::new(pci::SYS).join("bus/pci/devices").join(device.to_string()),
+            holders
+                .get(&device)
+                .map_or_else(String::new, |other| format!("is both for {other} and for {id}")),
+            "give it to one of them",
+        );
+        vm.state = VmState::Broken { problems: vec![CatalogProblem::from(&problem)] };
+        problems.push(problem);
+        built.retain(|built| built.name != id.name);
+    }
+}
+
 /// Takes out what cannot run because of the VMs that provide its networks.
-fn block(vms: &mut [CatalogVm], built: &mut Vec<Built>, problems: &mut Problems) {
+fn block(
+    vms: &mut [CatalogVm],
+    built: &mut Vec<Built>,
+    providers_at: &BTreeMap<VmName, PathBuf>,
+    problems: &mut Problems,
+) {
     let mut broken = BTreeSet::new();
     let mut links: BTreeMap<VmName, Vec<VmName>> = BTreeMap::new();
     for vm in &*vms {
@@ -236,7 +281,7 @@ fn block(vms: &mut [CatalogVm], built: &mut Vec<Built>, problems: &mut Problems)
     for vm in vms.iter_mut().filter(|vm| matches!(vm.state, VmState::Runnable(_))) {
         let Some(reasons) = blocked.get(&vm.name) else { continue };
         let remedy = "provide that VM, or remove its entry from providers/net";
-        let path = Path::new(&vm.directory).join("providers/net");
+        let path = providers_at.get(&vm.name).cloned().unwrap_or_default();
         let found: Vec<_> =
             reasons.iter().map(|reason| Problem::error(&path, reason.to_string(), remedy)).collect();
         let providers = links.remove(&vm.name).unwrap_or_default();

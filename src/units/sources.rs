@@ -12,7 +12,8 @@ use serde_json::json;
 
 use super::{DROP_IN, GENERATED};
 use crate::catalog::{Catalog, CatalogSource, CatalogVm, VmState};
-use crate::config::PARTITIONS;
+use crate::config::{PARTITIONS, SourceKind};
+use crate::definition::DATA_DIRECTORY;
 use crate::name::SourceName;
 use crate::systemd;
 use crate::template::render;
@@ -44,7 +45,7 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
         want(directory, HOST, MOUNTS, &format!("../{MOUNTS}"))?;
         let unit = path_unit(&source.name);
         // systemd refuses one without paths, and fails to start what wants it.
-        let is_watched = can_be_watched(&source.directory);
+        let is_watched = can_be_watched(&source.directory) && !leads_elsewhere(source);
         if is_watched {
             let data = json!({ "paths": paths });
             let text = render(include_str!("../templates/units/source.conf.hbs"), &data);
@@ -72,6 +73,13 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
         want(directory, &systemd::unit_of_path(&device, "device"), &mount, &format!("../{mount}"))?;
     }
     Ok(())
+}
+
+/// Whether whoever writes to a partition has made a link of its directory of VM
+/// directories, and so would choose what is watched.
+pub fn leads_elsewhere(source: &CatalogSource) -> bool {
+    let below = source.directory.ancestors().take(Path::new(DATA_DIRECTORY).components().count());
+    source.kind == SourceKind::UserPartition && below.into_iter().any(Path::is_symlink)
 }
 
 /// The VM directories with errors, by source.
