@@ -82,15 +82,12 @@ fn node(digest: &mut Sha256, it: &Node<'_>) {
     text(digest, b"(");
     text(digest, b"type");
     match it {
-        Node::Entry(Entry::File(content)) => {
+        Node::Entry(file @ (Entry::File(content) | Entry::Executable(content))) => {
             text(digest, b"regular");
-            text(digest, b"contents");
-            text(digest, content.as_bytes());
-        }
-        Node::Entry(Entry::Executable(content)) => {
-            text(digest, b"regular");
-            text(digest, b"executable");
-            text(digest, b"");
+            if matches!(file, Entry::Executable(_)) {
+                text(digest, b"executable");
+                text(digest, b"");
+            }
             text(digest, b"contents");
             text(digest, content.as_bytes());
         }
