@@ -45,6 +45,13 @@ const RUN: &str = r#"
     wait $!
     exit $?"#;
 
+/// Held by a test that keeps all processors busy by itself: of two such at a time
+/// neither would get anywhere.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Waits until `done` gives something, or fails saying what did not happen.
 #[track_caller]
 pub fn wait_for<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
@@ -53,7 +60,7 @@ pub fn wait_for<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
 
 /// Like [`wait_for`], with an explanation of how things are instead.
 #[track_caller]
-fn wait_or_explain<T>(
+pub fn wait_or_explain<T>(
     what: &str,
     mut done: impl FnMut() -> Option<T>,
     explain: impl FnOnce() -> String,

@@ -3,7 +3,7 @@
 
 //! Many VMs at once.
 
-use crate::machine::{is_skipped, wait_for};
+use crate::machine::{alone, is_skipped, wait_for};
 use crate::place::Host;
 
 /// How many.
@@ -14,6 +14,7 @@ fn twenty_vms_at_once_keep_to_themselves() {
     if is_skipped("twenty_vms_at_once_keep_to_themselves") {
         return;
     }
+    let _alone = alone();
     let host = Host::new();
     let names: Vec<_> = (0..VMS).map(|number| format!("vm-{number}")).collect();
     for name in &names {

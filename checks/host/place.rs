@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::fixture::program::{PROGRAM, Ran};
-use crate::machine::{Machine, wait_for};
+use crate::machine::{Machine, wait_for, wait_or_explain};
 
 /// The installed program.
 pub const INSTALLED: &str = "/usr/local/bin/microvm-spectrum";
@@ -134,7 +134,11 @@ impl Host {
     /// Waits until a VM's guest has come up so often.
     #[track_caller]
     pub fn wait_boots(&self, name: &str, times: usize) {
-        wait_for(&format!("boot {times} of {name}"), || (self.boots(name) >= times).then_some(()));
+        wait_or_explain(
+            &format!("boot {times} of {name}"),
+            || (self.boots(name) >= times).then_some(()),
+            || self.run(&["log", "--all", name]).stdout,
+        );
     }
 
     /// What a VM has printed.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::machine::is_skipped;
+use crate::machine::{alone, is_skipped};
 use crate::place::{Host, INSTALLED, PARTITION, part};
 use model::{Definition, Id, Model, NAMES, Name, Numbers, Package, SOURCES, Settings, Source};
 
@@ -76,6 +76,7 @@ fn random_sequences_follow_a_simple_model() {
     if is_skipped("random_sequences_follow_a_simple_model") {
         return;
     }
+    let _alone = alone();
     let begun = Instant::now();
     let seeds = seeds();
     let (next, real, steps) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
