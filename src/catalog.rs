@@ -18,7 +18,7 @@ use crate::config::{PartUuid, SourceKind, may_be_a_vms};
 use crate::manifest::HypervisorName;
 use crate::name::{SourceName, VmId, VmName};
 use crate::pci::PciAddress;
-use crate::printable::printable;
+use crate::printable::{is_printable, printable};
 use crate::problem::{Problem, Severity};
 use crate::stamp::FileStamp;
 
@@ -142,7 +142,8 @@ pub struct Runnable {
     /// The host's PCI devices that it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<PciAddress>,
-    /// What its kernel and images were, in this order.
+    /// What its kernel and images were, in this order, and the manifest of a package
+    /// that was built elsewhere, which may be replaced where it is.
     pub files: Vec<FileStamp>,
 }
 
@@ -213,6 +214,9 @@ pub enum CatalogError {
     /// A VM would run as root, or with what another has.
     #[error("has a VM {0} whose name or user id cannot be its own")]
     NotItsOwn(VmName),
+    /// Not written by this program, which writes nothing that a terminal interprets.
+    #[error("has a text that cannot be printed")]
+    Unprintable,
 }
 
 impl Catalog {
@@ -237,7 +241,20 @@ impl Catalog {
                 return Err(CatalogError::NotItsOwn(vm.name.clone()));
             }
         }
+        if !catalog.texts().all(is_printable) {
+            return Err(CatalogError::Unprintable);
+        }
         Ok(catalog)
+    }
+
+    /// All that is printed as it stands here.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let of_vms = self.vms.iter().flat_map(CatalogVm::problems);
+        let problems = self.sources.iter().flat_map(|source| &source.problem).chain(of_vms);
+        let problems = problems.flat_map(|problem| [&problem.path, &problem.cause, &problem.remedy]);
+        let links = self.known().flat_map(|(_, known)| &known.links);
+        let links = links.chain(self.leases.iter().flat_map(|lease| &lease.links)).map(|link| &link.id);
+        self.vms.iter().map(|vm| &vm.directory).chain(problems).chain(links).map(String::as_str)
     }
 
     /// Whether it says the same as another, of whatever generation.

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 pub use publish::WriteError;
 
 use crate::manifest::{ManifestError, Plan};
+use crate::stamp::FileStamp;
 
 /// Where a package keeps its manifest.
 pub const MANIFEST: &str = "share/microvm-spectrum/manifest.json";
@@ -128,6 +129,15 @@ pub enum LoadError {
         /// What is wrong with it.
         error: ManifestError,
     },
+}
+
+/// The stamp of the manifest of the package in `directory`, by which one is told
+/// from another that has taken its place.
+///
+/// # Errors
+/// The system's error.
+pub fn stamp(directory: &Path) -> io::Result<FileStamp> {
+    Ok(FileStamp::new(MANIFEST, &rustix::fs::stat(directory.join(MANIFEST))?))
 }
 
 /// Reads the plan of the package at `path`, which is the package's directory or

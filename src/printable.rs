@@ -26,6 +26,12 @@ pub fn printable(text: impl AsRef<OsStr>) -> String {
     out
 }
 
+/// Whether `text` is one that [`printable`] can have made, so that it can be printed
+/// as it is.
+pub fn is_printable(text: &str) -> bool {
+    text.chars().all(|c| matches!(c, '\\' | '\'' | '"') || c.escape_debug().len() == 1)
+}
+
 fn push_char(out: &mut String, c: char) {
     match c {
         '\'' | '"' => out.push(c),
@@ -117,6 +123,16 @@ mod tests {
         assert_eq!(printable("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(printable(OsStr::from_bytes(b"\xff\xfe")), "\\xff\\xfe");
         assert_eq!(printable("it's \"x\""), "it's \"x\"");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_printable_is(bytes in prop::collection::vec(any::<u8>(), 0..40), text in ".*") {
+            prop_assert!(is_printable(&printable(OsStr::from_bytes(&bytes))));
+            prop_assert!(is_printable(&printable(&text)));
+            let raw = [text + "\x1b", "\u{202e}".to_owned(), "a\nb".to_owned()];
+            prop_assert!(!raw.iter().any(|raw| is_printable(raw)));
+        }
     }
 
     #[test]

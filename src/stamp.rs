@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileStamp {
-    /// Its path within the VM directory.
+    /// Its path within the VM directory, or that of the manifest within its package.
     pub entry: String,
     /// The number of the device that it is on.
     pub device: u64,

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{Catalog, Runnable, VmState};
 use crate::durable;
 use crate::name::{VmId, VmName};
+use crate::package::identity;
 use crate::stamp::FileStamp;
 use crate::state_directory::StateDirectory;
 
@@ -34,7 +35,7 @@ pub struct Started {
     pub generation: u64,
     /// The package, free of links.
     pub package: PathBuf,
-    /// What the kernel and the images were.
+    /// What the kernel, the images and the package's manifest were.
     pub files: Vec<FileStamp>,
 }
 
@@ -88,8 +89,7 @@ impl Started {
         let VmState::Runnable(now) = &vm.state else { return Vec::new() };
         let mut why = Vec::new();
         let package = state.packages().join(&now.package);
-        // By the name, which tells the content, wherever it is.
-        if package.canonicalize().is_ok_and(|package| package.file_name() != self.package.file_name()) {
+        if package.canonicalize().is_ok_and(|package| !self.has_package(&package)) {
             why.push("its definition or its settings have changed".to_owned());
         }
         if now.uid != self.uid {
@@ -104,6 +104,13 @@ impl Started {
             );
         }
         why
+    }
+
+    /// Whether a package is the one that the VM was started from, or has the same
+    /// content: one may be in a store, and the other not.
+    fn has_package(&self, package: &Path) -> bool {
+        let same_name = package.file_name().filter(|name| self.package.file_name() == Some(name));
+        package == self.package || same_name.is_some_and(|it| identity::tells_content(it, &self.vm.name))
     }
 }
 

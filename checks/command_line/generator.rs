@@ -284,6 +284,8 @@ fn a_catalog_that_somebody_changed() {
         ("/vms/0/uid", json!(4_294_967_296_u64)),
         ("/vms/0/hypervisor", text("xen\n")),
         ("/vms/0/autostart", text("yes")),
+        ("/vms/0/directory", text("/d\u{1b}[31m")),
+        ("/vms/0/links/0/id", text("a546\u{202e}")),
         ("/vms/0/state", text("running")),
         ("/generation", json!(-1)),
         ("/generation", text("1\n[Service]")),

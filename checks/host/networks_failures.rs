@@ -27,6 +27,18 @@ fn vmm_of(vm: &str) -> String {
 }
 
 /// Kills processes like this, all in one step; there must be one of each.
+/// A host whose VM `app` reaches its provider `netvm`, and the id of their link.
+fn connected() -> (Host, String) {
+    let host = Host::new();
+    host.vm("netvm");
+    client(&host, "app", &["netvm"]);
+    host.sync();
+    let id = link(&host, "app", "netvm");
+    host.start("app");
+    wait_answers(&host, "app", PROVIDER);
+    (host, id)
+}
+
 #[track_caller]
 fn kill(host: &Host, patterns: &[String]) {
     let found: Vec<_> = patterns.iter().flat_map(|pattern| host.processes(pattern)).collect();
@@ -40,13 +52,7 @@ fn a_provider_that_comes_back_finds_its_clients() {
     if is_skipped("a_provider_that_comes_back_finds_its_clients") {
         return;
     }
-    let host = Host::new();
-    host.vm("netvm");
-    client(&host, "app", &["netvm"]);
-    host.sync();
-    let id = link(&host, "app", "netvm");
-    host.start("app");
-    wait_answers(&host, "app", PROVIDER);
+    let (host, id) = connected();
     let app = supervisor(&host, "app");
     let (mut provider, mut boots) = (supervisor(&host, "netvm"), 1);
     let again = |what: &str, boots: usize, provider: &str| {
@@ -174,13 +180,7 @@ fn a_guest_that_does_not_let_go_loses_a_port_and_nobodys_time() {
     if is_skipped("a_guest_that_does_not_let_go_loses_a_port_and_nobodys_time") {
         return;
     }
-    let host = Host::new();
-    host.vm("netvm");
-    client(&host, "app", &["netvm"]);
-    host.sync();
-    let id = link(&host, "app", "netvm");
-    host.start("app");
-    wait_answers(&host, "app", PROVIDER);
+    let (host, id) = connected();
     // Its processor stands still; its monitor does not.
     Qmp::of(&host, "netvm").execute("stop", &json!({}));
     // The client's own end is not what is measured.

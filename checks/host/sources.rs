@@ -294,6 +294,20 @@ fn a_package_that_was_built_elsewhere() {
     );
     assert_eq!(host.ok(&["readlink", "/var/lib/microvms/elsewhere/booted"]), "/srv/runner");
     host.wait_boots("elsewhere", 1);
+    // Another in its place is another, and so is one of the same name elsewhere.
+    let stale = || host.row("elsewhere")["stale"].clone();
+    assert_eq!(stale(), serde_json::json!([]));
+    host.ok(&[
+        "sh",
+        "-ec",
+        "cp -a /srv/runner /srv/new; mkdir /srv/old; mv /srv/runner /srv/old; mv /srv/new /srv/runner",
+    ]);
+    host.sync();
+    let manifest = "share/microvm-spectrum/manifest.json has changed";
+    assert_eq!(stale(), serde_json::json!([manifest]));
+    host.configure("[vm.elsewhere]\nrunner = '/srv/old/runner'\nautostart = true\n");
+    host.sync();
+    assert_eq!(stale()[0], "its definition or its settings have changed");
     // A device that is in it is no other VM's.
     host.ok(&["cp", "-a", "/srv/runner", "/srv/with-device"]);
     let with_device = "s/\"link_ports\": 8,/&\\n  \"pci_devices\": [\"0000:01:00.0\"],/";

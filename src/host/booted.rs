@@ -45,7 +45,11 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
 /// Notes what else the VM is started with. What cannot be found now is said by
 /// whoever starts it.
 fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<()> {
-    let files = package::load(package).ok().and_then(|plan| plan.stamps().ok());
+    let stamps = package::load(package).ok().and_then(|plan| plan.stamps().ok());
+    let files = stamps.zip(package::stamp(package).ok()).map(|(mut files, manifest)| {
+        files.push(manifest);
+        files
+    });
     let catalog = trust::resolve(&state.catalog()).ok().and_then(|path| Catalog::read(&path).ok());
     match catalog.zip(files).and_then(|(c, files)| Started::now(&c, name, package.to_owned(), files)) {
         Some(record) => record.write(),

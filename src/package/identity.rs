@@ -73,6 +73,16 @@ fn insert<'a>(directory: &mut BTreeMap<&'a OsStr, Node<'a>>, mut path: Component
     }
 }
 
+/// How many digits of Nix's base-32 a store path has.
+const DIGITS: usize = 32;
+
+/// Whether a file name is one that [`Package::store_name`] gives to a package of
+/// the VM called `name`, so that it tells the content.
+pub fn tells_content(file_name: &OsStr, name: &VmName) -> bool {
+    let digits = file_name.to_str().and_then(|text| text.strip_suffix(&format!("-{}", base_name(name))));
+    digits.is_some_and(|digits| digits.len() == DIGITS)
+}
+
 /// What a package is called in a store.
 pub fn base_name(name: &VmName) -> String {
     format!("microvm-{name}")
@@ -165,6 +175,10 @@ mod tests {
         all.sort();
         all.dedup();
         assert_eq!(all.len(), count, "{all:?}");
-        assert!(all.iter().all(|name| name.len() == "microvm-a".len() + 33));
+        assert!(all.iter().filter(|it| tells_content(it.as_ref(), &name("a"))).count() == count - 1);
+        assert!(
+            !tells_content("microvm-a".as_ref(), &name("a"))
+                && !tells_content("x-microvm-a".as_ref(), &name("a"))
+        );
     }
 }

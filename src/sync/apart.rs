@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::manifest::Plan;
 use crate::problem::Problems;
 use crate::state_directory::StateDirectory;
 
@@ -26,18 +25,15 @@ impl Apart {
         Self(there.collect())
     }
 
-    /// Refuses the shared directories of a plan, whose definition is shown as `shown`.
-    pub fn check(&self, plan: &Plan, shown: &Path, problems: &mut Problems) {
+    /// Refuses a shared directory, free of links, whose own link is shown as `shown`.
+    pub fn check(&self, source: &Path, shown: &Path, problems: &mut Problems) {
         for (directory, what) in &self.0 {
-            for share in &plan.shares {
-                let source = Path::new(&share.source);
-                if source.starts_with(directory) || directory.starts_with(source) {
-                    problems.error(
-                        shown.join(&share.entry),
-                        format!("leads to {}, by which the guest could change {what}", source.display()),
-                        "share a directory of its own, apart from VM directories, kernels and images",
-                    );
-                }
+            if source.starts_with(directory) || directory.starts_with(source) {
+                problems.error(
+                    shown,
+                    format!("leads to {}, by which the guest could change {what}", source.display()),
+                    "share a directory of its own, apart from VM directories, kernels and images",
+                );
             }
         }
     }

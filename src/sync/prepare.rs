@@ -64,7 +64,9 @@ pub(super) fn from_directory(
         }
     };
     let shown = location.directory();
-    apart.check(&plan, &shown, &mut problems);
+    for share in &plan.shares {
+        apart.check(Path::new(&share.source), &shown.join(&share.entry), &mut problems);
+    }
     let Some(runnable) = runnable(id, &plan, stamps, settings, host, leasing, &shown, &mut problems) else {
         return (None, problems);
     };
@@ -103,23 +105,29 @@ pub(super) fn from_runner(
             Err(_) => problems.error(path, "has a link whose id is none", "build it again"),
         }
     }
-    apart.check(&plan, path, &mut problems);
     for share in &plan.shares {
         let boundary = &plan.definition.boundary;
         let shown = boundary.user_partition.join(plan.relative(&share.entry));
         match boundary.resolve(&plan.relative(&share.entry)) {
-            Ok(found) if found.file_type() == FileType::Directory => {}
+            // What it was when the package was built, if it was there, does not count.
+            Ok(found) if found.file_type() == FileType::Directory => {
+                apart.check(&found.path, &shown, &mut problems);
+            }
             Ok(_) => problems.error(shown, "does not lead to a directory", "let it lead to one"),
             Err(error) => problems.push(error.problem(&shown)),
         }
     }
-    let stamps = match plan.stamps() {
+    let mut stamps = match plan.stamps() {
         Ok(stamps) => stamps,
         Err(error) => {
             problems.push(error.problem(path));
             return (None, problems);
         }
     };
+    match package::stamp(Path::new(&found)) {
+        Ok(manifest) => stamps.push(manifest),
+        Err(error) => problems.error(path, format!("cannot be looked at: {error}"), "build it again"),
+    }
     let Some(runnable) = runnable(id, &plan, stamps, settings, host, leasing, path, &mut problems) else {
         return (None, problems);
     };
