@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use microvm_spectrum::name::VmName;
+use microvm_spectrum::base::name::VmName;
 use microvm_spectrum::package::{Entry, Package};
 use serde_json::Value;
 

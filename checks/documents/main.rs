@@ -32,14 +32,14 @@ fn assert_generated(path: &Path, text: &str) {
 
 #[test]
 fn schema_of_the_manifest() {
-    let schema = schemars::schema_for!(microvm_spectrum::manifest::Plan);
+    let schema = schemars::schema_for!(microvm_spectrum::plan::Plan);
     let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
     assert_generated(&project("docs/manifest.schema.json"), &text);
 }
 
 #[test]
 fn schema_of_the_catalog() {
-    let schema = schemars::schema_for!(microvm_spectrum::catalog::Catalog);
+    let schema = schemars::schema_for!(microvm_spectrum::state::catalog::Catalog);
     let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
     assert_generated(&project("docs/catalog.schema.json"), &text);
 }

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use microvm_spectrum::link::LinkId;
-use microvm_spectrum::name::VmName;
+use microvm_spectrum::base::name::VmName;
+use microvm_spectrum::link::id::LinkId;
 use serde_json::{Value, json};
 
 use crate::fixture::VmDirectory;

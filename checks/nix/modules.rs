@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use microvm_spectrum::config::{Config, DEFAULT_UIDS};
-use microvm_spectrum::units::{self, UnitPaths};
+use microvm_spectrum::host::units::{self, UnitPaths};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -9,12 +9,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use microvm_spectrum::architecture::Architecture;
-use microvm_spectrum::definition::{self, Definition, Location};
+use microvm_spectrum::base::architecture::Architecture;
+use microvm_spectrum::directory::definition::{self, Definition, Location};
 use microvm_spectrum::hypervisor::FilePaths;
-use microvm_spectrum::manifest::{HypervisorName, Plan};
+use microvm_spectrum::package::planning;
 use microvm_spectrum::package::{Entry, Package};
-use microvm_spectrum::plan;
+use microvm_spectrum::plan::{HypervisorName, Plan};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -93,7 +93,7 @@ fn check(built: &Built, vmm: &Path, execute: bool) -> Result<bool, String> {
         let mut choices = choices(hypervisor, vmm, Path::new(PROGRAM));
         let devices = DEVICES.get(..definition.images.len() % 3).unwrap();
         choices.devices = devices.iter().map(|device| device.parse().unwrap()).collect();
-        match (plan::make(&definition, &choices), &built.verdict) {
+        match (planning::make(&definition, &choices), &built.verdict) {
             (Err(problems), Verdict::Refuse(blame)) => blamed(&well_formed(problems)?, blame)?,
             (Err(problems), Verdict::Accept(_)) => {
                 return Err(format!("refused without need: {problems:?}"));
@@ -275,7 +275,7 @@ fn scripts_pass_everything_on() {
         let program = base.join("bin").join(program.os());
         fs::copy(stand_in(&space, "template"), &program).unwrap();
         let choices = choices(HypervisorName::Qemu, Path::new("/opt/qemu"), &program);
-        let plan = match plan::make(&definition, &choices) {
+        let plan = match planning::make(&definition, &choices) {
             Ok(plan) => plan,
             Err(problems) => {
                 let problems = well_formed(problems).map_err(TestCaseError::fail)?;

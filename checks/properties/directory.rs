@@ -14,8 +14,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use microvm_spectrum::boundary::AllowedPrefix;
-use microvm_spectrum::definition::{MAX_IMAGES, MAX_PROVIDERS, MAX_SHARES};
+use microvm_spectrum::directory::boundary::AllowedPrefix;
+use microvm_spectrum::directory::definition::{MAX_IMAGES, MAX_PROVIDERS, MAX_SHARES};
 use proptest::prelude::*;
 use proptest::sample::select;
 use rustix::fs::{CWD, FileType, Mode};

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use microvm_spectrum::base::name::{SourceName, VmId, VmName};
 use microvm_spectrum::config::UidRange;
-use microvm_spectrum::lease::{Leases, NoUidLeft};
-use microvm_spectrum::name::{SourceName, VmId, VmName};
+use microvm_spectrum::state::leases::{Leases, NoUidLeft};
 use proptest::prelude::*;
 
 /// What somebody wants to know: a VM's user id, in a range, while others are taken.

@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use microvm_spectrum::architecture::Architecture;
-use microvm_spectrum::definition::{self, Location};
+use microvm_spectrum::base::architecture::Architecture;
+use microvm_spectrum::directory::definition::{self, Location};
 use microvm_spectrum::hypervisor::FilePaths;
-use microvm_spectrum::manifest::{HypervisorName, Plan};
-use microvm_spectrum::plan;
+use microvm_spectrum::package::planning;
+use microvm_spectrum::plan::{HypervisorName, Plan};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -126,7 +126,7 @@ impl Bench {
         let definition = definition.ok_or("refused without need")?;
         let mut choices = choices(HypervisorName::Qemu, &self.qemu, Path::new("/opt/microvm-spectrum"));
         choices.link_ports = link_ports;
-        let plan = plan::make(&definition, &choices).map_err(|p| format!("{p:?}"))?;
+        let plan = planning::make(&definition, &choices).map_err(|p| format!("{p:?}"))?;
         self.start(&plan, intended).map(|()| true)
     }
 
@@ -372,7 +372,7 @@ fn qemu_takes_the_most_devices_that_are_accepted() {
         wayland: false,
     };
     // PCI devices take ports, too, of which there are as many together.
-    match bench.try_case(&case, plan::MAX_LINK_PORTS) {
+    match bench.try_case(&case, planning::MAX_LINK_PORTS) {
         Ok(true) => {}
         other => panic!("{other:?}"),
     }

@@ -9,12 +9,12 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use microvm_spectrum::architecture::Architecture;
-use microvm_spectrum::definition::{self, Location, Reading};
+use microvm_spectrum::base::architecture::Architecture;
+use microvm_spectrum::directory::definition::{self, Location, Reading};
 use microvm_spectrum::hypervisor::FilePaths;
-use microvm_spectrum::manifest::{HypervisorName, Plan};
+use microvm_spectrum::package::planning;
 use microvm_spectrum::package::{self, Package};
-use microvm_spectrum::plan;
+use microvm_spectrum::plan::{HypervisorName, Plan};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use rustix::fs::{CWD, FileType, Mode};
@@ -42,7 +42,7 @@ fn complete(space: &Space) -> VmDirectory {
 
 fn complete_plan(space: &Space, hypervisor: HypervisorName) -> Plan {
     let definition = read(&complete(space).path).definition.unwrap();
-    plan::make(&definition, &choices(hypervisor, Path::new("/opt/vmm"), Path::new("/opt/program"))).unwrap()
+    planning::make(&definition, &choices(hypervisor, Path::new("/opt/vmm"), Path::new("/opt/program"))).unwrap()
 }
 
 /// Uses a manifest's text in every way there is; whether it was one.

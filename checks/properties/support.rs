@@ -13,11 +13,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use microvm_spectrum::architecture::Architecture;
-use microvm_spectrum::manifest::{Accelerator, HypervisorName};
-use microvm_spectrum::plan::Choices;
-use microvm_spectrum::problem::{Problem, Problems, Severity};
-use microvm_spectrum::tool::Tool;
+use microvm_spectrum::base::architecture::Architecture;
+use microvm_spectrum::base::problem::{Problem, Problems, Severity};
+use microvm_spectrum::base::tool::Tool;
+use microvm_spectrum::package::planning::Choices;
+use microvm_spectrum::plan::{Accelerator, HypervisorName};
 use proptest::test_runner::{Config, RngAlgorithm, TestRunner};
 use tempfile::TempDir;
 

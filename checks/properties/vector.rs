@@ -6,7 +6,7 @@
 //! None of this is the program's own: the words are written out here, JSON is
 //! read as JSON, and Cloud Hypervisor's lists as its option parser reads them.
 
-use microvm_spectrum::manifest::HypervisorName;
+use microvm_spectrum::plan::HypervisorName;
 use serde_json::{Value, json};
 
 use crate::directory::Intended;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-# Link ids and addresses, as the program has them in src/link.rs.
+# Link ids and addresses, as the program has them in src/link/id.rs.
 #
 # In Nix nothing is remembered from one evaluation to the next, so a link whose id
 # is taken cannot have the next free one, as on a host with leases: adding a VM

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-# The rule of VM names, as the program has it in src/name.rs. Every function here
+# The rule of VM names, as the program has it in src/base/name.rs. Every function here
 # and in the files beside it that checks something returns a list of what is wrong.
 rec {
   pattern = "[A-Za-z0-9_][A-Za-z0-9._-]{0,63}";

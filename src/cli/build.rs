@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Exit, LocationArgs, host_architecture, read_definition, report};
-use crate::architecture::Architecture;
+use crate::base::architecture::Architecture;
+use crate::base::name::VmName;
+use crate::base::problem::Problem;
+use crate::base::tool::{Tool, ToolError};
 use crate::config::AcceleratorChoice;
-use crate::declaration::Declaration;
-use crate::definition::SharedDirectories;
-use crate::link::{LinkError, LinkId};
-use crate::manifest::{Accelerator, HypervisorName, Plan};
-use crate::name::VmName;
+use crate::directory::declared::Declaration;
+use crate::directory::definition::SharedDirectories;
+use crate::link::id::{LinkError, LinkId};
+use crate::package::planning::{self, Choices};
 use crate::package::{Package, WriteError};
-use crate::pci::{PciAddress, PciAddressError};
-use crate::plan::{self, Choices};
-use crate::problem::Problem;
-use crate::tool::{Tool, ToolError};
+use crate::plan::pci::{PciAddress, PciAddressError};
+use crate::plan::{Accelerator, HypervisorName, Plan};
 
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
@@ -41,7 +41,7 @@ pub(super) struct BuildArgs {
     hypervisor: HypervisorName,
 
     /// The guest's memory in MiB
-    #[arg(long, value_name = "MIB", default_value_t = plan::DEFAULT_MEMORY_MIB)]
+    #[arg(long, value_name = "MIB", default_value_t = planning::DEFAULT_MEMORY_MIB)]
     memory: u32,
 
     /// The number of virtual processors
@@ -56,7 +56,7 @@ pub(super) struct BuildArgs {
     tool: Vec<(Tool, PathBuf)>,
 
     /// For how many clients the VM can provide networks
-    #[arg(long, value_name = "N", default_value_t = plan::DEFAULT_LINK_PORTS)]
+    #[arg(long, value_name = "N", default_value_t = planning::DEFAULT_LINK_PORTS)]
     link_ports: u8,
 
     /// The id of the link to a network provider, four hexadecimal digits, instead of the derived one
@@ -145,8 +145,8 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
         devices: args.device.clone(),
     };
     let plan = match definition {
-        Some(definition) => plan::make(&definition, &choices),
-        None => Err(plan::check_choices(&choices, &args.directory)),
+        Some(definition) => planning::make(&definition, &choices),
+        None => Err(planning::check_choices(&choices, &args.directory)),
     };
     let plan = plan.map_err(|more| problems.extend(more.into_sorted())).ok();
     if let Some(plan) = &plan {
@@ -165,7 +165,7 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
     match package.write(&args.output, args.force) {
         Ok(None) => Exit::Fine,
         Ok(Some(left)) => {
-            let left = crate::printable::printable(left);
+            let left = crate::base::printable::printable(left);
             report::line(&format!("the package that was replaced cannot be removed and is now {left}"));
             Exit::Fine
         }
@@ -176,7 +176,7 @@ pub(super) fn run(args: &BuildArgs) -> Exit {
                 WriteError::NoName(_) => ("; name a directory that does not exist yet", Exit::Usage),
                 WriteError::Io { .. } => ("", Exit::Host),
             };
-            report::line(&format!("{}{help}", crate::printable::printable(error.to_string())));
+            report::line(&format!("{}{help}", crate::base::printable::printable(error.to_string())));
             exit
         }
     }

@@ -12,11 +12,11 @@ use serde::Serialize;
 use super::report::Told;
 use super::vms::Vms;
 use super::{Exit, LocationArgs, StateArgs, host_architecture, read_definition, report};
-use crate::catalog::{CatalogProblem, VmState};
-use crate::definition::SharedDirectories;
-use crate::manifest::HypervisorName;
-use crate::printable::printable;
-use crate::problem::Severity;
+use crate::base::printable::printable;
+use crate::base::problem::Severity;
+use crate::directory::definition::SharedDirectories;
+use crate::plan::HypervisorName;
+use crate::state::catalog::{CatalogProblem, VmState};
 
 /// The version of the JSON document that `--json` prints.
 const REPORT_VERSION: u32 = 1;

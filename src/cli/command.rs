@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Exit, report};
+use crate::base::printable::printable;
 use crate::hypervisor::FilePaths;
 use crate::package;
-use crate::printable::printable;
 
 #[derive(Debug, Args)]
 pub(super) struct CommandArgs {

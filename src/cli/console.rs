@@ -13,13 +13,13 @@ use rustix::process::{Gid, Uid};
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
-use crate::console::{self, DETACH_KEY, Detached};
-use crate::manifest::Plan;
-use crate::name::VmName;
+use crate::base::name::VmName;
+use crate::base::printable::printable;
 use crate::package::{self, MANIFEST};
-use crate::printable::printable;
-use crate::runtime::{Lock, SocketNames};
-use crate::state_directory::RUNTIME_DIRECTORY;
+use crate::plan::Plan;
+use crate::plan::runtime::{Lock, SocketNames};
+use crate::state::directory::RUNTIME_DIRECTORY;
+use crate::supervisor::console::{self, DETACH_KEY, Detached};
 
 /// How long one exchange with a VMM may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
-use crate::name::VmName;
-use crate::printable::printable;
-use crate::systemd;
+use crate::base::name::VmName;
+use crate::base::printable::printable;
+use crate::system::systemd;
 
 #[derive(Debug, Args)]
 pub(super) struct ControlArgs {

@@ -8,12 +8,12 @@ use std::io::{self, Write as _};
 
 use super::tell_systemd::{newly_started, removed, to_restart};
 use super::{Exit, report};
-use crate::catalog::{Catalog, CatalogVm, VmState};
-use crate::name::VmId;
-use crate::started::Started;
-use crate::state_directory::StateDirectory;
+use crate::base::name::VmId;
+use crate::host::units;
+use crate::state::catalog::{Catalog, CatalogVm, VmState};
+use crate::state::directory::StateDirectory;
+use crate::state::started::Started;
 use crate::sync::Synced;
-use crate::units;
 
 /// Prints a line for each VM that would become another, and for each that would
 /// be started or stopped.

@@ -8,11 +8,11 @@ use std::path::Path;
 use clap::Args;
 
 use super::{Exit, StateArgs, report};
-use crate::accounts;
-use crate::name::{SourceName, VmId};
-use crate::printable::printable;
-use crate::state_directory::StateDirectory;
+use crate::base::name::{SourceName, VmId};
+use crate::base::printable::printable;
+use crate::state::directory::StateDirectory;
 use crate::sync::{self, ForgetError, SyncError};
+use crate::system::accounts;
 
 #[derive(Debug, Args)]
 pub(super) struct ForgetArgs {

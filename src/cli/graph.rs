@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
-use crate::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, VmState};
-use crate::name::{SourceName, VmName};
+use crate::base::name::{SourceName, VmName};
+use crate::state::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, VmState};
 
 #[derive(Debug, Args)]
 pub(super) struct GraphArgs {
@@ -214,8 +214,8 @@ fn branches<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{CATALOG_VERSION, Runnable};
-    use crate::manifest::HypervisorName;
+    use crate::plan::HypervisorName;
+    use crate::state::catalog::{CATALOG_VERSION, Runnable};
 
     fn catalog(text: &str) -> Catalog {
         let mut number = 0;
@@ -223,7 +223,7 @@ mod tests {
             let (client, providers) = vm.split_once(':').unwrap();
             let links = providers.split(',').filter(|p| !p.is_empty()).map(|provider| {
                 number += 1;
-                let id: crate::link::LinkId = format!("a5{number:02x}").parse().unwrap();
+                let id: crate::link::id::LinkId = format!("a5{number:02x}").parse().unwrap();
                 let provider = VmName::new(provider).unwrap();
                 CatalogLink { provider, id: id.to_string(), ipv4: id.client_ipv4() }
             });

@@ -11,16 +11,16 @@ use clap::{Args, Subcommand};
 use sd_notify::NotifyState;
 
 use super::{Exit, StateArgs, absolute, report};
-use crate::catalog::{Catalog, CatalogError};
+use crate::base::name::VmName;
+use crate::base::printable::printable;
+use crate::host::units::{self, UnitPaths};
 use crate::host::{self, HostError};
-use crate::journal::{self, Priority};
-use crate::name::VmName;
-use crate::printable::printable;
-use crate::process;
-use crate::state_directory::StateDirectory;
+use crate::state::catalog::{Catalog, CatalogError};
+use crate::state::directory::StateDirectory;
 use crate::supervisor;
-use crate::trust::{self, Untrusted};
-use crate::units::{self, UnitPaths};
+use crate::system::journal::{self, Priority};
+use crate::system::process;
+use crate::system::trust::{self, Untrusted};
 
 #[derive(Debug, Args)]
 pub(super) struct HostArgs {

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
-use crate::catalog::{CatalogVm, VmState};
-use crate::name::VmName;
-use crate::printable::printable;
-use crate::started::Started;
-use crate::systemd::{self, UnitStatus};
-use crate::trust;
+use crate::base::name::VmName;
+use crate::base::printable::printable;
+use crate::state::catalog::{CatalogVm, VmState};
+use crate::state::started::Started;
+use crate::system::systemd::{self, UnitStatus};
+use crate::system::trust;
 
 /// The version of the JSON document that `--json` prints.
 const LIST_VERSION: u32 = 1;

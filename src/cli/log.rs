@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::vms::Vms;
 use super::{Exit, StateArgs, report};
-use crate::printable::StreamFilter;
-use crate::systemd;
+use crate::base::printable::StreamFilter;
+use crate::system::systemd;
 
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {

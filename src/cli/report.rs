@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::catalog::CatalogProblem;
-use crate::problem::{Problem, Severity};
+use crate::base::problem::{Problem, Severity};
+use crate::state::catalog::CatalogProblem;
 
 /// A problem in printable form.
 #[derive(Debug, Clone, Serialize)]

@@ -14,17 +14,17 @@ use super::progress::Progress;
 use super::{
     Exit, StateArgs, dry_run, find_tools, host_architecture, report, tell_systemd, usable_accelerator,
 };
-use crate::architecture::Architecture;
-use crate::catalog::{Catalog, CatalogVm, VmState};
+use crate::base::architecture::Architecture;
+use crate::base::name::VmId;
+use crate::base::printable::printable;
+use crate::base::problem::{Problem, Problems};
+use crate::base::tool::{self, Tool};
 use crate::config::{self, Config};
-use crate::name::VmId;
-use crate::nix_store::NixStore;
-use crate::printable::printable;
-use crate::problem::{Problem, Problems};
-use crate::started::Started;
-use crate::state_directory::StateDirectory;
+use crate::state::catalog::{Catalog, CatalogVm, VmState};
+use crate::state::directory::StateDirectory;
+use crate::state::nix_store::NixStore;
+use crate::state::started::Started;
 use crate::sync::{self, Host, SyncError, Synced};
-use crate::tool::{self, Tool};
 
 /// Where Nix is that systemd's PATH does not have: on NixOS, and elsewhere.
 const NIX_PATH: &str = "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin";

@@ -8,15 +8,15 @@ use std::io;
 use std::path::Path;
 
 use super::{Exit, report};
-use crate::accounts;
-use crate::catalog::{Catalog, VmState};
-use crate::name::VmName;
-use crate::printable::printable;
-use crate::started::Started;
-use crate::state_directory::StateDirectory;
+use crate::base::name::VmName;
+use crate::base::printable::printable;
+use crate::host::units;
+use crate::state::catalog::{Catalog, VmState};
+use crate::state::directory::StateDirectory;
+use crate::state::started::Started;
 use crate::sync::Synced;
-use crate::systemd;
-use crate::units;
+use crate::system::accounts;
+use crate::system::systemd;
 
 /// Has systemd read the drop-ins of the new generation, and start and stop what
 /// autostart and removal ask for.
@@ -95,7 +95,7 @@ pub(super) fn removed<'a>(
     catalog: &Catalog,
     state: &StateDirectory,
 ) -> impl Iterator<Item = &'a Started> {
-    let there: BTreeSet<_> = catalog.vms.iter().map(crate::catalog::CatalogVm::id).collect();
+    let there: BTreeSet<_> = catalog.vms.iter().map(crate::state::catalog::CatalogVm::id).collect();
     let away: BTreeSet<_> =
         catalog.sources.iter().filter(|s| s.problem.is_some()).map(|s| s.name.clone()).collect();
     running.iter().filter(move |started| {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Exit, StateArgs, absolute, report};
-use crate::printable::printable;
-use crate::units::{self, UnitPaths};
+use crate::base::printable::printable;
+use crate::host::units::{self, UnitPaths};
 
 #[derive(Debug, Args)]
 pub(super) struct UnitsArgs {

@@ -12,14 +12,14 @@ use clap::{Args, Subcommand};
 use rustix::fs::Mode;
 
 use super::{Exit, console, report};
+use crate::base::printable::printable;
 use crate::host::{self, HostError};
-use crate::journal::Priority;
-use crate::manifest::Plan;
 use crate::package;
-use crate::printable::printable;
-use crate::process;
-use crate::runtime::{Lock, SocketNames};
+use crate::plan::Plan;
+use crate::plan::runtime::{Lock, SocketNames};
 use crate::supervisor::{self, DEFAULT_STOP_TIMEOUT, Options, Outcome};
+use crate::system::journal::Priority;
+use crate::system::process;
 
 /// How long one exchange with a VMM may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,10 +7,10 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{Exit, report};
-use crate::catalog::{Catalog, CatalogError, VmState};
-use crate::name::VmName;
-use crate::printable::printable;
-use crate::state_directory::StateDirectory;
+use crate::base::name::VmName;
+use crate::base::printable::printable;
+use crate::state::catalog::{Catalog, CatalogError, VmState};
+use crate::state::directory::StateDirectory;
 
 /// How alike a wrong name must be to one that is suggested, from 0 to 1.
 const ALIKE: f64 = 0.7;

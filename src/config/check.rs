@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Config, MAX_UID, MIN_UID, SourceKind, UidRange, may_be_a_vms};
-use crate::link::LinkId;
-use crate::name::{SourceName, VmId, VmName};
-use crate::pci::PciAddress;
-use crate::problem::Problems;
+use crate::base::name::{SourceName, VmId, VmName};
+use crate::base::problem::Problems;
+use crate::link::id::LinkId;
+use crate::plan::pci::PciAddress;
 
 impl Config {
     pub(super) fn check(&self, path: &Path) -> Problems {

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::link::LinkId;
-use crate::manifest::{Accelerator, HypervisorName};
-use crate::name::VmName;
-use crate::pci::PciAddress;
+use crate::base::name::VmName;
+use crate::link::id::LinkId;
+use crate::plan::pci::PciAddress;
+use crate::plan::{Accelerator, HypervisorName};
 
 /// What executes a guest's instructions, as an administrator chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]

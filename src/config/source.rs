@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::boundary::AllowedPrefix;
-use crate::name::SourceName;
+use crate::base::name::SourceName;
+use crate::directory::boundary::AllowedPrefix;
 
 /// Where partitions are mounted that the configuration names by their PARTUUID.
 pub const PARTITIONS: &str = "/run/microvm-spectrum/partitions";

@@ -10,13 +10,13 @@ use std::path::Path;
 use rustix::fs::FlockOperation;
 
 use super::{HostError, io_error, trust};
-use crate::attachment;
-use crate::catalog::Catalog;
-use crate::durable;
-use crate::name::VmName;
+use crate::base::name::VmName;
+use crate::link::records;
 use crate::package;
-use crate::started::{self, Started};
-use crate::state_directory::StateDirectory;
+use crate::state::catalog::Catalog;
+use crate::state::directory::StateDirectory;
+use crate::state::started::{self, Started};
+use crate::system::durable;
 
 /// Notes the package that `current` leads to now, free of links.
 ///
@@ -35,7 +35,7 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
     };
     let package = trust::resolve_tree(&state.current(name))?;
     // Clients may come while it runs.
-    attachment::prepare(name).map_err(io_error(format!("{} cannot be made", attachment::DIRECTORY)))?;
+    records::prepare(name).map_err(io_error(format!("{} cannot be made", records::DIRECTORY)))?;
     let booted = state.booted(name);
     durable::replace_link(&booted, &package)
         .map_err(io_error(format!("{} cannot be written", booted.display())))?;

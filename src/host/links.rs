@@ -7,13 +7,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::attachment;
+use crate::base::name::VmName;
+use crate::base::tool::{self, Tool};
 use crate::host::HostError;
-use crate::link::{LinkError, LinkId};
-use crate::manifest::{InterfacePlan, Plan};
-use crate::name::VmName;
-use crate::tool::{self, Tool};
-use crate::wire::{self, Tools};
+use crate::link::id::{LinkError, LinkId};
+use crate::link::records;
+use crate::link::taps::{self, Tools};
+use crate::plan::{InterfacePlan, Plan};
 
 use super::io_error;
 
@@ -42,8 +42,8 @@ pub fn links_up(
         }
     }
     let made = links.into_iter().try_for_each(|(interface, link)| {
-        let new = wire::up(&tools, link, client_user, provider_user(&interface.provider))?;
-        attachment::record(&interface.provider, link, &plan.name, new)
+        let new = taps::up(&tools, link, client_user, provider_user(&interface.provider))?;
+        records::record(&interface.provider, link, &plan.name, new)
             .map_err(io_error(format!("{} cannot be told", interface.provider)))
     });
     if made.is_err() {
@@ -63,24 +63,24 @@ pub fn links_down(plan: &Plan) -> Result<(), HostError> {
     let mut result = Ok(());
     links.retain(|(_, link)| !matches!(other_holder(plan, *link), Ok(Some(_))));
     for (interface, link) in &links {
-        let removed = attachment::remove(&interface.provider, *link)
+        let removed = records::remove(&interface.provider, *link)
             .map_err(io_error(format!("{} cannot be told", interface.provider)));
         result = result.and(removed);
     }
     let deadline = Instant::now() + DETACH_TIMEOUT;
-    while Instant::now() < deadline && links.iter().any(|(_, link)| wire::provider_is_attached(*link)) {
+    while Instant::now() < deadline && links.iter().any(|(_, link)| taps::provider_is_attached(*link)) {
         std::thread::sleep(LOOK_INTERVAL);
     }
     for (_, link) in &links {
-        result = result.and(wire::down(&tools, *link).map_err(HostError::from));
+        result = result.and(taps::down(&tools, *link).map_err(HostError::from));
     }
     result
 }
 
 /// Another VM that has a link of this plan's id now.
 fn other_holder(plan: &Plan, link: LinkId) -> Result<Option<VmName>, HostError> {
-    let holder = attachment::holder(link);
-    let holder = holder.map_err(io_error(format!("{} cannot be read", attachment::DIRECTORY)))?;
+    let holder = records::holder(link);
+    let holder = holder.map_err(io_error(format!("{} cannot be read", records::DIRECTORY)))?;
     Ok(holder.filter(|client| *client != plan.name))
 }
 

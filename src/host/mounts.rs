@@ -12,11 +12,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::{HostError, io_error, trust};
-use crate::catalog::{Catalog, CatalogSource};
-use crate::name::SourceName;
-use crate::state_directory::StateDirectory;
-use crate::systemd;
-use crate::units::{can_be_watched, leads_elsewhere, path_unit};
+use crate::base::name::SourceName;
+use crate::host::units::{can_be_watched, leads_elsewhere, path_unit};
+use crate::state::catalog::{Catalog, CatalogSource};
+use crate::state::directory::StateDirectory;
+use crate::system::systemd;
 
 /// What is mounted, as this process sees it; the kernel tells of each change
 /// (`proc(5)`, `/proc/pid/mounts`).

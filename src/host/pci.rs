@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::{HostError, become_script, trust, trusted_package, vm_user};
-use crate::name::VmName;
+use crate::base::name::VmName;
+use crate::base::problem::{Problem, Problems};
 use crate::package::{self, MANIFEST};
-use crate::pci::{self, PciAddress};
-use crate::problem::{Problem, Problems};
-use crate::state_directory::StateDirectory;
+use crate::plan::pci::{self, PciAddress};
+use crate::state::directory::StateDirectory;
 
 /// The driver that hands devices to user space.
 const VFIO: &str = "vfio-pci";

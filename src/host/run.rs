@@ -10,9 +10,9 @@ use std::path::Path;
 use sd_notify::NotifyState;
 
 use super::{HostError, become_script, io_error};
-use crate::name::VmName;
+use crate::base::name::VmName;
 use crate::package::MANIFEST;
-use crate::state_directory::{SHARES_DIRECTORY, StateDirectory};
+use crate::state::directory::{SHARES_DIRECTORY, StateDirectory};
 
 /// Becomes the `microvm-run` of the package that a VM was started from, in the
 /// working directory; returns only when that fails.

@@ -8,13 +8,13 @@
 use std::path::{Path, PathBuf};
 
 use super::{HostError, become_script, io_error, trust, trusted_package, vm_user};
-use crate::name::VmName;
+use crate::base::name::VmName;
+use crate::base::problem::{Problem, Problems};
+use crate::base::tool::{self, Tool};
 use crate::package::{self, LoadError, MANIFEST};
-use crate::problem::{Problem, Problems};
-use crate::state_directory::StateDirectory;
+use crate::state::directory::StateDirectory;
+use crate::supervisor::virtiofsd::{self, OpenShare, Privileges};
 use crate::supervisor::{self, Again, Outcome, Serving};
-use crate::tool::{self, Tool};
-use crate::virtiofsd::{self, OpenShare, Privileges};
 
 /// Serves the shared directories of a VM in the working directory, until a
 /// signal comes; they are mounted there, in this process' own mount namespace.

@@ -12,12 +12,12 @@ use std::process::{Command, Stdio};
 
 use super::links::{links_down, links_up};
 use super::{HostError, USER_VARIABLE, become_script, io_error, trust, trusted_package, vm_user};
-use crate::catalog::Catalog;
-use crate::manifest::Plan;
-use crate::name::VmName;
+use crate::base::name::VmName;
+use crate::base::tool::{self, Tool};
 use crate::package::{self, MANIFEST};
-use crate::state_directory::StateDirectory;
-use crate::tool::{self, Tool};
+use crate::plan::Plan;
+use crate::state::catalog::Catalog;
+use crate::state::directory::StateDirectory;
 
 /// The longest name of an interface (`IFNAMSIZ` in Linux' `if.h`, less one).
 const MAX_INTERFACE_BYTES: usize = 15;

@@ -27,12 +27,12 @@ use super::{
     Attached, Console, Control, EVENTS_FD, Events, FilePaths, Hypervisor, Unplugged, VmmEvent, program,
     timed_out,
 };
-use crate::architecture::Architecture;
-use crate::link::LinkId;
-use crate::manifest::Plan;
-use crate::pci::PciAddress;
-use crate::runtime::SocketNames;
-use crate::tool::Tool;
+use crate::base::architecture::Architecture;
+use crate::base::tool::Tool;
+use crate::link::id::LinkId;
+use crate::plan::Plan;
+use crate::plan::pci::PciAddress;
+use crate::plan::runtime::SocketNames;
 
 /// How long one exchange with the VMM may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,7 +109,7 @@ impl Hypervisor for CloudHypervisor {
         };
         option("--fs", plan.shares.iter().map(|s| &s.tag).enumerate().map(fs).collect());
         // device_model.md, "virtio-net"; a tap that exists is used as it is.
-        let net = |i: &crate::manifest::InterfacePlan| format!("tap={},mac={}", i.tap, i.mac);
+        let net = |i: &crate::plan::InterfacePlan| format!("tap={},mac={}", i.tap, i.mac);
         option("--net", plan.interfaces.iter().map(net).collect());
         // vfio.md, "Direct Device Assignment with Cloud Hypervisor".
         let device = |(index, device): (usize, &PciAddress)| {

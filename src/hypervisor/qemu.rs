@@ -23,11 +23,11 @@ use super::{
     Attached, Console, Control, Events, FilePaths, Hypervisor, Unplugged, VmmEvent, program,
     vhost_net_is_usable,
 };
-use crate::architecture::Architecture;
-use crate::link::LinkId;
-use crate::manifest::{Accelerator, Plan};
-use crate::runtime::{Lock, SocketNames};
-use crate::tool::Tool;
+use crate::base::architecture::Architecture;
+use crate::base::tool::Tool;
+use crate::link::id::LinkId;
+use crate::plan::runtime::{Lock, SocketNames};
+use crate::plan::{Accelerator, Plan};
 
 /// How long one exchange with the VMM may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);

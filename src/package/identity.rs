@@ -19,7 +19,7 @@ use nix_derivation::store_path::StoreDir;
 use sha2::{Digest as _, Sha256};
 
 use super::{Entry, Package};
-use crate::name::VmName;
+use crate::base::name::VmName;
 
 /// The store that paths are computed for, Nix's default.
 const STORE: &str = "/nix/store";

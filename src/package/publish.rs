@@ -17,7 +17,7 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Entry, MANIFEST, Package};
-use crate::durable::{
+use crate::system::durable::{
     create_directory, create_directory_at, create_file_at, open_directory, sync_directory, sync_file_system,
 };
 

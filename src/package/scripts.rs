@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::manifest::Plan;
-use crate::template::render as render_template;
-use crate::tool::Tool;
+use crate::base::template::render as render_template;
+use crate::base::tool::Tool;
+use crate::plan::Plan;
 
-const TEMPLATE: &str = include_str!("../templates/script.sh.hbs");
+const TEMPLATE: &str = include_str!("script.sh.hbs");
 
 /// The names of a plan's scripts, and what each tells the program to do.
 pub(super) fn of(plan: &Plan) -> Vec<(&'static str, &'static str)> {

@@ -5,10 +5,10 @@
 
 use std::fs::File;
 
+use crate::base::problem::Problems;
 use crate::hypervisor::FIRST_FILE_FD;
-use crate::manifest::Plan;
-use crate::problem::Problems;
-use crate::process::Inherited;
+use crate::plan::Plan;
+use crate::system::process::Inherited;
 
 /// The kernel and the images, open for reading.
 pub(super) struct OpenFiles(Vec<File>);

@@ -3,7 +3,7 @@
 
 //! Plugging in the links of a VM's clients, as they come and go.
 //!
-//! A thread of its own watches the [records](crate::attachment) that root
+//! A thread of its own watches the [records](crate::link::records) that root
 //! writes, and brings the running VMM into line with them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +15,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use super::output::say;
-use crate::attachment::{self, Stamp};
 use crate::hypervisor::{Hypervisor, Unplugged};
-use crate::link::LinkId;
-use crate::manifest::Plan;
-use crate::runtime::SocketNames;
+use crate::link::id::LinkId;
+use crate::link::records::{self, Stamp};
+use crate::plan::Plan;
+use crate::plan::runtime::SocketNames;
 
 /// How long a VMM may take to plug an interface in.
 const PLUG_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,13 +87,13 @@ impl Links {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let changes =
             WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::CREATE | WatchFlags::DELETE_SELF;
-        inotify::add_watch(&watch, attachment::directory(&self.plan.name), changes | WatchFlags::ONLYDIR)?;
+        inotify::add_watch(&watch, records::directory(&self.plan.name), changes | WatchFlags::ONLYDIR)?;
         Ok(watch)
     }
 
     /// Plugs and unplugs what is due; whether everything is as recorded now.
     fn settle(&mut self) -> bool {
-        let wanted = match attachment::all(&self.plan.name) {
+        let wanted = match records::all(&self.plan.name) {
             Ok(wanted) => wanted,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(_) => return false,

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use crate::printable::printable;
-use crate::problem::{Problem, Problems};
+use crate::base::printable::printable;
+use crate::base::problem::{Problem, Problems};
 
 /// How a VM's run ended, with a status for whoever started it.
 #[derive(Debug, Clone, PartialEq, Eq)]

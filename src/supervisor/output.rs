@@ -9,10 +9,10 @@ use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::journal::{self, Priority};
-use crate::name::VmName;
-use crate::printable::{StreamFilter, printable};
-use crate::process::in_background;
+use crate::base::name::VmName;
+use crate::base::printable::{StreamFilter, printable};
+use crate::system::journal::{self, Priority};
+use crate::system::process::in_background;
 
 /// The longest line of a helper that is passed on at once, in bytes.
 const MAX_LINE_BYTES: u64 = 4096;

@@ -13,12 +13,12 @@ use sd_notify::NotifyState;
 
 use super::output::{self, LastLine};
 use super::{Outcome, no_thread, notify, on_signal};
-use crate::manifest::Plan;
-use crate::name::VmName;
-use crate::problem::Problems;
-use crate::runtime::{Lock, SocketNames, is_bound, is_foreign};
-use crate::tool::Tool;
-use crate::virtiofsd::{self, OpenShare, Privileges, Server};
+use crate::base::name::VmName;
+use crate::base::problem::Problems;
+use crate::base::tool::Tool;
+use crate::plan::Plan;
+use crate::plan::runtime::{Lock, SocketNames, is_bound, is_foreign};
+use crate::supervisor::virtiofsd::{self, OpenShare, Privileges, Server};
 
 /// How often to look whether a VM that left its servers still runs.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -116,7 +116,7 @@ enum Wake {
 /// Serves all shared directories of a VM until the VM has ended, or a signal comes.
 ///
 /// Tells systemd, when there is one, as soon as all sockets listen. Must be
-/// called by the main thread, see [`Process::spawn`](crate::process::Process::spawn).
+/// called by the main thread, see [`Process::spawn`](crate::system::process::Process::spawn).
 pub fn serve_until_end(plan: &Plan) -> Outcome {
     let open = |wanted: &dyn Fn(&str) -> bool| virtiofsd::open_unserved(plan, wanted, Duration::ZERO);
     let again = match plan.hypervisor.implementation().reset_drops_shares() {

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::process::{Gid, Uid};
 
-use crate::manifest::Plan;
-use crate::problem::{Problem, Problems};
+use crate::base::problem::{Problem, Problems};
+use crate::plan::Plan;
 
 /// What the units' `PrivateTmp=` hides.
 const HIDDEN: [&str; 2] = ["/tmp", "/var/tmp"];

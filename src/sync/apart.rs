@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::problem::Problems;
 use crate::config::Config;
-use crate::problem::Problems;
-use crate::state_directory::StateDirectory;
+use crate::state::directory::StateDirectory;
 
 /// The directories that no guest may change, free of links, and what they are.
 pub(super) struct Apart(Vec<(PathBuf, String)>);

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use super::SyncError;
 use super::generation::Transaction;
-use crate::lease::Leases;
-use crate::name::{SourceName, VmId, VmName};
-use crate::problem::Problem;
-use crate::started::Started;
-use crate::state_directory::StateDirectory;
+use crate::base::name::{SourceName, VmId, VmName};
+use crate::base::problem::Problem;
+use crate::state::directory::StateDirectory;
+use crate::state::leases::Leases;
+use crate::state::started::Started;
 
 /// Why a VM cannot be forgotten.
 #[derive(Debug, thiserror::Error)]

@@ -13,15 +13,15 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 
 use super::{Built, Content, SyncError};
-use crate::catalog::{Catalog, CatalogError};
-use crate::durable;
-use crate::name::VmName;
-use crate::nix_store::{self, NixStore, Roots};
+use crate::base::name::VmName;
+use crate::base::problem::Problem;
 use crate::package::identity::base_name;
 use crate::package::{self, LoadError, Package, WriteError};
-use crate::problem::Problem;
-use crate::state_directory::StateDirectory;
-use crate::trust::{self, Untrusted};
+use crate::state::catalog::{Catalog, CatalogError};
+use crate::state::directory::StateDirectory;
+use crate::state::nix_store::{self, NixStore, Roots};
+use crate::system::durable;
+use crate::system::trust::{self, Untrusted};
 
 /// The state directory, which nobody else changes meanwhile.
 pub(super) struct Transaction<'a> {

@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::catalog::{Catalog, CatalogLease, CatalogLink};
+use crate::base::name::{VmId, VmName};
+use crate::base::problem::Problems;
 use crate::config::Config;
-use crate::definition::Definition;
-use crate::lease::{DeclaredLink, Leases};
-use crate::link::LinkId;
-use crate::name::{VmId, VmName};
-use crate::problem::Problems;
+use crate::directory::definition::Definition;
+use crate::link::id::LinkId;
+use crate::state::catalog::{Catalog, CatalogLease, CatalogLink};
+use crate::state::leases::{DeclaredLink, Leases};
 
 /// The leases of one run of `sync`, and what is declared.
 pub(super) struct Leasing<'a> {
@@ -177,7 +177,7 @@ impl<'a> Leasing<'a> {
 
     /// What VMs have leased that `catalog` does not have.
     pub fn of_gone(&self, catalog: &Catalog) -> Vec<CatalogLease> {
-        let there: BTreeSet<_> = catalog.vms.iter().map(crate::catalog::CatalogVm::id).collect();
+        let there: BTreeSet<_> = catalog.vms.iter().map(crate::state::catalog::CatalogVm::id).collect();
         let gone = self.leases.all().filter(|(vm, ..)| !there.contains(vm));
         gone.map(|(vm, uid, links)| {
             let links = links.map(|(provider, id)| CatalogLink {

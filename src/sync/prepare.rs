@@ -12,18 +12,18 @@ use rustix::fs::FileType;
 use super::apart::Apart;
 use super::leasing::Leasing;
 use super::{Built, Content, Host, access, generation};
-use crate::catalog::{CatalogLink, Runnable};
+use crate::base::name::VmId;
+use crate::base::problem::Problems;
 use crate::config::{AcceleratorChoice, Settings};
-use crate::definition::{Location, Reading};
-use crate::manifest::{Accelerator, HypervisorName, Plan};
-use crate::name::VmId;
-use crate::nix_store;
+use crate::directory::definition::{Location, Reading};
+use crate::directory::stamp::FileStamp;
+use crate::package::planning::{self, Choices};
 use crate::package::{self, Package};
-use crate::pci;
-use crate::plan::{self, Choices};
-use crate::problem::Problems;
-use crate::stamp::FileStamp;
-use crate::trust;
+use crate::plan::pci;
+use crate::plan::{Accelerator, HypervisorName, Plan};
+use crate::state::catalog::{CatalogLink, Runnable};
+use crate::state::nix_store;
+use crate::system::trust;
 
 /// A VM that could run by itself.
 pub(super) struct Prepared {
@@ -48,7 +48,7 @@ pub(super) fn from_directory(
     }
     check_folder(id, host, &mut problems);
     let (plan, stamps) = match reading.definition {
-        Some(definition) => match plan::make(&definition, &choices) {
+        Some(definition) => match planning::make(&definition, &choices) {
             Ok(plan) => (plan, definition.stamps),
             Err(more) => {
                 problems.extend(more.into_sorted());
@@ -56,9 +56,9 @@ pub(super) fn from_directory(
             }
         },
         None => {
-            problems.extend(plan::check_choices(&choices, &location.directory()).into_sorted());
+            problems.extend(planning::check_choices(&choices, &location.directory()).into_sorted());
             if reading.wayland {
-                plan::check_wayland(location, choices.hypervisor, &mut problems);
+                planning::check_wayland(location, choices.hypervisor, &mut problems);
             }
             return (None, problems);
         }
@@ -190,11 +190,11 @@ fn choices(settings: &Settings, host: &mut Host<'_>) -> Choices {
     Choices {
         hypervisor,
         architecture: host.architecture,
-        memory_mib: settings.memory.unwrap_or(plan::DEFAULT_MEMORY_MIB),
+        memory_mib: settings.memory.unwrap_or(planning::DEFAULT_MEMORY_MIB),
         vcpus: settings.vcpus.unwrap_or(1),
         accelerator: accelerator.unwrap_or_else(|| (host.accelerator)()),
         tools: host.tools.clone(),
-        link_ports: settings.link_ports.unwrap_or(plan::DEFAULT_LINK_PORTS),
+        link_ports: settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS),
         links: BTreeMap::new(),
         devices: settings.devices.clone(),
     }

@@ -10,15 +10,15 @@ use super::apart::Apart;
 use super::leasing::Leasing;
 use super::prepare::{self, Prepared};
 use super::{Built, Host, catalog_of_no_generation};
-use crate::catalog::{Catalog, CatalogProblem, CatalogSource, CatalogVm, VmState};
+use crate::base::name::{SourceName, VmId, VmName};
+use crate::base::printable::printable;
+use crate::base::problem::{Problem, Problems};
 use crate::config::{Config, Settings};
-use crate::definition::{self, Location};
-use crate::lease::Leases;
-use crate::name::{SourceName, VmId, VmName};
-use crate::network_graph;
-use crate::pci::{self, PciAddress};
-use crate::printable::printable;
-use crate::problem::{Problem, Problems};
+use crate::directory::definition::{self, Location};
+use crate::link::graph;
+use crate::plan::pci::{self, PciAddress};
+use crate::state::catalog::{Catalog, CatalogProblem, CatalogSource, CatalogVm, VmState};
+use crate::state::leases::Leases;
 
 /// What was found.
 pub(super) struct Scanned {
@@ -277,7 +277,7 @@ fn block(
             VmState::Blocked { .. } | VmState::Shadowed { .. } => {}
         }
     }
-    let blocked = network_graph::blocked(&links, &broken);
+    let blocked = graph::blocked(&links, &broken);
     for vm in vms.iter_mut().filter(|vm| matches!(vm.state, VmState::Runnable(_))) {
         let Some(reasons) = blocked.get(&vm.name) else { continue };
         let remedy = "provide that VM, or remove its entry from providers/net";

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 
-use crate::architecture::Architecture;
+use crate::base::architecture::Architecture;
 
 /// How long the probe may take altogether.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

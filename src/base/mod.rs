@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Words that every stage uses: names, architectures, problems, printable text,
+//! tools, templates.
+//!
+//! Nothing here knows of virtual machines beyond their names. Every other
+//! folder may use it; it uses none of them.
+
+pub mod architecture;
+pub mod name;
+pub mod printable;
+pub mod problem;
+pub mod template;
+pub mod tool;

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The configuration: what the host's administrator decides.
+//!
+//! It is one TOML file, `/etc/microvm-spectrum/config.toml`: the sources of VMs
+//! in their order, and settings, which are never part of a VM directory.
+
+mod check;
+pub mod location;
+mod settings;
+mod source;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use settings::{AcceleratorChoice, Settings};
+pub use source::{PARTITIONS, PartUuid, SourceConfig, SourceKind};
+
+use crate::base::name::{VmId, VmName};
+use crate::base::problem::{Problem, Problems};
+use crate::base::tool::Tool;
+use crate::link::id::LinkId;
+
+/// Where the configuration is when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/microvm-spectrum/config.toml";
+
+/// The user ids that VMs get when nobody chooses.
+///
+/// Above the ids that systemd gives to services with a dynamic user, and below
+/// those that distributions give to users for their containers
+/// (systemd's "Users, Groups, UIDs and GIDs"; `SUB_UID_MIN` in `login.defs(5)`).
+pub const DEFAULT_UIDS: RangeInclusive<u32> = 70_000..=89_999;
+/// The smallest user id that a VM may have: no system or dynamic user's.
+const MIN_UID: u32 = 65_536;
+/// The largest; those beyond mean something to the kernel or to systemd.
+const MAX_UID: u32 = ((u16::MAX as u32) << 16) - 1;
+
+/// Whether a VM may have this user id at all: never root's, for one.
+pub fn may_be_a_vms(uid: u32) -> bool {
+    (MIN_UID..=MAX_UID).contains(&uid)
+}
+
+/// The user ids that VMs get.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UidRange {
+    /// The first.
+    pub first: u32,
+    /// The last.
+    pub last: u32,
+}
+
+impl Default for UidRange {
+    fn default() -> Self {
+        Self { first: *DEFAULT_UIDS.start(), last: *DEFAULT_UIDS.end() }
+    }
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The sources: those that are built in, then the others, each in their order.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<SourceConfig>,
+    /// The settings of VMs that say nothing else.
+    #[serde(default)]
+    pub defaults: Settings,
+    /// The user ids that VMs get.
+    #[serde(default)]
+    pub uids: UidRange,
+    /// Where programs are, instead of in PATH.
+    #[serde(default)]
+    pub tools: BTreeMap<Tool, PathBuf>,
+    /// Whether packages are put into the host's Nix store.
+    #[serde(default, rename = "nix-store")]
+    pub nix_store: bool,
+    /// Settings by `SOURCE/NAME`, or by NAME where there is only one source.
+    #[serde(default)]
+    vm: BTreeMap<String, Settings>,
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// Reads the configuration at `path`.
+    ///
+    /// # Errors
+    /// What is wrong with it, with line and column.
+    pub fn read(path: &Path) -> Result<Self, Problems> {
+        let one = |problem: Problem| {
+            let mut problems = Problems::default();
+            problems.push(problem);
+            problems
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::NotFound => "create it; microvm-spectrum-config(5) has an example",
+                _ => "make it a file that can be read",
+            };
+            one(Problem::error(path, format!("cannot be read: {error}"), remedy))
+        })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
+            let (line, column) = error.span().map_or((1, 1), |span| position(&text, span.start));
+            let place = format!("{}:{line}:{column}", path.display());
+            one(Problem::error(
+                place,
+                error.message(),
+                "correct it; microvm-spectrum-config(5) has every key",
+            ))
+        })?;
+        path.clone_into(&mut config.path);
+        // Stable: those of a kind stay in their order.
+        config.sources.sort_by_key(|source| source.kind != SourceKind::Builtin);
+        let problems = config.check(path);
+        if problems.has_errors() { Err(problems) } else { Ok(config) }
+    }
+
+    /// All link ids that are declared, with the links' client and provider.
+    pub fn declared_links(&self) -> impl Iterator<Item = (VmId, &VmName, LinkId)> {
+        let tables = self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm)));
+        tables.flat_map(|(client, vm)| vm.links.iter().map(move |(p, id)| (client.clone(), p, *id)))
+    }
+
+    /// All user ids that are declared, with their VMs.
+    pub fn declared_uids(&self) -> impl Iterator<Item = (VmId, u32)> {
+        self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm.uid?)))
+    }
+
+    /// The VMs that run from a package that was built elsewhere, and that package.
+    pub fn runners(&self) -> impl Iterator<Item = (VmId, &Path)> {
+        self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm.runner.as_deref()?)))
+    }
+
+    /// The VMs that have settings of their own, by the keys of their tables.
+    pub fn named(&self) -> impl Iterator<Item = (&str, VmId)> {
+        self.vm.keys().filter_map(|key| Some((key.as_str(), self.id_of(key)?)))
+    }
+
+    /// The settings of one VM, with the defaults of the configuration.
+    pub fn settings(&self, id: &VmId) -> Settings {
+        let own = self.vm.get(&id.to_string());
+        let plain = || {
+            let vm = self.vm.get(id.name.as_str())?;
+            (self.id_of(id.name.as_str())? == *id).then_some(vm)
+        };
+        own.or_else(plain).map_or_else(|| self.defaults.clone(), |own| own.or(&self.defaults))
+    }
+}
+
+/// Line and column of a byte, both from 1 on; a column is a character.
+fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path).map_err(|problems| {
+            let text: Vec<_> = problems.into_sorted().iter().map(ToString::to_string).collect();
+            text.join("\n").replace(&format!("{}/", dir.path().display()), "")
+        })
+    }
+
+    const SOURCE: &str = "[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '/srv/P'\n";
+
+    #[test]
+    fn everything_that_can_stand_in_it() {
+        let text = format!(
+            "{SOURCE}autostart = true\nallow = ['/usr/img=/srv/img']\n[defaults]\nmemory = 512\nhypervisor = 'qemu'\n\
+             [uids]\nfirst = 80000\nlast = 80010\n[tools]\nvirtiofsd = '/opt/virtiofsd'\n\
+             [vm.\"user/a\"]\nautostart = true\nvcpus = 2\naccel = 'tcg'\n[vm.b]\nmemory = 64\n"
+        );
+        let config = read(&text).unwrap();
+        let id = |text: &str| text.parse::<VmId>().unwrap();
+        let a = config.settings(&id("user/a"));
+        assert_eq!((a.memory, a.vcpus, a.autostart), (Some(512), Some(2), Some(true)));
+        assert_eq!(config.settings(&id("user/b")).memory, Some(64));
+        assert_eq!(config.settings(&id("user/c")), config.defaults);
+        assert_eq!(config.sources[0].allow[0].directory, Path::new("/srv/img"));
+        let empty = read("").unwrap();
+        assert_eq!(empty.sources, []);
+        assert_eq!(empty, Config { path: empty.path.clone(), ..Config::default() });
+    }
+
+    #[test]
+    fn a_device_is_one_vms_alone() {
+        let table = |name: &str, devices: &str| format!("[vm.{name}]\ndevices = [{devices}]\n");
+        let config = read(&format!("{SOURCE}{}", table("a", "'0000:01:00.0', '0000:01:00.1'"))).unwrap();
+        let devices = |name: &str| {
+            let devices = config.settings(&format!("user/{name}").parse().unwrap()).devices;
+            devices.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(devices("a"), ["0000:01:00.0", "0000:01:00.1"]);
+        assert!(devices("b").is_empty());
+        let told = read(&format!(
+            "{SOURCE}[defaults]\ndevices = ['0000:03:00.0']\n{}{}",
+            table("a", "'0000:01:00.0', '0000:02:00.0', '0000:02:00.0'"),
+            table("b", "'0000:01:00.0'")
+        ));
+        let told = told.unwrap_err();
+        for part in [
+            "[vm.\"a\"] and [vm.\"b\"] both list the device 0000:01:00.0",
+            "[vm.\"a\"] lists the device 0000:02:00.0 twice",
+            "[defaults] lists devices",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        let told = read(&format!("{SOURCE}{}", table("a", "'01:00.0'"))).unwrap_err();
+        assert!(told.starts_with("error: config.toml:6:11: "), "{told}");
+        assert!(
+            told.contains("'01:00.0' is not the full form of a PCI address: write 0000:01:00.0"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told_with_line_and_column() {
+        for (text, place, cause) in [
+            ("[defaults]\nmemroy = 5\n", "config.toml:2:1", "unknown field `memroy`"),
+            ("[defaults]\nmemory = 'x'\n", "config.toml:2:10", "invalid type"),
+            ("[defaults\n", "config.toml:1:10", ""),
+            ("[[source]]\nkind = 'disk'\n", "config.toml:2:8", "unknown variant `disk`"),
+            (&SOURCE.replace("'user'", "'a b'"), "config.toml:3:8", "cannot contain the character ' '"),
+            (&format!("{SOURCE}allow = ['x']\n"), "config.toml:5:9", "expected PREFIX"),
+        ] {
+            let told = read(text).unwrap_err();
+            assert!(told.starts_with(&format!("error: {place}")) && told.contains(cause), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_partition_starts_nothing_unless_its_entry_says_so() {
+        let other = "[[source]]\nkind = 'builtin'\nname = 'own'\npath = '/srv/own'\n";
+        let table = "[vm.'user/a']\nautostart = true\n";
+        let told = read(&format!("{SOURCE}{other}{table}")).unwrap_err();
+        assert!(told.contains("[vm.\"user/a\"] is to start with the host"), "{told}");
+        for good in [
+            format!("{SOURCE}autostart = true\n{other}{table}"),
+            format!("{SOURCE}{other}{}", table.replace("user", "own")),
+            format!("{SOURCE}{other}[defaults]\nautostart = true\n"),
+        ] {
+            let config = read(&good).unwrap();
+            // What is built in comes first, however it is written.
+            let order: Vec<_> = config.sources.iter().map(|source| source.name.to_string()).collect();
+            assert_eq!(order, ["own", "user"]);
+        }
+        let strict = read(&format!("{SOURCE}{}autostart = false\n", other)).unwrap();
+        assert!(strict.sources.iter().all(|source| !source.may_autostart()));
+    }
+
+    #[test]
+    fn a_source_is_a_path_or_a_partition() {
+        let entry = |rest: &str| format!("[[source]]\nkind = 'user-partition'\nname = 'stick'\n{rest}\n");
+        let uuid = "6A5B0B3C-1234-4abc-9def-0123456789ab";
+        let config = read(&entry(&format!("partuuid = '{uuid}'"))).unwrap();
+        let stick = &config.sources[0];
+        assert_eq!(stick.root(), Path::new("/run/microvm-spectrum/partitions/stick"));
+        assert_eq!(stick.partuuid.as_ref().unwrap().to_string(), uuid.to_lowercase());
+        assert!(read(&entry("partuuid = '1a2b3c4d-01'")).is_ok());
+        for (text, cause) in [
+            (entry(""), "neither a path nor a partuuid"),
+            (entry(&format!("path = '/srv/P'\npartuuid = '{uuid}'")), "both a path and a partuuid"),
+            (entry("partuuid = '../../sda'"), "'../../sda' is no PARTUUID"),
+            (
+                entry(&format!("partuuid = '{uuid}'")).replace("user-partition", "builtin"),
+                "is no user-partition",
+            ),
+        ] {
+            let told = read(&text).unwrap_err();
+            assert!(told.contains(cause), "{cause}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_runner_is_a_vm_of_no_source() {
+        let two = SOURCE.replace("'user'", "'other'").replace("/srv/P", "/srv/Q");
+        let runner = "[vm.nixed]\nrunner = '/nix/store/x-microvm-nixed'\n";
+        let config = read(&format!("{SOURCE}{two}{runner}autostart = true\nuid = 70005\n")).unwrap();
+        let (id, path) = config.runners().next().unwrap();
+        assert_eq!(
+            (id.to_string().as_str(), path.to_str()),
+            ("configuration/nixed", Some("/nix/store/x-microvm-nixed"))
+        );
+        assert_eq!(config.settings(&id).autostart, Some(true));
+        assert_eq!(config.declared_uids().next().unwrap(), (id, 70_005));
+        assert!(read(&runner.replace("vm.nixed", "vm.'configuration/nixed'")).is_ok());
+        for (text, cause) in [
+            (
+                format!("{runner}memory = 64\nlinks = {{ a = 'a546' }}\n"),
+                "which decides about memory by itself",
+            ),
+            (
+                format!("{SOURCE}{}", runner.replace("vm.nixed", "vm.'user/nixed'")),
+                "has a runner and is a VM of a source",
+            ),
+            (runner.replace("/nix", "nix"), "is not an absolute path"),
+            (
+                format!("{runner}[vm.'configuration/other']\nautostart = true\n"),
+                "[vm.\"configuration/other\"] has no runner",
+            ),
+            (format!("[defaults]\nrunner = '/a'\n{runner}"), "[defaults] has a runner or a uid"),
+            (SOURCE.replace("'user'", "'configuration'"), "no source can be called configuration"),
+            (format!("{SOURCE}[vm.a]\nuid = 70001\n[vm.b]\nuid = 70001\n"), "both have the user id 70001"),
+            (
+                format!("{SOURCE}{}", SOURCE.replace("'user'", "'other'")),
+                "the sources user and other are the same place",
+            ),
+            (format!("{SOURCE}[vm.a]\nuid = 0\n"), "the user id 0, which no VM can have"),
+        ] {
+            let told = read(&text).unwrap_err();
+            assert!(told.contains(cause), "{cause}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_at_once() {
+        let text = format!(
+            "{SOURCE}{}[uids]\nfirst = 1000\nlast = 2000\n[tools]\nip = 'ip'\n[vm.'a']\n[vm.'other/x']\n[vm.'a b']\n",
+            SOURCE.replace("/srv/P", "P")
+        );
+        let told = read(&text).unwrap_err();
+        for part in [
+            "two sources have the name user",
+            "the path of the source user is not absolute",
+            "the user ids 1000 to 2000",
+            "the path of ip, ip, is not absolute",
+            "[vm.\"a\"]",
+            "[vm.\"other/x\"]",
+            "[vm.\"a b\"]",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+}

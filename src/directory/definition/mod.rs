@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A VM definition: one Spectrum VM directory, read and validated.
+//!
+//! Reading is the first stage of the data's way. It finds every problem of the
+//! directory in one go; [`read`] gives a [`Definition`] only when none of them
+//! is an error. The entries and their meaning are those of Spectrum ("Creating
+//! Custom VMs"), one module for each.
+
+mod exposure;
+mod heads;
+mod images;
+mod kernel;
+mod location;
+mod providers;
+mod shares;
+mod text;
+
+use std::cell::RefCell;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::FileType;
+
+pub use exposure::Exposure;
+pub use kernel::KernelFormatError;
+pub use location::{DATA_DIRECTORY, Location};
+
+use self::exposure::{OwnExposure, PartitionExposure};
+use self::heads::KnownHeads;
+use crate::base::architecture::Architecture;
+use crate::base::name::VmName;
+use crate::base::problem::{Problem, Problems};
+use crate::directory::boundary::{Entry, Place, ResolveError, Resolved, Walker};
+use crate::directory::stamp::FileStamp;
+
+/// The most disk images of one VM: each takes a slot of the guest's PCI bus, of
+/// which QEMU's q35 has 30, and the other devices need some.
+pub const MAX_IMAGES: usize = 12;
+/// The most shared directories of one VM, for the same reason.
+pub const MAX_SHARES: usize = 8;
+/// The most network providers of one VM, for the same reason.
+pub const MAX_PROVIDERS: usize = 4;
+
+/// How many other entries of one directory are named before the rest is only counted.
+pub const MAX_NAMED_EXTRAS: usize = 8;
+
+/// A disk image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its path within the VM directory, `blk/NAME.img`.
+    pub entry: String,
+    /// The file that it is, free of links, on this host.
+    pub path: String,
+}
+
+/// A shared directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The virtio-fs tag, 1 to 36 bytes of UTF-8.
+    pub tag: String,
+    /// Its link's path within the VM directory, `shared-dirs/TAG/dir`.
+    pub entry: String,
+    /// The directory that it is, free of links, on this host.
+    pub source: String,
+}
+
+/// One VM directory without errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// The VM's name: the directory's.
+    pub name: VmName,
+    /// Where the directory is.
+    pub location: Location,
+    /// The kernel's file, free of links, on this host.
+    pub kernel: String,
+    /// The disk images, sorted by the bytes of their names.
+    pub images: Vec<Image>,
+    /// What the kernel and the images were, in this order.
+    pub stamps: Vec<FileStamp>,
+    /// The shared directories, sorted by tag.
+    pub shares: Vec<Share>,
+    /// The VMs that provide this one's networks, sorted by name.
+    pub network_providers: Vec<VmName>,
+    /// Whether the guest shows windows on the host's Wayland compositor.
+    pub wayland: bool,
+}
+
+/// The result of reading one VM directory.
+#[derive(Debug)]
+pub struct Reading {
+    /// The definition, unless there are errors.
+    pub definition: Option<Definition>,
+    /// Everything that was found wrong or worth knowing.
+    pub problems: Problems,
+    /// Whether there is a `wayland` entry, also in a directory with errors.
+    pub wayland: bool,
+}
+
+/// Where the shared directories of a VM are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedDirectories {
+    /// On this host: they are looked at.
+    Here,
+    /// Perhaps only on the host that will run the VM: absolute links that lead off
+    /// the user partition are judged by their text, and again when the VM starts.
+    Elsewhere,
+}
+
+/// Reads the VM directory at `location`.
+///
+/// Nothing is written, nothing but regular files and directories is opened,
+/// and no file is read beyond its first kilobyte.
+pub fn read(location: &Location, architecture: Architecture) -> Reading {
+    read_with(location, architecture, SharedDirectories::Here)
+}
+
+/// Like [`read`], for shared directories that may not be on this host.
+pub fn read_with(location: &Location, architecture: Architecture, shared: SharedDirectories) -> Reading {
+    Scan { shared, ..Scan::new(architecture) }.read(location)
+}
+
+/// Reads many VM directories at about the same time; what they have in common is
+/// looked at once.
+#[derive(Debug)]
+pub struct Scan {
+    architecture: Architecture,
+    shared: SharedDirectories,
+    partitions: RefCell<Vec<Rc<Partition>>>,
+}
+
+/// What the VM directories of a user partition have in common.
+#[derive(Debug)]
+struct Partition {
+    walker: Walker,
+    exposure: RefCell<Option<Rc<PartitionExposure>>>,
+    kernels: KnownHeads<Result<(), KernelFormatError>>,
+    qcow2: KnownHeads<bool>,
+}
+
+impl Scan {
+    /// Has looked at nothing yet.
+    pub fn new(architecture: Architecture) -> Self {
+        Self { architecture, shared: SharedDirectories::Here, partitions: RefCell::default() }
+    }
+
+    /// Reads a VM directory, as [`read`] does.
+    pub fn read(&self, location: &Location) -> Reading {
+        let partition = self.partition(location);
+        let mut reader = Reader {
+            location,
+            architecture: self.architecture,
+            shared: self.shared,
+            partition: &partition,
+            exposure: OwnExposure::default(),
+            problems: Problems::default(),
+            wayland: false,
+            stamps: Vec::new(),
+        };
+        let definition = reader.read();
+        let Reader { problems, wayland, .. } = reader;
+        Reading { definition: definition.filter(|_| !problems.has_errors()), problems, wayland }
+    }
+
+    fn partition(&self, location: &Location) -> Rc<Partition> {
+        let mut known = self.partitions.borrow_mut();
+        if let Some(found) = known.iter().find(|p| *p.walker.boundary() == location.boundary) {
+            return Rc::clone(found);
+        }
+        let walker = Walker::new(location.boundary.clone());
+        let partition = Rc::new(Partition {
+            walker,
+            exposure: RefCell::default(),
+            kernels: KnownHeads::default(),
+            qcow2: KnownHeads::default(),
+        });
+        known.push(Rc::clone(&partition));
+        partition
+    }
+}
+
+impl Partition {
+    fn exposure(&self) -> Rc<PartitionExposure> {
+        let mut known = self.exposure.borrow_mut();
+        Rc::clone(known.get_or_insert_with(|| Rc::new(PartitionExposure::of(&self.walker))))
+    }
+}
+
+/// The state that the modules of the single entries share.
+struct Reader<'a> {
+    location: &'a Location,
+    architecture: Architecture,
+    shared: SharedDirectories,
+    partition: &'a Partition,
+    exposure: OwnExposure,
+    problems: Problems,
+    wayland: bool,
+    stamps: Vec<FileStamp>,
+}
+
+/// A directory of the VM directory, and what is in it.
+struct Directory {
+    place: Place,
+    entries: Vec<Entry>,
+}
+
+impl Directory {
+    fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+impl Reader<'_> {
+    fn read(&mut self) -> Option<Definition> {
+        let name = match VmName::new(self.location.file_name()) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.problems.error(
+                    self.location.directory(),
+                    error.to_string(),
+                    "rename the directory: letters, digits, '_', '.' and '-', at most 64, \
+                     beginning with a letter, a digit or '_'",
+                );
+                None
+            }
+        };
+        let top = self.top()?;
+        self.wayland = top.get("wayland").is_some();
+        self.exposure.protect_vm(&top.place, self.location.relative.as_os_str().is_empty());
+        let kernel = self.kernel(&top);
+        let images = self.images(&top);
+        let network_providers = self.providers(&top, name.as_ref());
+        // Last, when all is known that must not be shared.
+        let shares = self.shares(&top);
+        self.note_extras("", &top.entries, |e| {
+            ["vmlinux", "blk", "shared-dirs", "providers", "wayland"].iter().any(|known| e.name == *known)
+        });
+        Some(Definition {
+            name: name?,
+            location: self.location.clone(),
+            kernel: kernel?,
+            images,
+            stamps: std::mem::take(&mut self.stamps),
+            shares,
+            network_providers,
+            wayland: self.wayland,
+        })
+    }
+
+    /// The path to show for an entry of the VM directory.
+    fn shown(&self, entry: impl AsRef<Path>) -> PathBuf {
+        let directory = self.location.directory();
+        if entry.as_ref().as_os_str().is_empty() { directory } else { directory.join(entry) }
+    }
+
+    /// Follows the entry `name` of `directory`, whose path is `entry`, to what must
+    /// be there; `None` after reporting what is not.
+    fn find(
+        &mut self,
+        directory: &Directory,
+        entry: &Path,
+        wanted: FileType,
+        remedy: &str,
+    ) -> Option<Resolved> {
+        let name = entry.file_name().unwrap_or_default();
+        let known = directory.entries.iter().find(|known| known.name == name).cloned();
+        let name = known.unwrap_or_else(|| Entry::new(name));
+        let found = self.partition.walker.resolve_from(&directory.place, &name);
+        let found = self.found(entry, found)?;
+        self.is_a(entry, wanted, found.file_type(), &found.path, remedy).then_some(found)
+    }
+
+    /// Reports why nothing was found.
+    fn found<T>(&mut self, entry: &Path, found: Result<T, ResolveError>) -> Option<T> {
+        found.map_err(|error| self.problems.push(error.problem(&self.shown(entry)))).ok()
+    }
+
+    /// Reports what is no `wanted`.
+    fn is_a(&mut self, entry: &Path, wanted: FileType, is: FileType, path: &Path, remedy: &str) -> bool {
+        if is != wanted {
+            let shown = self.shown(entry);
+            let verb = if path == shown { "is" } else { "leads to" };
+            let cause = format!("{verb} {}, not {}", describe(is), describe(wanted));
+            self.problems.error(shown, cause, remedy);
+        }
+        is == wanted
+    }
+
+    fn unreadable(&mut self, entry: impl AsRef<Path>, error: &io::Error) {
+        self.problems.error(
+            self.shown(entry),
+            format!("cannot be read: {error}"),
+            "give the user who runs the VM permission to read it",
+        );
+    }
+
+    /// The VM directory; `None` after reporting why it cannot be read.
+    fn top(&mut self) -> Option<Directory> {
+        let place = self.partition.walker.enter(&self.location.relative);
+        self.listed(Path::new(""), place)
+    }
+
+    /// The directory that an entry is; `None` after reporting why it cannot be read.
+    fn directory(&mut self, parent: &Directory, entry: &Path) -> Option<Directory> {
+        let name = entry.file_name().unwrap_or_default();
+        let known = parent.entries.iter().find(|known| known.name == name).cloned();
+        let place =
+            self.partition.walker.enter_from(&parent.place, &known.unwrap_or_else(|| Entry::new(name)));
+        self.listed(entry, place)
+    }
+
+    fn listed(&mut self, entry: &Path, place: Result<Place, ResolveError>) -> Option<Directory> {
+        let place = self.found(entry, place)?;
+        if place.file_type() != FileType::Directory {
+            let (is, path) = (place.file_type(), place.path());
+            self.is_a(entry, FileType::Directory, is, &path, "replace it by a directory");
+            return None;
+        }
+        match place.list() {
+            Ok(entries) => Some(Directory { place, entries }),
+            Err(error) => {
+                self.unreadable(entry, &error);
+                None
+            }
+        }
+    }
+
+    /// Notes the entries that mean nothing, the first few by name.
+    fn note_extras(&mut self, parent: impl AsRef<Path>, entries: &[Entry], known: impl Fn(&Entry) -> bool) {
+        let extras: Vec<_> = entries.iter().filter(|e| !known(e)).collect();
+        for extra in extras.iter().take(MAX_NAMED_EXTRAS) {
+            let path = self.shown(parent.as_ref().join(&extra.name));
+            self.problems.push(Problem::note(
+                path,
+                "means nothing in a Spectrum VM directory and is ignored",
+                "remove it, or correct its name",
+            ));
+        }
+        if let Some(more) = extras.len().checked_sub(MAX_NAMED_EXTRAS).filter(|n| *n > 0) {
+            let path = self.shown(parent);
+            self.problems.note(path, format!("{more} more entries are ignored"), "remove them");
+        }
+    }
+}
+
+/// A file type in words, with its article.
+fn describe(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::RegularFile => "a regular file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice => "a character device",
+        FileType::BlockDevice => "a block device",
+        FileType::Unknown => "of an unknown type",
+    }
+}

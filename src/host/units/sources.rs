@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What systemd watches of the sources, and which partitions it mounts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::json;
+
+use super::{DROP_IN, GENERATED};
+use crate::base::name::SourceName;
+use crate::base::template::render;
+use crate::config::{PARTITIONS, SourceKind};
+use crate::directory::definition::DATA_DIRECTORY;
+use crate::state::catalog::{Catalog, CatalogSource, CatalogVm, VmState};
+use crate::system::systemd;
+
+/// Where the kernel's partitions are by their PARTUUIDs.
+const BY_PARTUUID: &str = "/dev/disk/by-partuuid";
+/// What starts with the host.
+const HOST: &str = "multi-user.target";
+/// Waits for sources that are mounted.
+const MOUNTS: &str = "microvm-spectrum-mounts.service";
+/// How many VM directories with errors are watched in each source.
+const MAX_WATCHED: usize = 64;
+
+/// The unit that watches a source.
+pub fn path_unit(source: &SourceName) -> String {
+    format!("microvm-spectrum-source@{source}.path")
+}
+
+/// Writes, for each source, what systemd is to watch: the directory that holds
+/// the VM directories, and those with errors, which may not be finished. And the
+/// units by which partitions are mounted that the configuration names by their
+/// PARTUUID.
+pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
+    let mut broken = broken(catalog);
+    for source in &catalog.sources {
+        let more = broken.remove(&source.name).unwrap_or_default();
+        let paths: Vec<_> =
+            std::iter::once(source.directory.as_path()).chain(more).filter_map(in_a_unit).collect();
+        want(directory, HOST, MOUNTS, &format!("../{MOUNTS}"))?;
+        let unit = path_unit(&source.name);
+        // systemd refuses one without paths, and fails to start what wants it.
+        let is_watched = can_be_watched(&source.directory) && !leads_elsewhere(source);
+        if is_watched {
+            let data = json!({ "paths": paths });
+            let text = render(include_str!("templates/source.conf.hbs"), &data);
+            write_drop_in(directory, &unit, &text)?;
+        }
+        let Some(partuuid) = &source.partuuid else {
+            // Not by a target, which would wait for it: it may wait for a device.
+            if is_watched {
+                want(directory, MOUNTS, &unit, "../microvm-spectrum-source@.path")?;
+            }
+            continue;
+        };
+        let place = place(source);
+        let mount = systemd::unit_of_path(&place, "mount");
+        let device = Path::new(BY_PARTUUID).join(partuuid.to_string());
+        let data = json!({
+            "source": source.name,
+            "what": device,
+            "where": place,
+            "device": systemd::unit_of_path(&device, "device"),
+        });
+        let text = render(include_str!("templates/partition.mount.hbs"), &data);
+        std::fs::write(directory.join(&mount), text)?;
+        want(directory, &mount, &unit, "../microvm-spectrum-source@.path")?;
+        want(directory, &systemd::unit_of_path(&device, "device"), &mount, &format!("../{mount}"))?;
+    }
+    Ok(())
+}
+
+/// Whether whoever writes to a partition has made a link of its directory of VM
+/// directories, and so would choose what is watched.
+pub fn leads_elsewhere(source: &CatalogSource) -> bool {
+    let below = source.directory.ancestors().take(Path::new(DATA_DIRECTORY).components().count());
+    source.kind == SourceKind::UserPartition && below.into_iter().any(Path::is_symlink)
+}
+
+/// The VM directories with errors, by source.
+fn broken(catalog: &Catalog) -> BTreeMap<&SourceName, Vec<&Path>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for CatalogVm { source, directory, state, .. } in &catalog.vms {
+        if matches!(state, VmState::Broken { .. }) {
+            let watched = found.entry(source).or_default();
+            if watched.len() < MAX_WATCHED {
+                watched.push(Path::new(directory));
+            }
+        }
+    }
+    found
+}
+
+/// Whether there is a unit that watches a source in this directory.
+pub fn can_be_watched(directory: &Path) -> bool {
+    in_a_unit(directory).is_some()
+}
+
+/// A path as a unit file has it; none where a line cannot carry it, or systemd
+/// would ignore it.
+fn in_a_unit(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let plain = |c: char| !c.is_control() && c != '\\';
+    let up = path.components().any(|part| part == Component::ParentDir);
+    (text.chars().all(plain) && text.trim() == text && !up).then(|| text.replace('%', "%%"))
+}
+
+fn write_drop_in(directory: &Path, unit: &str, text: &str) -> io::Result<()> {
+    let directory = directory.join(format!("{unit}.d"));
+    std::fs::create_dir_all(&directory)?;
+    std::fs::write(directory.join(DROP_IN), text)
+}
+
+fn want(directory: &Path, by: &str, unit: &str, target: &str) -> io::Result<()> {
+    let wants = directory.join(format!("{by}.wants"));
+    std::fs::create_dir_all(&wants)?;
+    match symlink(target, wants.join(unit)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
+}
+
+/// Where a partition is mounted.
+fn place(source: &CatalogSource) -> PathBuf {
+    Path::new(PARTITIONS).join(source.name.to_string())
+}
+
+/// The units that watch sources, as systemd has read it.
+pub fn watched() -> BTreeSet<String> {
+    let names = [HOST, MOUNTS].into_iter().flat_map(|by| {
+        std::fs::read_dir(Path::new(GENERATED).join(format!("{by}.wants"))).into_iter().flatten().flatten()
+    });
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with("microvm-spectrum-source@") || name == MOUNTS).collect()
+}
+
+/// The units that mount partitions, each with that of its partition, as systemd
+/// has read it.
+pub fn partitions() -> BTreeSet<(String, String)> {
+    let names = |path: &Path| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+    };
+    let generated = Path::new(GENERATED);
+    let mut found = BTreeSet::new();
+    for wants in names(generated) {
+        let Some(device) = wants.strip_suffix(".wants").filter(|name| name.ends_with(".device")) else {
+            continue;
+        };
+        found.extend(names(&generated.join(&wants)).into_iter().map(|mount| (device.to_owned(), mount)));
+    }
+    found
+}
+
+/// The units that mount partitions which are there, and were there before
+/// systemd knew of them, as those in `known`: somebody may have unmounted these.
+pub fn to_start(catalog: &Catalog, known: &BTreeSet<(String, String)>) -> Vec<String> {
+    let unit = |source: &CatalogSource| {
+        let device = Path::new(BY_PARTUUID).join(source.partuuid.as_ref()?.to_string());
+        let mount = systemd::unit_of_path(&place(source), "mount");
+        let units = (systemd::unit_of_path(&device, "device"), mount);
+        (source.problem.is_some() && device.exists() && !known.contains(&units)).then_some(units.1)
+    };
+    catalog.sources.iter().filter_map(unit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_a_line_of_a_unit_can_carry() {
+        for (path, line) in [
+            ("/srv/P/svc/data", Some("/srv/P/svc/data")),
+            ("/srv/100%/ü x", Some("/srv/100%%/ü x")),
+            ("/srv/a\nPathExists=/etc", None),
+            ("/srv/a\\", None),
+            ("/srv/a ", None),
+            ("/srv/../P", None),
+        ] {
+            assert_eq!(in_a_unit(Path::new(path)).as_deref(), line, "{path:?}");
+        }
+    }
+}

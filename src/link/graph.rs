@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Who provides whom with networks.
+//!
+//! The graph has a VM for each that can run, and an edge from each client to
+//! each of its providers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::base::name::VmName;
+
+/// Why a VM cannot run although nothing is wrong with itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Blocked {
+    /// No source has a provider of that name.
+    #[error("its network provider {0} does not exist")]
+    Missing(VmName),
+    /// The provider is there, and cannot run.
+    #[error("its network provider {0} cannot run")]
+    Provider(VmName),
+    /// The VM provides its own network, by way of the others.
+    #[error("VMs provide each other's networks in a circle: {0}")]
+    Cycle(Circle),
+}
+
+/// The most VMs of a circle that are named: each of its VMs is told the circle.
+const MAX_NAMED: usize = 32;
+
+/// A circle, as it is seen from one of its VMs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Circle {
+    /// The first VMs of it; more are not told.
+    first: Vec<VmName>,
+    /// How many more there are.
+    more: usize,
+}
+
+impl Circle {
+    /// The circle from its VM number `index` on.
+    fn from(circle: &[VmName], index: usize) -> Self {
+        let numbers = (0..circle.len().min(MAX_NAMED)).map(|after| (index + after) % circle.len());
+        Self {
+            first: numbers.filter_map(|number| circle.get(number)).cloned().collect(),
+            more: circle.len().saturating_sub(MAX_NAMED),
+        }
+    }
+}
+
+impl fmt::Display for Circle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<_> = self.first.iter().map(VmName::to_string).collect();
+        if self.more > 0 {
+            names.push(format!("({} more)", self.more));
+        }
+        names.extend(self.first.first().map(VmName::to_string));
+        f.write_str(&names.join(" -> "))
+    }
+}
+
+/// Finds all VMs that cannot run because of the VMs that provide their networks.
+///
+/// `clients` are the VMs that could run by themselves, with their providers;
+/// `broken` those that are there and could not.
+pub fn blocked(
+    clients: &BTreeMap<VmName, Vec<VmName>>,
+    broken: &BTreeSet<VmName>,
+) -> BTreeMap<VmName, Vec<Blocked>> {
+    let mut found: BTreeMap<VmName, Vec<Blocked>> = BTreeMap::new();
+    for cycle in cycles(clients) {
+        for (index, name) in cycle.iter().enumerate() {
+            found.entry(name.clone()).or_default().push(Blocked::Cycle(Circle::from(&cycle, index)));
+        }
+    }
+    // What is blocked blocks its own clients.
+    let mut of_provider: BTreeMap<&VmName, Vec<&VmName>> = BTreeMap::new();
+    for (client, providers) in clients {
+        for provider in providers {
+            of_provider.entry(provider).or_default().push(client);
+        }
+    }
+    let missing = of_provider.keys().copied().filter(|provider| !clients.contains_key(*provider));
+    let in_circles = clients.keys().filter(|name| found.contains_key(*name));
+    let mut waiting: Vec<_> = missing.chain(in_circles).collect();
+    let mut all: BTreeSet<_> = found.keys().cloned().collect();
+    while let Some(provider) = waiting.pop() {
+        for client in of_provider.get(provider).into_iter().flatten().copied() {
+            if all.insert(client.clone()) {
+                waiting.push(client);
+            }
+        }
+    }
+    let runs = |found: &BTreeSet<VmName>, name: &VmName| clients.contains_key(name) && !found.contains(name);
+    for (client, providers) in clients.iter().filter(|(client, _)| all.contains(*client)) {
+        if found.contains_key(client) {
+            continue;
+        }
+        let why = |provider: &VmName| match clients.contains_key(provider) || broken.contains(provider) {
+            true => Blocked::Provider(provider.clone()),
+            false => Blocked::Missing(provider.clone()),
+        };
+        let reasons = providers.iter().filter(|provider| !runs(&all, provider)).map(why);
+        found.insert(client.clone(), reasons.collect());
+    }
+    found
+}
+
+/// All circles that can be found by always going on: each VM is in one at most.
+fn cycles(clients: &BTreeMap<VmName, Vec<VmName>>) -> Vec<Vec<VmName>> {
+    let mut done: BTreeSet<&VmName> = BTreeSet::new();
+    let mut cycles = Vec::new();
+    for start in clients.keys() {
+        // The way from `start`, each with the providers that are still to be gone to.
+        let mut way: Vec<(&VmName, std::slice::Iter<'_, VmName>)> = Vec::new();
+        let mut places: BTreeMap<&VmName, usize> = BTreeMap::new();
+        let mut next = Some(start);
+        loop {
+            if let Some(name) = next.take()
+                && let Some((name, providers)) = clients.get_key_value(name)
+                && !done.contains(name)
+            {
+                if let Some(from) = places.get(name).copied() {
+                    cycles.push(way.iter().skip(from).map(|(name, _)| (*name).clone()).collect());
+                } else {
+                    places.insert(name, way.len());
+                    way.push((name, providers.iter()));
+                }
+            }
+            match way.last_mut() {
+                None => break,
+                Some((name, providers)) => match providers.next() {
+                    Some(provider) => next = Some(provider),
+                    None => {
+                        done.insert(name);
+                        places.remove(name);
+                        way.pop();
+                    }
+                },
+            }
+        }
+    }
+    cycles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> VmName {
+        VmName::new(text).unwrap()
+    }
+
+    fn graph(text: &str) -> BTreeMap<VmName, Vec<VmName>> {
+        text.split_whitespace()
+            .map(|vm| {
+                let (client, providers) = vm.split_once(':').unwrap();
+                (name(client), providers.split(',').filter(|p| !p.is_empty()).map(name).collect())
+            })
+            .collect()
+    }
+
+    fn told(text: &str, broken: &[&str]) -> String {
+        let found = blocked(&graph(text), &broken.iter().map(|b| name(b)).collect());
+        let lines = found.iter().flat_map(|(n, why)| why.iter().map(move |why| format!("{n}: {why}")));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn says_what_blocks_whom() {
+        assert_eq!(told("app:net net:up up:", &[]), "");
+        assert_eq!(
+            told("app:net,other net:up", &[]),
+            "app: its network provider net cannot run\napp: its network provider other does not exist\n\
+             net: its network provider up does not exist"
+        );
+        assert_eq!(told("app:net", &["net"]), "app: its network provider net cannot run");
+    }
+
+    #[test]
+    fn names_the_whole_circle() {
+        assert_eq!(
+            told("a:b b:c c:a client:a free:", &[]),
+            "a: VMs provide each other's networks in a circle: a -> b -> c -> a\n\
+             b: VMs provide each other's networks in a circle: b -> c -> a -> b\n\
+             c: VMs provide each other's networks in a circle: c -> a -> b -> c\n\
+             client: its network provider a cannot run"
+        );
+        assert_eq!(told("a:a", &[]), "a: VMs provide each other's networks in a circle: a -> a");
+    }
+
+    /// Somebody else decides how many there are: with each VM of a circle told all of
+    /// them, or all looked at for each, this would not end.
+    #[test]
+    fn a_circle_and_a_chain_of_very_many() {
+        let vm = |number: usize| name(&format!("vm{number}"));
+        let mut clients: BTreeMap<_, _> = (0..50_000).map(|n| (vm(n), vec![vm(n + 1)])).collect();
+        assert_eq!(blocked(&clients, &BTreeSet::new()).len(), 50_000);
+        clients.insert(vm(50_000), vec![vm(0)]);
+        let found = blocked(&clients, &BTreeSet::new());
+        assert_eq!(found.len(), 50_001);
+        let told = found[&vm(7)][0].to_string();
+        assert!(
+            told.contains(": vm7 -> vm8 -> ") && told.ends_with(" -> vm38 -> (49969 more) -> vm7"),
+            "{told}"
+        );
+        clients.insert(vm(50_000), vec![]);
+        assert_eq!(blocked(&clients, &BTreeSet::new()), BTreeMap::new());
+    }
+
+    proptest! {
+        /// What is not blocked can be started in some order, and nothing else can.
+        #[test]
+        fn exactly_what_can_be_started_is_not_blocked(
+            edges in proptest::collection::vec((0usize..8, 0usize..10), 0..20),
+            broken in proptest::collection::btree_set(8usize..10, 0..2),
+        ) {
+            let vm = |number: usize| name(&format!("vm{number}"));
+            let mut clients: BTreeMap<_, Vec<_>> = (0..8).map(|n| (vm(n), Vec::new())).collect();
+            for (client, provider) in edges {
+                clients.get_mut(&vm(client)).unwrap().push(vm(provider));
+            }
+            let broken = broken.into_iter().map(vm).collect();
+            let found = blocked(&clients, &broken);
+            let mut started = BTreeSet::new();
+            loop {
+                let can = |(c, ps): &(&VmName, &Vec<VmName>)| !started.contains(*c) && ps.iter().all(|p| started.contains(p));
+                let Some(next) = clients.iter().find(can).map(|(c, _)| c.clone()) else { break };
+                started.insert(next);
+            }
+            for client in clients.keys() {
+                prop_assert_eq!(started.contains(client), !found.contains_key(client), "{}", client);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Network links between VMs: ids, MAC and IPv4 addresses, interface names.
+//!
+//! The addressing is Spectrum's ("Creating Custom VMs", section Networking):
+//! interfaces of links have the OUI `0A:B3:EC`, and a client takes the IPv4
+//! address `100.64.x.y` whose last two octets are those of its MAC address.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::base::name::VmName;
+
+/// The organisationally unique identifier of every link interface.
+pub const OUI: [u8; 3] = [0x0a, 0xb3, 0xec];
+
+/// A link's id, 16 bits, written as four hexadecimal digits; never `0000` or `ffff`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(u16);
+
+/// Why a text or number is no link id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Not four hexadecimal digits.
+    #[error("a link id is four hexadecimal digits such as a546")]
+    Syntax,
+    /// `0000` and `ffff` would be the network's own and its broadcast address.
+    #[error("the link ids 0000 and ffff are not used")]
+    Reserved,
+    /// All 65,534 ids are taken.
+    #[error("all 65534 link ids are taken")]
+    Exhausted,
+}
+
+impl LinkId {
+    /// The id with this number.
+    ///
+    /// # Errors
+    /// [`LinkError::Reserved`] for 0 and 65535.
+    pub fn new(number: u16) -> Result<Self, LinkError> {
+        match number {
+            0 | u16::MAX => Err(LinkError::Reserved),
+            number => Ok(Self(number)),
+        }
+    }
+
+    /// The id of the link from `client` to `provider`, none of those in `taken`.
+    ///
+    /// It is the first two bytes of the SHA-256 of both names with a line feed
+    /// between (neither can contain one), or else the next number that is free.
+    ///
+    /// # Errors
+    /// [`LinkError::Exhausted`] when no id is free.
+    pub fn derive(client: &VmName, provider: &VmName, taken: &BTreeSet<Self>) -> Result<Self, LinkError> {
+        Self::derive_unless(client, provider, |id| taken.contains(id))
+    }
+
+    /// Like [`LinkId::derive`], none of those that are `taken`.
+    ///
+    /// # Errors
+    /// [`LinkError::Exhausted`] when no id is free.
+    pub fn derive_unless(
+        client: &VmName,
+        provider: &VmName,
+        taken: impl Fn(&Self) -> bool,
+    ) -> Result<Self, LinkError> {
+        let digest = Sha256::digest(format!("{client}\n{provider}"));
+        let first = digest.iter().take(2).fold(0u16, |n, byte| n << 8 | u16::from(*byte));
+        (0..=u16::MAX)
+            .filter_map(|step| Self::new(first.wrapping_add(step)).ok())
+            .find(|id| !taken(id))
+            .ok_or(LinkError::Exhausted)
+    }
+
+    /// The MAC address of the client's interface.
+    pub fn client_mac(self) -> MacAddress {
+        self.mac(0x00)
+    }
+
+    /// The MAC address of the provider's interface.
+    pub fn provider_mac(self) -> MacAddress {
+        self.mac(0x80)
+    }
+
+    fn mac(self, side: u8) -> MacAddress {
+        let [high, low] = self.0.to_be_bytes();
+        let [a, b, c] = OUI;
+        MacAddress([a, b, c, side, high, low])
+    }
+
+    /// The IPv4 address that the client's guest takes.
+    pub fn client_ipv4(self) -> Ipv4Addr {
+        let [high, low] = self.0.to_be_bytes();
+        Ipv4Addr::new(100, 64, high, low)
+    }
+
+    /// The host's tap interface for the client.
+    pub fn client_tap(self) -> String {
+        format!("vmc-{self}")
+    }
+
+    /// The host's tap interface for the provider.
+    pub fn provider_tap(self) -> String {
+        format!("vmr-{self}")
+    }
+
+    /// The host's bridge that joins the two taps.
+    pub fn bridge(self) -> String {
+        format!("vmb-{self}")
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}", self.0)
+    }
+}
+
+impl FromStr for LinkId {
+    type Err = LinkError;
+
+    fn from_str(text: &str) -> Result<Self, LinkError> {
+        if text.len() != 4 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(LinkError::Syntax);
+        }
+        u16::from_str_radix(text, 16).map_err(|_| LinkError::Syntax).and_then(Self::new)
+    }
+}
+
+impl serde::Serialize for LinkId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for LinkId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An Ethernet address, written as six upper-case hexadecimal pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddress([u8; 6]);
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02X}:{b:02X}:{c:02X}:{d:02X}:{e:02X}:{g:02X}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(text: &str) -> VmName {
+        VmName::new(text).unwrap()
+    }
+
+    #[test]
+    fn worked_example_of_the_contract() {
+        let id: LinkId = "a546".parse().unwrap();
+        assert_eq!(id.client_mac().to_string(), "0A:B3:EC:00:A5:46");
+        assert_eq!(id.provider_mac().to_string(), "0A:B3:EC:80:A5:46");
+        assert_eq!(id.client_ipv4(), Ipv4Addr::new(100, 64, 165, 70));
+        assert_eq!(
+            (id.client_tap(), id.provider_tap(), id.bridge()),
+            ("vmc-a546".to_owned(), "vmr-a546".to_owned(), "vmb-a546".to_owned())
+        );
+    }
+
+    #[test]
+    fn refuses_what_is_no_id() {
+        assert_eq!("0000".parse::<LinkId>(), Err(LinkError::Reserved));
+        assert_eq!("FFFF".parse::<LinkId>(), Err(LinkError::Reserved));
+        for bad in ["", "1", "+123", "12345", "12g4", " 123"] {
+            assert_eq!(bad.parse::<LinkId>(), Err(LinkError::Syntax), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_collision_takes_the_next_free_id_and_skips_the_reserved_ones() {
+        let (client, provider) = (name("appvm-lynx"), name("netvm"));
+        let first = LinkId::derive(&client, &provider, &BTreeSet::new()).unwrap();
+        let second = LinkId::derive(&client, &provider, &BTreeSet::from([first])).unwrap();
+        assert_eq!(second.0, first.0 + 1);
+        let all_but_one: BTreeSet<_> = (2..u16::MAX).map(LinkId).collect();
+        assert_eq!(LinkId::derive(&client, &provider, &all_but_one), Ok(LinkId(1)));
+        let all: BTreeSet<_> = (1..u16::MAX).map(LinkId).collect();
+        assert_eq!(LinkId::derive(&client, &provider, &all), Err(LinkError::Exhausted));
+    }
+
+    proptest! {
+        #[test]
+        fn every_id_has_valid_names_and_addresses(number in 1..u16::MAX) {
+            let id = LinkId::new(number).unwrap();
+            prop_assert_eq!(id.to_string().parse::<LinkId>().unwrap(), id);
+            prop_assert!(id.bridge().len() <= 15);
+            prop_assert_eq!(id.client_ipv4().octets()[2..].to_vec(), number.to_be_bytes().to_vec());
+        }
+    }
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A link: one network connection from a client VM to its network provider.
+//!
+//! Ids and addresses, the graph of clients and providers, the taps that the host
+//! joins, and the records of who is linked with whom. All stages from the
+//! [`plan`](crate::plan) on may use it.
+
+pub mod graph;
+pub mod id;
+pub mod records;
+pub mod taps;

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The host's side of a link: two taps and what joins them.
+//!
+//! A frame that comes out of one tap goes straight into the other, before the
+//! host's own network sees it: no address, no firewall and no bridge of the host
+//! has to do with it. Only frames with the sender's own addresses pass. The
+//! bridge shows which taps belong together, keeps them from being taken for
+//! interfaces that somebody should configure, and passes nothing itself.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::base::template;
+use crate::link::id::LinkId;
+
+/// The rules of a link, for `nft(8)`; they come and go in one step.
+const RULES: &str = include_str!("link.nft.hbs");
+
+/// The programs that make links.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// iproute2's `ip`.
+    pub ip: PathBuf,
+    /// nftables' `nft`.
+    pub nft: PathBuf,
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// A program cannot be started, or the kernel's files cannot be written.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// A program failed.
+    #[error("{what} ended with {status}: {said}")]
+    Failed {
+        /// The command.
+        what: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said.
+        said: String,
+    },
+    /// There is something else of that name.
+    #[error("{0} exists and is not what a link needs: remove or rename it")]
+    Taken(String),
+}
+
+/// Makes a link, with taps for one user each; what is there already and right is
+/// kept. Returns whether the provider's tap is another one than before.
+///
+/// # Errors
+/// See [`WireError`]. What was made is then removed by [`down`].
+pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> Result<bool, WireError> {
+    let bridge = link.bridge();
+    let mut new = BTreeSet::new();
+    if !exists(&bridge) {
+        let mut add = vec!["link", "add", "name", &bridge, "type", "bridge"];
+        add.extend(["stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"]);
+        add.extend(["nf_call_iptables", "0", "nf_call_ip6tables", "0", "nf_call_arptables", "0"]);
+        ip(tools, &add)?;
+    } else if !is(&bridge, "bridge") {
+        return Err(WireError::Taken(bridge));
+    }
+    quieten(tools, &bridge)?;
+    for (tap, user) in [(link.client_tap(), client_user), (link.provider_tap(), provider_user)] {
+        if exists(&tap) && !is(&tap, "tun_flags") {
+            return Err(WireError::Taken(tap));
+        }
+        if owner(&tap).is_some_and(|owner| owner != user) {
+            ip(tools, &["link", "delete", "dev", &tap])?;
+        }
+        if !exists(&tap) {
+            let user = user.to_string();
+            ip(tools, &["tuntap", "add", "dev", &tap, "mode", "tap", "vnet_hdr", "user", &user])?;
+            new.insert(tap.clone());
+        }
+        quieten(tools, &tap)?;
+    }
+    // Before the first frame can pass.
+    rules(tools, link)?;
+    // The bridge stays down, and passes nothing: also when somebody loads his
+    // firewall anew and these rules are gone with it, nothing is open.
+    ip(tools, &["link", "set", "dev", &bridge, "down"])?;
+    for tap in [link.client_tap(), link.provider_tap()] {
+        ip(tools, &["link", "set", "dev", &tap, "master", &bridge, "up"])?;
+    }
+    Ok(new.contains(&link.provider_tap()))
+}
+
+/// Removes a link, as far as it is there.
+///
+/// # Errors
+/// See [`WireError`]; everything was tried.
+pub fn down(tools: &Tools, link: LinkId) -> Result<(), WireError> {
+    let mut result = Ok(());
+    for (name, kind) in
+        [(link.client_tap(), "tun_flags"), (link.provider_tap(), "tun_flags"), (link.bridge(), "bridge")]
+    {
+        if is(&name, kind) {
+            result = result.and(ip(tools, &["link", "delete", "dev", &name]));
+        }
+    }
+    let script = format!("add table netdev {0}\ndelete table netdev {0}\n", table(link));
+    result.and(nft(tools, &script))
+}
+
+/// Whether somebody uses the provider's tap.
+pub fn provider_is_attached(link: LinkId) -> bool {
+    std::fs::read_to_string(interface(&link.provider_tap()).join("carrier"))
+        .is_ok_and(|text| text.trim() == "1")
+}
+
+fn interface(name: &str) -> PathBuf {
+    Path::new("/sys/class/net").join(name)
+}
+
+fn exists(name: &str) -> bool {
+    interface(name).exists()
+}
+
+/// Whether an interface has what only its kind has in its directory.
+fn is(name: &str, attribute: &str) -> bool {
+    interface(name).join(attribute).exists()
+}
+
+/// The user whom a tap is for; an id that nobody has if it is everybody's.
+fn owner(tap: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(interface(tap).join("owner")).ok()?;
+    Some(text.trim().parse().unwrap_or(u32::MAX))
+}
+
+/// Keeps the host from speaking on an interface by itself.
+fn quieten(tools: &Tools, name: &str) -> Result<(), WireError> {
+    let path = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
+    match std::fs::write(&path, "1") {
+        // A host without IPv6, which knows no addrgenmode either (`ipv6.disable=1`).
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(|error| WireError::Io {
+            what: format!("{} cannot be written", path.display()),
+            error,
+        })?,
+    }
+    ip(tools, &["link", "set", "dev", name, "addrgenmode", "none"])
+}
+
+/// The name of a link's table of rules; a hyphen would be an operator.
+fn table(link: LinkId) -> String {
+    format!("vm_{link}")
+}
+
+fn rules(tools: &Tools, link: LinkId) -> Result<(), WireError> {
+    let data = serde_json::json!({
+        "table": table(link),
+        "client_tap": link.client_tap(),
+        "client_mac": link.client_mac().to_string(),
+        "client_ipv4": link.client_ipv4(),
+        "provider_tap": link.provider_tap(),
+        "provider_mac": link.provider_mac().to_string(),
+    });
+    nft(tools, &template::render(RULES, &data))
+}
+
+fn ip(tools: &Tools, arguments: &[&str]) -> Result<(), WireError> {
+    call(Command::new(&tools.ip).args(arguments), "")
+}
+
+fn nft(tools: &Tools, script: &str) -> Result<(), WireError> {
+    call(Command::new(&tools.nft).args(["--file", "-"]), script)
+}
+
+fn call(command: &mut Command, input: &str) -> Result<(), WireError> {
+    let what = || {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    };
+    let what = what();
+    let io_error = |error| WireError::Io { what: format!("{what} cannot be executed"), error };
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(io_error)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that does not read says more by its status.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(io_error)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it says nothing").to_owned();
+    Err(WireError::Failed { what, status: output.status, said })
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Runner packages: the directory that microvm.nix's conventions describe.
+//!
+//! A package is a pure function of a [`Plan`]: [`Package::of`] lays out every
+//! file in memory, [`Package::write`] puts it on disk in one step.
+
+pub mod identity;
+pub mod planning;
+mod publish;
+mod scripts;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+pub use publish::WriteError;
+
+use crate::directory::stamp::FileStamp;
+use crate::plan::{ManifestError, Plan};
+
+/// Where a package keeps its manifest.
+pub const MANIFEST: &str = "share/microvm-spectrum/manifest.json";
+
+/// One entry of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A file, mode 0644.
+    File(String),
+    /// An executable file, mode 0755.
+    Executable(String),
+    /// A symbolic link and its target.
+    Link(PathBuf),
+}
+
+/// A runner package in memory: its entries by path, directories implied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package(pub BTreeMap<PathBuf, Entry>);
+
+impl Package {
+    /// Lays out the package of a plan.
+    ///
+    /// A file is there only where it means something, because unit templates
+    /// test for it. Source of the layout: microvm.nix, "Conventions between
+    /// MicroVM packages and the host".
+    pub fn of(plan: &Plan) -> Self {
+        let mut entries = BTreeMap::new();
+        let mut add = |path: &str, entry: Entry| {
+            entries.insert(PathBuf::from(path), entry);
+        };
+        for (name, verb) in scripts::of(plan) {
+            add(&format!("bin/{name}"), Entry::Executable(scripts::render(plan, verb)));
+        }
+        add("share/microvm/hypervisor", Entry::File(format!("{}\n", plan.hypervisor)));
+        if !plan.interfaces.is_empty() {
+            let taps: String = plan.interfaces.iter().map(|i| format!("{}\n", i.tap)).collect();
+            add("share/microvm/tap-interfaces", Entry::File(taps));
+            add("share/microvm/tap-flags", Entry::File("vnet_hdr\n".to_owned()));
+        }
+        if !plan.pci_devices.is_empty() {
+            let devices: String = plan.pci_devices.iter().map(|device| format!("{device}\n")).collect();
+            add("share/microvm/pci-devices", Entry::File(devices));
+        }
+        for share in &plan.shares {
+            let directory = format!("share/microvm/virtiofs/{}", share.tag);
+            add(&format!("{directory}/source"), Entry::File(format!("{}\n", share.source)));
+            add(&format!("{directory}/socket"), Entry::File(format!("{}\n", share.socket)));
+        }
+        // `share/microvm/system` identifies this version by its text, and leads somewhere.
+        let manifest = plan.to_manifest();
+        let version = format!("sha256-{}", hex(&Sha256::digest(&manifest)));
+        add(MANIFEST, Entry::File(manifest));
+        add(&format!("share/microvm-spectrum/{version}"), Entry::Link("manifest.json".into()));
+        add("share/microvm/system", Entry::Link(Path::new("../microvm-spectrum").join(version)));
+        Self(entries)
+    }
+
+    /// Has `share/microvm/system` lead to `system`, which then identifies this
+    /// version: in Nix what `system.build.toplevel` is.
+    #[must_use]
+    pub fn identified_by(mut self, system: PathBuf) -> Self {
+        self.0.insert(PathBuf::from("share/microvm/system"), Entry::Link(system));
+        self
+    }
+
+    /// Writes the package to `output` in one step: complete, or not at all.
+    ///
+    /// An existing package is replaced, just as atomically, if `force` is set.
+    /// Returns where the replaced one is if it could not be removed.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write(&self, output: &Path, force: bool) -> Result<Option<PathBuf>, WriteError> {
+        publish::publish(self, output, force)
+    }
+
+    /// Writes the package into an empty directory, whose durability is the
+    /// caller's care.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write_into(&self, directory: &Path) -> Result<(), WriteError> {
+        publish::write_entries(self, directory)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a package cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is none, or it is unreadable.
+    #[error("{} cannot be read: {error}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+    /// Its manifest is no use.
+    #[error("{} {error}", .path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: ManifestError,
+    },
+}
+
+/// The stamp of the manifest of the package in `directory`, by which one is told
+/// from another that has taken its place.
+///
+/// # Errors
+/// The system's error.
+pub fn stamp(directory: &Path) -> io::Result<FileStamp> {
+    Ok(FileStamp::new(MANIFEST, &rustix::fs::stat(directory.join(MANIFEST))?))
+}
+
+/// Reads the plan of the package at `path`, which is the package's directory or
+/// one of its scripts in `bin/`, also by way of symbolic links.
+///
+/// # Errors
+/// See [`LoadError`].
+pub fn load(path: &Path) -> Result<Plan, LoadError> {
+    let io_error = |path: &Path| {
+        let path = path.to_owned();
+        move |error| LoadError::Io { path, error }
+    };
+    let real = path.canonicalize().map_err(io_error(path))?;
+    let directory = if real.is_dir() { Some(real.as_path()) } else { real.parent().and_then(Path::parent) };
+    let manifest = directory.unwrap_or(&real).join(MANIFEST);
+    let text = std::fs::read_to_string(&manifest).map_err(io_error(&manifest))?;
+    Plan::from_manifest(&text).map_err(|error| LoadError::Manifest { path: manifest, error })
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The manifest: the form of a VM plan, everything that running one VM takes.
+//!
+//! A runner package carries it as `share/microvm-spectrum/manifest.json`; the
+//! schema of that file is `docs/manifest.schema.json`. The stage before,
+//! [`plan`](crate::package::planning), decides what stands in it.
+
+pub mod pci;
+pub mod runtime;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::base::architecture::Architecture;
+use crate::base::name::VmName;
+use crate::base::problem::Problem;
+use crate::base::tool::Tool;
+use crate::directory::boundary::{Boundary, ResolveError, Walker};
+use crate::directory::stamp::FileStamp;
+use crate::plan::pci::PciAddress;
+
+/// The version of the manifest that this program writes and reads.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// Which hypervisor runs a VM.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum HypervisorName {
+    /// Cloud Hypervisor, Spectrum's own.
+    CloudHypervisor,
+    /// QEMU.
+    Qemu,
+}
+
+impl HypervisorName {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::CloudHypervisor, Self::Qemu];
+
+    /// The name that users and microvm.nix know it by.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CloudHypervisor => "cloud-hypervisor",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+impl fmt::Display for HypervisorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What executes a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The processor, by the kernel's KVM.
+    Kvm,
+    /// A program, by QEMU's Tiny Code Generator: anywhere, but slowly.
+    Tcg,
+}
+
+/// Everything that running one VM takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "microvm-spectrum manifest", description = "The plan of one virtual machine, version 1.")]
+pub struct Plan {
+    /// The version of this format.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// The VM's name.
+    pub name: VmName,
+    /// The architecture of host and guest.
+    pub architecture: Architecture,
+    /// The hypervisor that runs it.
+    pub hypervisor: HypervisorName,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// The guest's memory, in MiB.
+    pub memory_mib: u32,
+    /// Whether guest memory is shared with other processes (virtio-fs needs it).
+    pub shared_memory: bool,
+    /// The number of virtual processors.
+    pub vcpus: u16,
+    /// Where the definition is, and where its links may lead.
+    pub definition: DefinitionPlace,
+    /// The kernel.
+    pub kernel: FilePlan,
+    /// The kernel's command line.
+    pub kernel_command_line: String,
+    /// The disk images, in the order in which the guest sees them.
+    pub images: Vec<FilePlan>,
+    /// The shared directories.
+    pub shares: Vec<SharePlan>,
+    /// The network interfaces of links to providers.
+    pub interfaces: Vec<InterfacePlan>,
+    /// How many interfaces of links can be plugged in while the VM runs, as many
+    /// as it can have clients (QEMU needs a port for each).
+    pub link_ports: u8,
+    /// The host's PCI devices that the VM gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pci_devices: Vec<PciAddress>,
+    /// The programs that running the VM takes, by name.
+    pub tools: BTreeMap<Tool, PathBuf>,
+}
+
+/// Where a definition is, so that its links can be followed again at start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefinitionPlace {
+    /// The directory's path beneath the user partition, or empty.
+    pub directory: PathBuf,
+    /// The user partition, and where links may lead besides.
+    pub boundary: Boundary,
+}
+
+/// A file of the definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilePlan {
+    /// Its path within the VM directory; this is what counts at start.
+    pub entry: String,
+    /// The file that this was when the plan was made, free of links.
+    pub path: String,
+}
+
+/// A shared directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharePlan {
+    /// The virtio-fs tag.
+    pub tag: String,
+    /// Its link's path within the VM directory; this is what counts at start.
+    pub entry: String,
+    /// The directory that this was when the plan was made, free of links.
+    pub source: String,
+    /// virtiofsd's socket, relative to the directory where the VM runs.
+    pub socket: String,
+}
+
+/// The interface of a link to a network provider.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InterfacePlan {
+    /// The VM that provides the network.
+    pub provider: VmName,
+    /// The link's id, four hexadecimal digits.
+    pub link: String,
+    /// The host's tap interface.
+    pub tap: String,
+    /// The MAC address that the guest sees.
+    pub mac: String,
+    /// The IPv4 address that the guest takes.
+    pub ipv4: std::net::Ipv4Addr,
+}
+
+impl Plan {
+    /// The path of a program that the plan was made with.
+    pub fn tool(&self, tool: Tool) -> Option<&Path> {
+        self.tools.get(&tool).map(PathBuf::as_path)
+    }
+
+    /// The path beneath the user partition of an entry of the VM directory.
+    pub fn relative(&self, entry: &str) -> PathBuf {
+        self.definition.directory.join(entry)
+    }
+
+    /// Follows the links of a file of the definition again and opens what they
+    /// lead to, for reading.
+    ///
+    /// # Errors
+    /// The problem of a link that leads elsewhere, or of what it leads to.
+    pub fn open_file(&self, file: &FilePlan) -> Result<File, Problem> {
+        self.open_file_by(&self.walker(), file)
+    }
+
+    /// Like [`Plan::open_file`], by a [`Plan::walker`] of the same user.
+    ///
+    /// # Errors
+    /// See [`Plan::open_file`].
+    pub fn open_file_by(&self, walker: &Walker, file: &FilePlan) -> Result<File, Problem> {
+        let relative = self.relative(&file.entry);
+        let shown = self.definition.boundary.user_partition.join(&relative);
+        let found = walker.resolve(&relative).map_err(|e| e.problem(&shown))?;
+        found.open_file().map_err(|error| {
+            Problem::error(
+                &shown,
+                format!("cannot be opened: {error}"),
+                "make it a regular file that this user may read",
+            )
+        })
+    }
+
+    /// Walks to the files of the definition.
+    pub fn walker(&self) -> Walker {
+        Walker::only_to_open(self.definition.boundary.clone())
+    }
+
+    /// The stamps of the kernel and the images, in this order, as they are now.
+    ///
+    /// # Errors
+    /// When a link does not lead where it may, or to nothing.
+    pub fn stamps(&self) -> Result<Vec<FileStamp>, ResolveError> {
+        let walker = self.walker();
+        let files = std::iter::once(&self.kernel).chain(&self.images);
+        files
+            .map(|file| {
+                let found = walker.resolve(&self.relative(&file.entry))?;
+                Ok(FileStamp::new(&file.entry, &found.stat))
+            })
+            .collect()
+    }
+
+    /// The manifest's text: JSON, ending in a line feed.
+    pub fn to_manifest(&self) -> String {
+        // A plan has only string keys and no floating-point numbers, so this cannot fail.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When the text is not a manifest of [`MANIFEST_VERSION`].
+    pub fn from_manifest(text: &str) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } = serde_json::from_str(text)?;
+        if version != MANIFEST_VERSION {
+            return Err(ManifestError::Version(version));
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON, or not the manifest's fields.
+    #[error("is not a manifest: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Written by another version of this program.
+    #[error("has version {0}, this program reads version {MANIFEST_VERSION}")]
+    Version(u32),
+}

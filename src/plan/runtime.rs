@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The directory where a VM runs: its sockets, and who may run there.
+//!
+//! A VM runs in the working directory of whoever starts it (the runtime
+//! directory under systemd). All names are relative, since a Unix socket's
+//! path has at most 107 bytes, and begin with the VM's name, so that several
+//! VMs can share one directory.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::base::name::VmName;
+
+/// How often a lock that somebody else holds is tried again.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The names of one VM's sockets and locks.
+#[derive(Debug, Clone)]
+pub struct SocketNames {
+    name: VmName,
+}
+
+impl SocketNames {
+    /// The names for the VM `name`.
+    pub fn new(name: &VmName) -> Self {
+        Self { name: name.clone() }
+    }
+
+    /// The supervisor's own control socket of the VMM.
+    pub fn supervisor(&self) -> String {
+        format!("{}.supervisor.sock", self.name)
+    }
+
+    /// Everybody else's control socket of the VMM.
+    pub fn control(&self) -> String {
+        format!("{}.control.sock", self.name)
+    }
+
+    /// Cloud Hypervisor's own lock of that socket, which it leaves behind.
+    pub fn control_lock_of_vmm(&self) -> String {
+        format!("{}.lock", self.control())
+    }
+
+    /// The virtio-console.
+    pub fn console(&self) -> String {
+        format!("{}.console.sock", self.name)
+    }
+
+    /// The virtiofsd of the share number `index`.
+    pub fn virtiofsd(&self, index: usize) -> String {
+        format!("{}.virtiofs-{index}.sock", self.name)
+    }
+
+    /// Held by the supervisor as long as the VM runs.
+    pub fn run_lock(&self) -> String {
+        format!("{}.run.lock", self.name)
+    }
+
+    /// Held by whoever is attached to the console.
+    pub fn console_lock(&self) -> String {
+        format!("{}.console.lock", self.name)
+    }
+
+    /// Held by whoever uses the control socket.
+    pub fn control_lock(&self) -> String {
+        format!("{}.control.lock", self.name)
+    }
+
+    /// The VMM's own sockets, which the supervisor removes.
+    pub fn of_vmm(&self) -> [String; 3] {
+        [self.supervisor(), self.control(), self.console()]
+    }
+}
+
+/// An exclusive lock on a file, which is removed with it.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: String,
+    left_behind: bool,
+}
+
+impl Lock {
+    /// Takes the lock, or says that somebody else has it.
+    ///
+    /// # Errors
+    /// `WouldBlock` when somebody else has it, else the system's error.
+    pub fn try_take(path: &str) -> io::Result<Self> {
+        loop {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).mode(0o600);
+            options.custom_flags(
+                (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed(),
+            );
+            let (file, left_behind) = match options.clone().create_new(true).open(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match options.open(path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    result => (result?, true),
+                },
+                result => (result?, false),
+            };
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            // Its last holder may have removed the file between our two steps.
+            if names_file(path, &file) {
+                return Ok(Self { file, path: path.to_owned(), left_behind });
+            }
+        }
+    }
+
+    /// Takes the lock, waiting until `deadline` for somebody else to leave it.
+    ///
+    /// # Errors
+    /// `WouldBlock` when somebody else still has it then, else the system's error.
+    pub fn take(path: &str, deadline: Instant) -> io::Result<Self> {
+        loop {
+            match Self::try_take(path) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    std::thread::sleep(LOCK_INTERVAL);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether the file was there already: its last holder was killed.
+    pub fn was_left_behind(&self) -> bool {
+        self.left_behind
+    }
+
+    /// Whether somebody holds the lock; leaves nothing behind.
+    ///
+    /// A lock that this user may not even look at is somebody else's.
+    pub fn is_held(path: &str) -> bool {
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            Err(error) => return error.kind() != io::ErrorKind::NotFound,
+        };
+        let shared = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+        shared == Err(Errno::WOULDBLOCK)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if names_file(&self.path, &self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn names_file(path: &str, file: impl AsFd) -> bool {
+    let (Ok(named), Ok(open)) = (std::fs::symlink_metadata(path), rustix::fs::fstat(file)) else {
+        return false;
+    };
+    (named.dev(), named.ino()) == (open.st_dev, open.st_ino)
+}
+
+/// Whether some process has this Unix stream socket bound.
+///
+/// Never connects to it: virtiofsd, for one, ends after its first client. A
+/// datagram socket cannot connect to a stream socket, and the kernel's refusal
+/// tells whether there is one (`EPROTOTYPE`) or only a file that is left of
+/// one (`ECONNREFUSED`), see `unix_find_other` in Linux' `net/unix/af_unix.c`.
+pub fn is_bound(path: impl AsRef<Path>) -> bool {
+    let Ok(probe) = UnixDatagram::unbound() else { return false };
+    match probe.connect(path) {
+        Ok(()) => true,
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::PROTOTYPE) => true,
+            // Somebody else's, so somebody has it as far as we can tell.
+            Some(Errno::ACCESS) => true,
+            _ => false,
+        },
+    }
+}
+
+/// Whether the file `path` is there and belongs to somebody else than this user and root.
+pub fn is_foreign(path: impl AsRef<Path>) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.uid() != own && found.uid() != 0)
+}
+
+/// Removes the socket file `path`, if it is one.
+pub fn remove_socket(path: impl AsRef<Path>) {
+    let path = path.as_ref();
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn names_are_short_enough() {
+        let names = SocketNames::new(&VmName::new("n".repeat(64)).unwrap());
+        for name in names.of_vmm().into_iter().chain([names.virtiofsd(99)]) {
+            assert!(name.len() <= 107, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_vms_share_a_name() {
+        let mut seen = std::collections::BTreeSet::new();
+        let words = ["run", "control", "console", "supervisor", "virtiofs-0", "lock", "sock"];
+        let vms = ["vm".to_owned()].into_iter().chain(words.iter().map(|word| format!("vm.{word}")));
+        let vms = vms.chain(words.iter().flat_map(|a| words.iter().map(move |b| format!("vm.{a}.{b}"))));
+        for vm in vms {
+            let names = SocketNames::new(&VmName::new(&vm).unwrap());
+            let locks =
+                [names.run_lock(), names.control_lock(), names.console_lock(), names.control_lock_of_vmm()];
+            for name in names.of_vmm().into_iter().chain(locks).chain([names.virtiofsd(0)]) {
+                assert!(seen.insert(name.clone()), "{name} of {vm} is another VM's, too");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lock_excludes_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.lock").to_str().unwrap().to_owned();
+        assert!(!Lock::is_held(&path));
+        let lock = Lock::try_take(&path).unwrap();
+        assert!(Lock::is_held(&path));
+        assert_eq!(Lock::try_take(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let soon = Instant::now() + Duration::from_millis(50);
+        assert_eq!(Lock::take(&path, soon).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(!lock.was_left_behind());
+        drop(lock);
+        assert!(!Path::new(&path).exists() && !Lock::is_held(&path));
+        drop(Lock::try_take(&path).unwrap());
+        std::fs::write(&path, "").unwrap();
+        assert!(Lock::try_take(&path).unwrap().was_left_behind());
+    }
+
+    #[test]
+    fn one_holder_at_a_time_however_many_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.lock").to_str().unwrap().to_owned();
+        let holders = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        if let Ok(_lock) = Lock::try_take(&path) {
+                            use std::sync::atomic::Ordering::SeqCst;
+                            assert_eq!(holders.fetch_add(1, SeqCst), 0);
+                            std::thread::yield_now();
+                            holders.fetch_sub(1, SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn tells_a_bound_socket_without_connecting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        assert!(!is_bound(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(is_bound(&path));
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert!(path.exists() && !is_bound(&path));
+        remove_socket(&path);
+        assert!(!path.exists());
+        std::fs::write(&path, "").unwrap();
+        assert!(!is_bound(&path));
+        remove_socket(&path);
+        assert!(path.exists(), "a plain file is not ours to remove");
+    }
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The catalog: the single view of all sources.
+//!
+//! Every VM of every source stands in it with its state. `sync` writes it; the
+//! systemd generator, `list` and the rest read it and look at no source.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::base::name::{SourceName, VmId, VmName};
+use crate::base::printable::{is_printable, printable};
+use crate::base::problem::{Problem, Severity};
+use crate::config::{PartUuid, SourceKind, may_be_a_vms};
+use crate::directory::stamp::FileStamp;
+use crate::plan::HypervisorName;
+use crate::plan::pci::PciAddress;
+
+/// The version of the catalog that this program writes and reads.
+pub const CATALOG_VERSION: u32 = 1;
+
+/// All VMs of all sources, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "microvm-spectrum catalog", description = "All VMs of all sources, version 1.")]
+pub struct Catalog {
+    /// The version of this format.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+    /// Which generation of the catalog this is; each has a number of its own.
+    pub generation: u64,
+    /// The sources, in their order.
+    pub sources: Vec<CatalogSource>,
+    /// The VMs, in the order of their names, the one that runs before those it shadows.
+    pub vms: Vec<CatalogVm>,
+    /// What VMs have leased that are in no source any more.
+    pub leases: Vec<CatalogLease>,
+}
+
+/// A place where VM directories live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogSource {
+    /// Its name.
+    pub name: SourceName,
+    /// What kind of place it is.
+    pub kind: SourceKind,
+    /// The directory that holds the VM directories, on this host.
+    pub directory: PathBuf,
+    /// The partition that it is, where that is mounted when it appears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partuuid: Option<PartUuid>,
+    /// Why it could not be read, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<CatalogProblem>,
+}
+
+/// What a VM keeps until it is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogLease {
+    /// The VM, `SOURCE/NAME`.
+    #[schemars(with = "String")]
+    pub vm: VmId,
+    /// Its user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its links.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<CatalogLink>,
+}
+
+/// One VM of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogVm {
+    /// Its name.
+    pub name: VmName,
+    /// The source that it comes from.
+    pub source: SourceName,
+    /// Its directory on this host, in printable form.
+    pub directory: String,
+    /// What can be done with it.
+    #[serde(flatten)]
+    pub state: VmState,
+}
+
+/// What can be done with a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum VmState {
+    /// It can run.
+    Runnable(Runnable),
+    /// Its definition, or the definition with its settings, has errors.
+    Broken {
+        /// What is wrong.
+        problems: Vec<CatalogProblem>,
+    },
+    /// It could run, but a VM that provides its network cannot.
+    Blocked {
+        /// Which, and why.
+        problems: Vec<CatalogProblem>,
+        /// The VMs that are to provide its networks.
+        providers: Vec<VmName>,
+    },
+    /// Its source cannot be read now.
+    Unavailable {
+        /// Why.
+        problems: Vec<CatalogProblem>,
+        /// What it was when it could run, for as long as it still does.
+        last: Option<Runnable>,
+    },
+    /// An earlier source has a VM of the same name.
+    Shadowed {
+        /// That source.
+        by: SourceName,
+    },
+}
+
+/// What systemd and people need to know of a VM that can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Runnable {
+    /// The user id that it runs as, leased to it; also its group id.
+    pub uid: u32,
+    /// The hypervisor that runs it.
+    pub hypervisor: HypervisorName,
+    /// Its runner package: a name in the state directory, or an absolute path
+    /// (in the Nix store, for one).
+    pub package: String,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// Whether it is restarted when it is no longer what it was started with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart_if_changed: bool,
+    /// Its links to network providers.
+    pub links: Vec<CatalogLink>,
+    /// The host's PCI devices that it gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<PciAddress>,
+    /// What its kernel and images were, in this order, and the manifest of a package
+    /// that was built elsewhere, which may be replaced where it is.
+    pub files: Vec<FileStamp>,
+}
+
+/// A link to a network provider, as the client has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogLink {
+    /// The VM that provides the network.
+    pub provider: VmName,
+    /// The link's id, four hexadecimal digits.
+    pub id: String,
+    /// The IPv4 address that the guest takes.
+    pub ipv4: Ipv4Addr,
+}
+
+/// A problem, in printable form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogProblem {
+    /// The file or directory that has it.
+    pub path: String,
+    /// What is wrong with it.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl VmState {
+    /// The state's name, as the catalog has it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Runnable(_) => "runnable",
+            Self::Broken { .. } => "broken",
+            Self::Blocked { .. } => "blocked",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Shadowed { .. } => "shadowed",
+        }
+    }
+}
+
+impl CatalogProblem {
+    /// The errors among `problems`.
+    pub fn errors(problems: &[Problem]) -> Vec<Self> {
+        problems.iter().filter(|problem| problem.severity == Severity::Error).map(Self::from).collect()
+    }
+}
+
+impl From<&Problem> for CatalogProblem {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            path: printable(&problem.path),
+            cause: printable(&problem.cause),
+            remedy: printable(&problem.remedy),
+        }
+    }
+}
+
+/// Why a catalog cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// There is none, or it cannot be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// Not JSON, or not the catalog's fields.
+    #[error("is not a catalog: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Written by another version of this program.
+    #[error("has version {0}, this program reads version {CATALOG_VERSION}")]
+    Version(u32),
+    /// A VM would run as root, or with what another has.
+    #[error("has a VM {0} whose name or user id cannot be its own")]
+    NotItsOwn(VmName),
+    /// Not written by this program, which writes nothing that a terminal interprets.
+    #[error("has a text that cannot be printed")]
+    Unprintable,
+}
+
+impl Catalog {
+    /// Reads the catalog in the file `path`.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn read(path: &Path) -> Result<Self, CatalogError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let text = std::fs::read_to_string(path)?;
+        let Version { version } = serde_json::from_str(&text)?;
+        if version != CATALOG_VERSION {
+            return Err(CatalogError::Version(version));
+        }
+        let catalog: Self = serde_json::from_str(&text)?;
+        let (mut names, mut uids) = (BTreeSet::new(), BTreeSet::new());
+        for (vm, Runnable { uid, .. }) in catalog.known() {
+            if !may_be_a_vms(*uid) || !names.insert(&vm.name) || !uids.insert(uid) {
+                return Err(CatalogError::NotItsOwn(vm.name.clone()));
+            }
+        }
+        if !catalog.texts().all(is_printable) {
+            return Err(CatalogError::Unprintable);
+        }
+        Ok(catalog)
+    }
+
+    /// All that is printed as it stands here.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let of_vms = self.vms.iter().flat_map(CatalogVm::problems);
+        let problems = self.sources.iter().flat_map(|source| &source.problem).chain(of_vms);
+        let problems = problems.flat_map(|problem| [&problem.path, &problem.cause, &problem.remedy]);
+        let links = self.known().flat_map(|(_, known)| &known.links);
+        let links = links.chain(self.leases.iter().flat_map(|lease| &lease.links)).map(|link| &link.id);
+        self.vms.iter().map(|vm| &vm.directory).chain(problems).chain(links).map(String::as_str)
+    }
+
+    /// Whether it says the same as another, of whatever generation.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.sources == other.sources && self.vms == other.vms && self.leases == other.leases
+    }
+
+    /// The catalog's text: JSON, ending in a line feed.
+    pub fn to_text(&self) -> String {
+        // A catalog has only string keys and no floating-point numbers, so this cannot fail.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The VMs that can run.
+    pub fn runnable(&self) -> impl Iterator<Item = (&CatalogVm, &Runnable)> {
+        self.vms.iter().filter_map(|vm| match &vm.state {
+            VmState::Runnable(runnable) => Some((vm, runnable)),
+            _ => None,
+        })
+    }
+
+    /// The VMs that can run, and those that may still do, although their source
+    /// cannot be read any more.
+    pub fn known(&self) -> impl Iterator<Item = (&CatalogVm, &Runnable)> {
+        self.vms.iter().filter_map(|vm| match &vm.state {
+            VmState::Runnable(runnable) | VmState::Unavailable { last: Some(runnable), .. } => {
+                Some((vm, runnable))
+            }
+            _ => None,
+        })
+    }
+
+    /// The VM of this name: the one that is not shadowed.
+    pub fn find(&self, name: &VmName) -> Option<&CatalogVm> {
+        self.vms.iter().find(|vm| vm.name == *name && !matches!(vm.state, VmState::Shadowed { .. }))
+    }
+}
+
+impl CatalogVm {
+    /// What is wrong with it.
+    pub fn problems(&self) -> &[CatalogProblem] {
+        match &self.state {
+            VmState::Broken { problems }
+            | VmState::Blocked { problems, .. }
+            | VmState::Unavailable { problems, .. } => problems,
+            VmState::Runnable(_) | VmState::Shadowed { .. } => &[],
+        }
+    }
+
+    /// The VM with its source.
+    pub fn id(&self) -> VmId {
+        VmId { source: self.source.clone(), name: self.name.clone() }
+    }
+}

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Leases: what a VM was given once and keeps, until it is forgotten.
+//!
+//! A VM's user id is leased, so that what one VM has left behind never becomes
+//! another's. The leases are one file in the state directory, JSON that a person
+//! can read, and belong to a VM of a source, not to a bare name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::name::{VmId, VmName};
+use crate::base::problem::Problem;
+use crate::config::{UidRange, may_be_a_vms};
+use crate::link::id::{LinkError, LinkId};
+use crate::system::durable;
+
+/// The version of the file that this program writes and reads.
+const LEASES_VERSION: u32 = 1;
+
+/// A link whose id an administrator declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredLink {
+    /// The client.
+    pub client: VmId,
+    /// The provider.
+    pub provider: VmName,
+    /// The id.
+    pub id: LinkId,
+}
+
+/// All leases of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leases {
+    version: u32,
+    /// User ids; a VM's group id is the same number.
+    uids: BTreeMap<VmId, u32>,
+    /// User ids that VMs had before an administrator declared another. Their files
+    /// may still lie about, so that nobody gets them but whom he names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    former: BTreeMap<u32, VmId>,
+    /// Link ids, by client and provider.
+    #[serde(default)]
+    links: BTreeMap<VmId, BTreeMap<VmName, LinkId>>,
+    /// All of the above that VMs have, to be found without a search.
+    #[serde(skip)]
+    given: Given,
+}
+
+/// What is leased to any VM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Given {
+    uids: BTreeSet<u32>,
+    links: BTreeSet<LinkId>,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            version: LEASES_VERSION,
+            uids: BTreeMap::new(),
+            former: BTreeMap::new(),
+            links: BTreeMap::new(),
+            given: Given::default(),
+        }
+    }
+}
+
+impl Leases {
+    /// Reads the leases; none when there is no file yet.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be used: to begin with none would give
+    /// a VM what was another's.
+    pub fn read(path: &Path) -> Result<Self, Problem> {
+        let refused = |cause: String| {
+            let remedy =
+                "restore it from a backup; remove it only if no VM has ever left a file on this host";
+            Problem::error(path, cause, remedy)
+        };
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(refused(format!("cannot be read: {error}"))),
+        };
+        let mut leases: Self = serde_json::from_str(&text)
+            .map_err(|error| refused(format!("is not a file of leases: {error}")))?;
+        if leases.version != LEASES_VERSION {
+            let version = leases.version;
+            return Err(refused(format!("has version {version}, this program reads {LEASES_VERSION}")));
+        }
+        if let Some((id, uid)) = leases.uids.iter().find(|(_, uid)| !may_be_a_vms(**uid)) {
+            return Err(refused(format!("gives {id} the user id {uid}, which no VM may have")));
+        }
+        leases.note_given();
+        if leases.given.uids.len() < leases.uids.len() + leases.former.len() {
+            return Err(refused("gives two VMs the same user id".to_owned()));
+        }
+        if leases.given.links.len() < leases.links.values().map(BTreeMap::len).sum() {
+            return Err(refused("gives two links the same id".to_owned()));
+        }
+        Ok(leases)
+    }
+
+    /// Notes anew what is leased to any VM.
+    fn note_given(&mut self) {
+        self.given.uids = self.uids.values().chain(self.former.keys()).copied().collect();
+        self.given.links = self.links.values().flat_map(BTreeMap::values).copied().collect();
+    }
+
+    fn insert_link(&mut self, client: &VmId, provider: &VmName, id: LinkId) {
+        self.given.links.insert(id);
+        let links = self.links.entry(client.clone()).or_default();
+        if let Some(before) = links.insert(provider.clone(), id).filter(|before| *before != id) {
+            self.given.links.remove(&before);
+        }
+    }
+
+    fn insert_uid(&mut self, id: &VmId, uid: u32) {
+        self.given.uids.insert(uid);
+        self.former.remove(&uid);
+        if let Some(before) = self.uids.insert(id.clone(), uid).filter(|before| *before != uid) {
+            self.former.insert(before, id.clone());
+        }
+    }
+
+    /// The id of the link from a client to a provider: the one that it has, or
+    /// else the one that is derived from the names, none of those in `reserved`.
+    ///
+    /// # Errors
+    /// When no id is free.
+    pub fn link(
+        &mut self,
+        client: &VmId,
+        provider: &VmName,
+        reserved: &BTreeSet<LinkId>,
+    ) -> Result<LinkId, LinkError> {
+        if let Some(id) = self.links.get(client).and_then(|links| links.get(provider)) {
+            return Ok(*id);
+        }
+        let taken = |id: &LinkId| self.given.links.contains(id) || reserved.contains(id);
+        let id = LinkId::derive_unless(&client.name, provider, taken)?;
+        self.insert_link(client, provider, id);
+        Ok(id)
+    }
+
+    /// Leases the ids that an administrator declared for links, all at once, so
+    /// that two of them can change places.
+    ///
+    /// Returns those that could not be and keep the id that they have: another
+    /// link, which is not moved, has theirs.
+    pub fn declare_links(&mut self, declared: &[DeclaredLink]) -> Vec<(DeclaredLink, VmId, VmName)> {
+        let mut moved: Vec<_> = declared.iter().collect();
+        let mut refused = Vec::new();
+        // Who cannot be moved keeps what it has, and may be in another's way there.
+        loop {
+            let is_moved = |client: &VmId, provider: &VmName| {
+                moved.iter().any(|link| (&link.client, &link.provider) == (client, provider))
+            };
+            let all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
+            let stay: Vec<_> = all.filter(|(c, p, _)| !is_moved(c, p)).collect();
+            let found = moved.iter().enumerate().find_map(|(number, link)| {
+                let (client, provider, _) = stay.iter().find(|(_, _, id)| *id == link.id)?;
+                Some((number, (*client).clone(), (*provider).clone()))
+            });
+            let Some((number, client, provider)) = found else { break };
+            refused.push((moved.remove(number).clone(), client, provider));
+        }
+        for DeclaredLink { client, provider, id } in moved {
+            self.links.entry(client.clone()).or_default().insert(provider.clone(), *id);
+        }
+        // Two may have changed places.
+        self.note_given();
+        refused
+    }
+
+    /// Writes the leases, in one step.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let mut text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
+        text.push('\n');
+        durable::replace_file(path, &text, 0o644)
+    }
+
+    /// Notes what a VM has been given according to a catalog, unless it, or
+    /// what it has, has a lease: the file of leases may be lost.
+    pub fn adopt(&mut self, id: &VmId, uid: u32, links: impl IntoIterator<Item = (VmName, LinkId)>) {
+        if !self.given.uids.contains(&uid) && !self.uids.contains_key(id) {
+            self.insert_uid(id, uid);
+        }
+        for (provider, link) in links {
+            let has_one = self.links.get(id).is_some_and(|links| links.contains_key(&provider));
+            if !self.given.links.contains(&link) && !has_one {
+                self.insert_link(id, &provider, link);
+            }
+        }
+    }
+
+    /// Leases the user id that an administrator declared for a VM.
+    ///
+    /// # Errors
+    /// The other VM that has it.
+    pub fn declare_uid(&mut self, id: &VmId, uid: u32) -> Result<(), VmId> {
+        if self.given.uids.contains(&uid)
+            && let Some((other, _)) = self.uids.iter().find(|(other, leased)| **leased == uid && *other != id)
+        {
+            return Err(other.clone());
+        }
+        self.insert_uid(id, uid);
+        Ok(())
+    }
+
+    /// Leases the id of a link that is in a package which was built elsewhere.
+    ///
+    /// # Errors
+    /// The client and the provider of the link that has it.
+    pub fn declare_link(
+        &mut self,
+        client: &VmId,
+        provider: &VmName,
+        link: LinkId,
+    ) -> Result<(), (VmId, VmName)> {
+        let mut all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
+        if self.given.links.contains(&link)
+            && let Some((c, p, _)) = all.find(|(c, p, id)| *id == link && (*c, *p) != (client, provider))
+        {
+            return Err((c.clone(), p.clone()));
+        }
+        self.insert_link(client, provider, link);
+        Ok(())
+    }
+
+    /// Whether a user id is leased, and not to this VM.
+    pub fn is_anothers(&self, id: &VmId, uid: u32) -> bool {
+        self.given.uids.contains(&uid) && self.uids.get(id) != Some(&uid)
+    }
+
+    /// All VMs that have a lease, with their user ids and their links.
+    pub fn all(&self) -> impl Iterator<Item = (&VmId, Option<u32>, impl Iterator<Item = (&VmName, LinkId)>)> {
+        let vms: BTreeSet<_> = self.uids.keys().chain(self.links.keys()).collect();
+        vms.into_iter().map(|vm| {
+            let links = self.links.get(vm).into_iter().flatten().map(|(provider, link)| (provider, *link));
+            (vm, self.uids.get(vm).copied(), links)
+        })
+    }
+
+    /// Ends all leases of a VM. Returns its user id, if it had one.
+    pub fn forget(&mut self, id: &VmId) -> Option<u32> {
+        for link in self.links.remove(id).into_iter().flat_map(BTreeMap::into_values) {
+            self.given.links.remove(&link);
+        }
+        let uid = self.uids.remove(id);
+        self.former.retain(|_, vm| vm != id);
+        self.note_given();
+        uid
+    }
+
+    /// The user id of a VM: the one it has, or else the next of the range that
+    /// no VM has and that is not in `taken`.
+    ///
+    /// # Errors
+    /// When the range has no further one.
+    pub fn uid(&mut self, id: &VmId, range: &UidRange, taken: &BTreeSet<u32>) -> Result<u32, NoUidLeft> {
+        if let Some(uid) = self.uids.get(id) {
+            return Ok(*uid);
+        }
+        let leased = &self.given.uids;
+        // After the last, so that one VM's is not given away while others are free.
+        let after = leased.range(range.first..=range.last).next_back().map_or(range.first, |last| last + 1);
+        let free = |uid: &u32| !leased.contains(uid) && !taken.contains(uid);
+        let uid = (after..=range.last).chain(range.first..after).find(free).ok_or(NoUidLeft)?;
+        self.insert_uid(id, uid);
+        Ok(uid)
+    }
+}
+
+/// All user ids of the range are leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("all user ids of the range are leased to other VMs")]
+pub struct NoUidLeft;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> VmId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_lease_never_moves_and_belongs_to_the_source() {
+        let range = UidRange { first: 70_000, last: 70_003 };
+        let taken = BTreeSet::from([70_001]);
+        let mut leases = Leases::default();
+        let mut lease = |text: &str| leases.uid(&id(text), &range, &taken);
+        assert_eq!(lease("user/a"), Ok(70_000));
+        assert_eq!(lease("user/b"), Ok(70_002));
+        assert_eq!(lease("other/a"), Ok(70_003));
+        assert_eq!(lease("user/c"), Err(NoUidLeft));
+        assert_eq!(lease("user/a"), Ok(70_000));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leases.json");
+        assert_eq!(Leases::read(&path), Ok(Leases::default()));
+        leases.write(&path).unwrap();
+        assert_eq!(Leases::read(&path), Ok(leases));
+    }
+
+    #[test]
+    fn a_link_keeps_its_id_whatever_comes_and_goes() {
+        let name = |text: &str| VmName::new(text).unwrap();
+        let (lynx, netvm) = (id("user/appvm-lynx"), name("netvm"));
+        let none = BTreeSet::new();
+        let mut leases = Leases::default();
+        let first = leases.link(&lynx, &netvm, &none).unwrap();
+        // The same names on another partition are another link.
+        let second = leases.link(&id("other/appvm-lynx"), &netvm, &none).unwrap();
+        assert_ne!(first, second);
+        // What is reserved is given to nobody else.
+        let derived = LinkId::derive(&name("a"), &netvm, &none).unwrap();
+        let given = leases.link(&id("user/a"), &netvm, &BTreeSet::from([derived])).unwrap();
+        assert_ne!(given, derived);
+        assert_eq!(leases.link(&id("user/a"), &netvm, &none), Ok(given));
+        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(first));
+        // An administrator's word moves a link, but never takes another's id.
+        let declared =
+            |client: &VmId, id| DeclaredLink { client: client.clone(), provider: netvm.clone(), id };
+        let refused = leases.declare_links(&[declared(&lynx, second)]);
+        assert_eq!(refused, [(declared(&lynx, second), id("other/appvm-lynx"), netvm.clone())]);
+        for _ in 0..2 {
+            assert_eq!(leases.declare_links(&[declared(&lynx, derived)]), []);
+            assert_eq!(leases.link(&lynx, &netvm, &none), Ok(derived));
+        }
+        // Two change places.
+        let swap = [declared(&lynx, given), declared(&id("user/a"), derived)];
+        assert_eq!(leases.declare_links(&swap), []);
+        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(given));
+    }
+
+    #[test]
+    fn a_user_id_that_was_left_is_kept_until_the_vm_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leases.json");
+        let range = UidRange { first: 70_000, last: 70_001 };
+        let none = BTreeSet::new();
+        let (a, b) = (id("user/a"), id("user/b"));
+        let mut leases = Leases::default();
+        assert_eq!(leases.uid(&a, &range, &none), Ok(70_000));
+        leases.declare_uid(&a, 69_000).unwrap();
+        leases.write(&path).unwrap();
+        let mut leases = Leases::read(&path).unwrap();
+        assert_eq!(leases.uid(&b, &range, &none), Ok(70_001));
+        assert_eq!(leases.uid(&id("user/c"), &range, &none), Err(NoUidLeft));
+        // Who had it may have it again.
+        leases.declare_uid(&a, 70_000).unwrap();
+        assert_eq!(leases.declare_uid(&b, 70_000), Err(a.clone()));
+        leases.declare_uid(&a, 69_000).unwrap();
+        assert_eq!(leases.forget(&a), Some(69_000));
+        assert_eq!(leases.uid(&id("user/c"), &range, &none), Ok(70_000));
+        // An administrator's word counts more.
+        leases.declare_uid(&b, 69_001).unwrap();
+        leases.declare_uid(&id("user/d"), 70_001).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_never_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("leases.json");
+        for bad in [
+            "",
+            "{",
+            "{}",
+            r#"{"version": 2, "uids": {}}"#,
+            r#"{"version": 1, "uids": {"a": 1}}"#,
+            r#"{"version": 1, "uids": {"s/a": 70000, "s/b": 70000}}"#,
+            r#"{"version": 1, "uids": {}, "links": {"s/a": {"n": "0000"}}}"#,
+            r#"{"version": 1, "uids": {}, "links": {"s/a": {"n": "a546", "m": "a546"}}}"#,
+        ] {
+            std::fs::write(&path, bad).unwrap();
+            let problem = Leases::read(&path).unwrap_err();
+            assert!(problem.remedy.contains("backup"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What running VMs were started with: records that only root can write.
+//!
+//! A VM whose definition, package, kernel or images are no longer those that it
+//! was started with is *stale*. It runs on until somebody restarts it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::name::{VmId, VmName};
+use crate::directory::stamp::FileStamp;
+use crate::package::identity;
+use crate::state::catalog::{Catalog, Runnable, VmState};
+use crate::state::directory::StateDirectory;
+use crate::system::durable;
+
+/// Where the records are, one for each VM that runs.
+pub const DIRECTORY: &str = "/run/microvm-spectrum/started";
+/// The version of a record.
+const VERSION: u32 = 1;
+
+/// What one VM was started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    version: u32,
+    /// The VM of a source that it is.
+    pub vm: VmId,
+    /// The user id that it runs as.
+    pub uid: u32,
+    /// The generation of the catalog at that time.
+    pub generation: u64,
+    /// The package, free of links.
+    pub package: PathBuf,
+    /// What the kernel, the images and the package's manifest were.
+    pub files: Vec<FileStamp>,
+}
+
+fn path(name: &VmName) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{name}.json"))
+}
+
+impl Started {
+    /// What the VM called `name` is started with now, if the catalog has it.
+    pub fn now(catalog: &Catalog, name: &VmName, package: PathBuf, files: Vec<FileStamp>) -> Option<Self> {
+        let vm = catalog.find(name)?;
+        let VmState::Runnable(Runnable { uid, .. }) = &vm.state else { return None };
+        let generation = catalog.generation;
+        Some(Self { version: VERSION, vm: vm.id(), uid: *uid, generation, package, files })
+    }
+
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn write(&self) -> io::Result<()> {
+        durable::ensure_directory(Path::new(DIRECTORY))?;
+        let text = serde_json::to_string(self).map_err(io::Error::other)?;
+        durable::replace_file(&path(&self.vm.name), &format!("{text}\n"), 0o644)
+    }
+
+    /// The record of the VM called `name`; none when it does not run.
+    pub fn of(name: &VmName) -> Option<Self> {
+        let text = std::fs::read_to_string(path(name)).ok()?;
+        serde_json::from_str(&text).ok().filter(|record: &Self| record.version == VERSION)
+    }
+
+    /// All records.
+    pub fn all() -> Vec<Self> {
+        let entries = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+        let names =
+            entries.filter_map(|entry| VmName::new(entry.file_name().to_str()?.strip_suffix(".json")?).ok());
+        let mut all: Vec<_> = names.filter_map(|name| Self::of(&name)).collect();
+        all.sort_by(|a, b| a.vm.cmp(&b.vm));
+        all
+    }
+
+    /// Why the VM is no longer what it was started with; nothing when it still is.
+    ///
+    /// A VM that cannot be started now is not stale, whatever it was.
+    pub fn stale(&self, catalog: &Catalog, state: &StateDirectory) -> Vec<String> {
+        let Some(vm) = catalog.find(&self.vm.name) else { return Vec::new() };
+        if vm.id() != self.vm {
+            return vec![format!("{} has taken its name", vm.id())];
+        }
+        let VmState::Runnable(now) = &vm.state else { return Vec::new() };
+        let mut why = Vec::new();
+        let package = state.packages().join(&now.package);
+        if package.canonicalize().is_ok_and(|package| !self.has_package(&package)) {
+            why.push("its definition or its settings have changed".to_owned());
+        }
+        if now.uid != self.uid {
+            why.push(format!("its user id is {} now", now.uid));
+        }
+        // Of the same generation, the record is what was seen last.
+        if catalog.generation != self.generation {
+            let differs = |file: &&FileStamp| !self.files.contains(file);
+            let known = |file: &&FileStamp| self.files.iter().any(|was| was.entry == file.entry);
+            why.extend(
+                now.files.iter().filter(differs).filter(known).map(|f| format!("{} has changed", f.entry)),
+            );
+        }
+        why
+    }
+
+    /// Whether a package is the one that the VM was started from, or has the same
+    /// content: one may be in a store, and the other not.
+    fn has_package(&self, package: &Path) -> bool {
+        let same_name = package.file_name().filter(|name| self.package.file_name() == Some(name));
+        package == self.package || same_name.is_some_and(|it| identity::tells_content(it, &self.vm.name))
+    }
+}
+
+/// Removes the record of a VM, if there is one.
+///
+/// # Errors
+/// The system's error.
+pub fn remove(name: &VmName) -> io::Result<()> {
+    match std::fs::remove_file(path(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The machine that the program runs on: disks, processes, systemd, user accounts.
+//!
+//! Nothing here knows what a VM directory or a package is. Every stage may use
+//! it; it uses [`base`](crate::base) alone.
+
+pub mod accounts;
+pub mod durable;
+pub mod journal;
+pub mod process;
+pub mod systemd;
+pub mod trust;
