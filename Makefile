@@ -6,12 +6,8 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 # In the order written, the cheap first; cargo and the kernel's make do their own.
 .NOTPARALLEL:
 
-bash_scripts := .ci/run checks/debian-vm checks/demo checks/format-nix checks/install-crate \
-	checks/install-dependencies checks/install-nix checks/install-virtiofsd checks/nix/nixpkgs/packages/build.bash \
-	checks/pci-passthrough checks/pci-passthrough-inside checks/systemd-box checks/user-partition \
-	checks/user-partition-inside checks/with-nix checks/with-test-guest checks/guest/build-data-image checks/guest/build-image \
-	checks/guest/build-kernel checks/lib/*.bash
-guest_scripts := checks/guest/init
+# Every executable file, and what they source.
+scripts := .ci/run $(shell find checks -type f '(' -perm -u+x -o -name '*.bash' ')' -not -path '*/golden/*')
 
 # Where `make install` puts things; DESTDIR goes before it.
 PREFIX ?= /usr/local
@@ -30,17 +26,16 @@ help:
 	@echo 'make benchmark   times and memory, of VMs beside bare QEMU, of sync beside cp and find'
 	@echo 'make clean       remove what cargo built (the cache stays)'
 
-check: check-scripts dependencies check-format check-lints check-tests
+check: dependencies check-scripts check-format check-lints check-tests
 	@echo '== check: everything passed'
-
-check-scripts:
-	@echo '== scripts: syntax'
-	@for script in $(bash_scripts); do bash -n "$$script" || exit 1; done
-	@for script in $(guest_scripts); do sh -n "$$script" || exit 1; done
 
 dependencies:
 	@echo '== packages'
 	@checks/install-dependencies
+
+check-scripts:
+	@echo '== shellcheck'
+	@shellcheck $(scripts)
 
 check-format:
 	@echo '== cargo fmt --check'
