@@ -7,9 +7,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::fixture::program::{HYPERVISORS, build, call, check, parse, run};
-use crate::fixture::tree::{self, assert_same};
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::support::program::{HYPERVISORS, build, call, check, parse, run};
+use crate::support::tree::{self, assert_same};
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 /// A VM directory without problems and a folder for packages, with nothing in it.
 struct Place {
@@ -230,7 +230,7 @@ fn tools_are_taken_from_path() {
     let found = |tool: &str| manifest["tools"][tool].as_str().map(PathBuf::from);
     assert_eq!(found("cloud-hypervisor"), Some(tools.join("cloud-hypervisor")));
     assert_eq!(found("ch-remote"), Some(place.folder.join("relative/ch-remote")));
-    assert_eq!(found("microvm-spectrum"), Some(PathBuf::from(crate::fixture::program::PROGRAM)));
+    assert_eq!(found("microvm-spectrum"), Some(PathBuf::from(crate::support::program::PROGRAM)));
 }
 
 #[test]

@@ -7,8 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::fixture::program::{Ran, build, parse, run};
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::support::program::{Ran, build, parse, run};
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 struct Place {
     _guard: tempfile::TempDir,

@@ -4,11 +4,14 @@
 //! `build` where nothing can be written, and where the disk is full at any
 //! moment: no package, or a complete one, and never anything temporary.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-use crate::fixture::program::{Ran, build, quiet, run, skipped};
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::namespace::{mounts, shell, words};
+use crate::support::program::{Ran, build, run};
+use crate::support::skip::needs;
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 /// Mounts a file system in memory that nobody else sees, runs `$@` and lists
 /// what is there then.
@@ -26,26 +29,10 @@ after=$(find "$directory" -mindepth 1 | sort)
 exit $status
 "#;
 
-fn unshared() -> Command {
-    let mut command = quiet("unshare");
-    command.arg("--mount");
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command
-}
-
-fn can_mount(directory: &Path) -> bool {
-    let mut command = unshared();
-    let probe = command.args(["mount", "-t", "tmpfs", "none"]).arg(directory).output();
-    probe.is_ok_and(|output| output.status.success())
-}
-
 /// Runs `command` with such a file system mounted on `directory`.
 fn run_in(directory: &Path, options: &str, preparation: &str, command: &Command) -> Ran {
-    let mut outer = unshared();
-    outer.args(["sh", "-c", IN_A_SMALL_FILE_SYSTEM, "sh"]).arg(directory).args([options, preparation]);
-    run(outer.arg(command.get_program()).args(command.get_args()))
+    let first = [directory.as_os_str(), OsStr::new(options), OsStr::new(preparation)];
+    run(&mut shell(IN_A_SMALL_FILE_SYSTEM, first.into_iter().chain(words(command))))
 }
 
 fn vm(root: &Path) -> VmDirectory {
@@ -59,9 +46,7 @@ fn a_folder_that_cannot_be_written_to() {
     let (_guard, root) = workplace();
     let (vm, folder) = (vm(&root), root.join("packages"));
     std::fs::create_dir(&folder).unwrap();
-    if !can_mount(&folder) {
-        return skipped("a_folder_that_cannot_be_written_to", "no file system can be mounted here");
-    }
+    needs!(mounts());
     let output = folder.join("out");
     let command = build(&vm.path, &output, "qemu");
     let ran = run_in(&folder, "mode=755,ro", ":", &command).exits(3);
@@ -74,9 +59,7 @@ fn a_disk_that_is_full_at_any_moment() {
     let (_guard, root) = workplace();
     let (vm, folder) = (vm(&root), root.join("packages"));
     std::fs::create_dir(&folder).unwrap();
-    if !can_mount(&folder) {
-        return skipped("a_disk_that_is_full_at_any_moment", "no file system can be mounted here");
-    }
+    needs!(mounts());
     let output = folder.join("out");
     let mut old = build(&vm.path, &root.join("old"), "cloud-hypervisor");
     run(old.args(["--memory", "64"])).exits(0);

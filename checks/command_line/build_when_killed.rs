@@ -9,9 +9,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::fixture::program::{build, run};
-use crate::fixture::tree::{self, assert_same};
-use crate::fixture::{Partition, workplace};
+use crate::support::program::{build, run};
+use crate::support::tree::{self, assert_same};
+use crate::support::vm_directory::{Partition, workplace};
 
 const ROUNDS: u32 = 100;
 

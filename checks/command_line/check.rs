@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::fixture::program::{call, check, run};
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::support::program::{call, check, run};
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 /// A directory with this many problems, each of another kind.
 const ERRORS: [(&str, &str); 14] = [

@@ -9,9 +9,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::fixture::program::{call, parse, run, skipped};
-use crate::fixture::tree;
-use crate::host::{Host, host, source, tools};
+use crate::support::program::{call, parse, run};
+use crate::support::skip::{needs, ordinary_user};
+use crate::support::tree;
+use crate::sync_host::{Host, host, source, tools};
 
 impl Host {
     fn write_config(&self, text: &str) {
@@ -170,9 +171,7 @@ fn a_state_directory_that_cannot_be_is_status_3() {
     let mut command = host.sync_to(Path::new("there"));
     run(command.current_dir(&host.root)).exits(0).says_nothing();
     assert_eq!(tree::names(&host.root.join("there")), [".microvm-spectrum", "a"]);
-    if rustix::process::geteuid().is_root() {
-        return skipped("a state directory of somebody else", "root may write everywhere");
-    }
+    needs!(ordinary_user("root may write everywhere"), "a state directory of another user");
     run(&mut host.sync_to(Path::new("/usr/nowhere"))).exits(3).complains(&["Permission denied"]);
 }
 
@@ -220,8 +219,8 @@ fn a_program_that_is_nowhere_breaks_the_vms_that_need_it() {
     ran.complains(&["needs the program ch-remote"]);
     host.has(&[("user/a", "broken")]);
     // The configuration's counts, else the one in PATH.
-    crate::host::script(&host.root.join("empty/ch-remote"), "");
-    crate::host::script(&host.root.join("empty/cloud-hypervisor"), "");
+    crate::sync_host::script(&host.root.join("empty/ch-remote"), "");
+    crate::sync_host::script(&host.root.join("empty/cloud-hypervisor"), "");
     run(host.sync().env("PATH", host.root.join("empty"))).exits(0).says_nothing();
     let manifest = host.manifest("user/a");
     assert_eq!(manifest["tools"]["cloud-hypervisor"], "/opt/ch");
@@ -235,8 +234,8 @@ fn a_builtin_source_is_a_directory_of_vm_directories() {
     let (builtin, images) = (host.root.join("builtin"), host.root.join("img"));
     fs::create_dir_all(images.join("blk")).unwrap();
     fs::write(images.join("blk/root.img"), "").unwrap();
-    fs::write(images.join("vmlinux"), crate::fixture::elf_header()).unwrap();
-    crate::fixture::VmDirectory::at(&builtin.join("netvm"))
+    fs::write(images.join("vmlinux"), crate::support::vm_directory::elf_header()).unwrap();
+    crate::support::vm_directory::VmDirectory::at(&builtin.join("netvm"))
         .link("vmlinux", "/usr/img/vmlinux")
         .link("blk/root.img", "/usr/img/blk/root.img");
     let text = |allow: &str| {

@@ -9,8 +9,8 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::fixture::program::run;
-use crate::host::{Host, host, script};
+use crate::support::program::run;
+use crate::sync_host::{Host, host, script};
 
 const VERBS: [&str; 3] = ["start", "stop", "restart"];
 const ALL: [&str; 5] = ["start", "stop", "restart", "log", "console"];
@@ -174,7 +174,7 @@ fn a_log_is_what_the_guest_printed_made_printable() {
     place.host.vm("a");
     place.host.synced();
     place.answers("journalctl", "printf 'one\\r\\n\\033]0;t\\007two\\t\\302\\233\\377\\\\\\n'");
-    let ran = crate::fixture::program::run_raw(
+    let ran = crate::support::program::run_raw(
         &mut place.call(&["log", "a"]),
         std::process::Stdio::piped(),
         std::process::Stdio::piped(),

@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use crate::fixture::program::{build, check, run};
-use crate::fixture::{Partition, VmDirectory, elf_header, workplace};
+use crate::support::program::{build, check, run};
+use crate::support::vm_directory::{Partition, VmDirectory, elf_header, workplace};
 
 struct Place {
     _guard: tempfile::TempDir,

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::fixture::Partition;
-use crate::fixture::program::{PROGRAM, quiet, run};
-use crate::fixture::tree::{self, Node, Tree, assert_same};
-use crate::host::{Host, host, plain_directory};
-use crate::namespace::{can_mount, shell, words};
+use crate::namespace::{mounts, shell, words};
+use crate::support::program::{PROGRAM, quiet, run};
+use crate::support::tree::{self, Node, Tree, assert_same};
+use crate::support::vm_directory::Partition;
+use crate::sync_host::{Host, host, plain_directory};
 
 struct Generated {
     /// What it said, in the kernel's log or else on standard error; `None` where
@@ -44,7 +44,7 @@ fn generate(host: &Host) -> Generated {
     fs::write(&log, "").unwrap();
     let mut call = host.unit_calls(&["generate"]);
     call.args(&directories);
-    let own_log = can_mount();
+    let own_log = mounts().is_ok();
     let ran = if own_log {
         run(&mut shell(WITH_A_LOG, [log.as_os_str()].into_iter().chain(words(&call))))
     } else {
@@ -317,7 +317,7 @@ fn a_boot_goes_on_whatever_is_wrong() {
         let odd = host.root.join(name);
         run(&mut host.sync_to(&odd)).exits(0).says_nothing();
         let output = host.root.join("output");
-        let mut command = crate::fixture::program::call(["host", "--state-dir"]);
+        let mut command = crate::support::program::call(["host", "--state-dir"]);
         run(command.arg(&odd).arg("generate").arg(&output)).exits(0);
         assert!(!output.exists(), "{name:?}");
     }

@@ -7,21 +7,20 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 
-use crate::fixture::program::{run, skipped};
-use crate::fixture::tree;
-use crate::host::{Host, host, script};
-use crate::namespace::{can_mount, shell, words};
+use crate::namespace::{mounts, shell, words};
+use crate::support::program::run;
+use crate::support::skip::{needs, root};
+use crate::support::tree;
+use crate::sync_host::{Host, host, script};
 
-/// A host of root's alone; `None` for others than root.
-fn roots(test: &str) -> Option<Host> {
-    if !rustix::process::geteuid().is_root() || !can_mount() {
-        skipped(test, "only root does this");
-        return None;
-    }
+/// A host of root's alone; an error says why there is none.
+fn roots() -> Result<Host, String> {
+    root("does this")?;
+    mounts()?;
     let host = host();
     host.vm("a");
     host.synced();
-    Some(host)
+    Ok(host)
 }
 
 /// Takes from a package what only this program's packages have.
@@ -32,7 +31,7 @@ fn make_older(package: &Path) {
 
 #[test]
 fn what_a_vm_is_started_from_is_noted_and_forgotten() {
-    let Some(host) = roots("what_a_vm_is_started_from_is_noted_and_forgotten") else { return };
+    let host = needs!(roots());
     let booted = host.state.join("a/booted");
     for memory in ["64", "128"] {
         host.configure(&format!("[vm.a]\nmemory = {memory}\n"));
@@ -52,7 +51,7 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
     fs::create_dir_all(other.join("theirs")).unwrap();
     fs::create_dir(host.root.join("package")).unwrap();
     symlink("../../package", other.join("theirs/current")).unwrap();
-    let mut command = crate::fixture::program::call(["host", "--state-dir"]);
+    let mut command = crate::support::program::call(["host", "--state-dir"]);
     command.arg(&other).args(["set-booted", "theirs"]);
     run(&mut shell("mount -t tmpfs none /run && exec \"$@\"", words(&command))).exits(0).says_nothing();
     assert_eq!(fs::read_link(other.join("theirs/booted")).unwrap(), host.root.join("package"));
@@ -60,7 +59,7 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
 
 #[test]
 fn root_uses_nothing_that_somebody_else_could_replace() {
-    let Some(host) = roots("root_uses_nothing_that_somebody_else_could_replace") else { return };
+    let host = needs!(roots());
     let package = host.package("user/a");
     let trusted = |status: i32| run(&mut host.set_booted("a")).exits(status);
     trusted(0).says_nothing();
@@ -105,7 +104,7 @@ fn names_that_no_vm_can_have() {
 
 #[test]
 fn taps_of_the_older_convention_have_plain_names() {
-    let Some(host) = roots("taps_of_the_older_convention_have_plain_names") else { return };
+    let host = needs!(roots());
     run(&mut host.set_booted("a")).exits(0);
     let package = host.package("user/a").join("share/microvm");
     let bin = host.root.join("bin");

@@ -12,9 +12,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::fixture::program::{Ran, parse, run};
-use crate::fixture::{Partition, VmDirectory, elf_header, make_fifo};
-use crate::host::{Host, host, host_in_memory};
+use crate::support::program::{Ran, parse, run};
+use crate::support::vm_directory::{Partition, VmDirectory, elf_header, make_fifo};
+use crate::sync_host::{Host, host, host_in_memory};
 
 /// Whatever is in a source, it does not take longer.
 const SOON: Duration = Duration::from_secs(20);
@@ -91,20 +91,20 @@ fn paths_of_the_administrator_may_say_anything_too() {
     let partition = Partition::at(&place.join("partition"));
     partition.vm("a").image("root.img", b"");
     let quoted = serde_json::to_string(partition.root.to_str().unwrap()).unwrap();
-    let tools = crate::host::tools();
+    let tools = crate::sync_host::tools();
     let config = place.join("config.toml");
     let text = format!("[[source]]\nkind = 'user-partition'\nname = 'user'\npath = {quoted}\n{tools}");
     fs::write(&config, text.replace("\u{7f}", "")).unwrap();
     let state = place.join("state");
     let sync = || {
-        let mut command = crate::fixture::program::call(["sync", "--no-systemd", "--config"]);
+        let mut command = crate::support::program::call(["sync", "--no-systemd", "--config"]);
         command.arg(&config).arg("--state-dir").arg(&state);
         command
     };
     let ran = run(&mut sync());
     // A path with a line break is no path of a runner package, or it is one, complete.
     assert!(matches!(ran.status, 0 | 1), "{}", ran.stderr);
-    crate::host::is_whole(&state);
+    crate::sync_host::is_whole(&state);
     assert!(!ran.stderr.contains('\u{202e}'));
     fs::write(state.join(".microvm-spectrum/leases.json"), "").unwrap();
     run(&mut sync()).exits(1).complains(&[SHOWN, "is not a file of leases"]);
@@ -315,7 +315,7 @@ fn no_share_reaches_another_source_or_what_is_installed() {
     let allow = format!("allow = ['/media={}']\n", media.display());
     let builtin =
         format!("[[source]]\nkind = 'builtin'\nname = 'builtin'\npath = '{}/builtin'\n", media.display());
-    let more = allow + &builtin + &crate::host::source("second", &second.root);
+    let more = allow + &builtin + &crate::sync_host::source("second", &second.root);
     host.configure(&more);
     let vm = host.vm("vm").directory("shared-dirs/s");
     let link = |target: &str| {
@@ -336,7 +336,7 @@ fn no_share_reaches_another_source_or_what_is_installed() {
         let ran = run(&mut host.sync_to(&state)).exits(1);
         let entry = vm.path.join("shared-dirs/s/dir");
         ran.complains(&[&format!("error: {}: leads to {}", entry.display(), media.display()), what]);
-        let catalog = crate::host::catalog(&state);
+        let catalog = crate::sync_host::catalog(&state);
         assert_eq!(catalog["vms"].as_array().unwrap().iter().filter(|vm| vm["state"] == "broken").count(), 1);
     }
 }

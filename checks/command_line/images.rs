@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::fixture::program::{Ran, check, run};
-use crate::fixture::{Partition, VmDirectory, make_fifo, workplace};
+use crate::support::program::{Ran, check, run};
+use crate::support::vm_directory::{Partition, VmDirectory, make_fifo, workplace};
 
 fn vm(root: &Path) -> VmDirectory {
     Partition::at(&root.join("partition")).vm("vm")

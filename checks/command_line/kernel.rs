@@ -3,8 +3,8 @@
 
 //! Contract 1, `vmlinux`.
 
-use crate::fixture::program::{check, run};
-use crate::fixture::{Partition, VmDirectory, elf_header, workplace};
+use crate::support::program::{check, run};
+use crate::support::vm_directory::{Partition, VmDirectory, elf_header, workplace};
 
 #[track_caller]
 fn refuses(change: impl FnOnce(VmDirectory) -> VmDirectory, cause: &str, help: &str) {

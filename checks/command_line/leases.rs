@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 
-use crate::fixture::Partition;
-use crate::fixture::program::{parse, run, skipped};
-use crate::fixture::tree;
-use crate::host::{Host, host, touched};
-use crate::namespace::{can_mount, shell, words};
+use crate::namespace::{mounts, shell, words};
+use crate::support::program::{parse, run};
+use crate::support::skip::needs;
+use crate::support::tree;
+use crate::support::vm_directory::Partition;
+use crate::sync_host::{Host, host, touched};
 
 const RANGE: &str = "[uids]\nfirst = 80000\nlast = 80003\n";
 
@@ -182,9 +183,7 @@ fn a_file_of_leases_that_cannot_be_used_stops_everything() {
 #[test]
 fn one_that_somebody_has_on_this_host_is_not_given() {
     let host = host();
-    if !can_mount() {
-        return skipped("one_that_somebody_has_on_this_host_is_not_given", "nothing can be mounted here");
-    }
+    needs!(mounts());
     host.configure(RANGE);
     for name in ["a", "b"] {
         host.vm(name);
@@ -270,9 +269,7 @@ fn no_two_links_have_the_same_id_and_none_changes() {
 #[test]
 fn one_that_a_group_has_on_this_host_is_not_given() {
     let host = host();
-    if !can_mount() {
-        return skipped("one_that_a_group_has_on_this_host_is_not_given", "nothing can be mounted here");
-    }
+    needs!(mounts());
     host.configure(RANGE);
     host.vm("a");
     let group = host.root.join("group");

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::fixture::Partition;
-use crate::fixture::program::{run, run_with};
-use crate::host::{Host, host, script};
+use crate::support::program::{run, run_with};
+use crate::support::vm_directory::Partition;
+use crate::sync_host::{Host, host, script};
 
 /// A directory for PATH, with a stand-in systemctl that prints this.
 fn systemctl(host: &Host, says: &str, status: u8) -> PathBuf {

@@ -4,6 +4,9 @@
 //! The command line, used as a user would: the real program on real
 //! directories, and what it says, leaves and ends with.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod build;
 mod build_in_nix;
 mod build_on_a_bad_disk;
@@ -12,10 +15,7 @@ mod check;
 mod configuration;
 mod control;
 mod exposure;
-#[path = "../fixture/mod.rs"]
-mod fixture;
 mod generator;
-mod host;
 mod host_verbs;
 mod hostile_sources;
 mod images;
@@ -34,6 +34,7 @@ mod shares;
 mod sync;
 mod sync_and_systemd;
 mod sync_at_once;
+mod sync_host;
 mod sync_on_a_bad_disk;
 mod sync_when_killed;
 mod units;

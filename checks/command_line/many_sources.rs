@@ -10,10 +10,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::fixture::Partition;
-use crate::fixture::program::{PROGRAM, parse, run, skipped};
-use crate::fixture::tree::{self, assert_same};
-use crate::host::{Host, host};
+use crate::support::program::{PROGRAM, parse, run};
+use crate::support::skip::needs;
+use crate::support::tree::{self, assert_same};
+use crate::support::vm_directory::Partition;
+use crate::sync_host::{Host, host};
 
 fn plan(host: &Host, status: i32) -> Vec<String> {
     let before = tree::read(&host.root);
@@ -224,13 +225,10 @@ fn a_package_that_was_built_elsewhere_has_its_links() {
 
 #[test]
 fn a_bar_is_shown_when_it_takes_long() {
-    let test = "a_bar_is_shown_when_it_takes_long";
     let host = host();
     let [strace, script] =
         ["strace", "script"].map(|name| Command::new(name).arg("--version").output().is_ok());
-    if !strace || !script {
-        return skipped(test, "strace or script is not installed");
-    }
+    needs!((strace && script).then_some(()).ok_or("strace or script is not installed"));
     for index in 0..8 {
         host.vm(&format!("vm-{index}"));
     }

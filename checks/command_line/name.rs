@@ -6,8 +6,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::fixture::program::{Ran, check, run};
-use crate::fixture::{Partition, workplace};
+use crate::support::program::{Ran, check, run};
+use crate::support::vm_directory::{Partition, workplace};
 
 fn check_name(name: impl AsRef<OsStr>) -> Ran {
     let (_guard, root) = workplace();

@@ -6,22 +6,24 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use crate::fixture::program::quiet;
+use crate::support::program::quiet;
+use crate::support::skip::is_root;
 
 fn unshared() -> Command {
     let mut command = quiet("unshare");
     command.arg("--mount");
-    if !rustix::process::geteuid().is_root() {
+    if !is_root() {
         command.args(["--user", "--map-root-user"]);
     }
     command
 }
 
-/// Whether there can be such mounts here.
-pub fn can_mount() -> bool {
+/// That there can be such mounts here.
+pub fn mounts() -> Result<(), &'static str> {
     let mut command = unshared();
     let probe = command.args(["mount", "-t", "tmpfs", "none", "/run"]).output();
-    probe.is_ok_and(|output| output.status.success())
+    let mounted = probe.is_ok_and(|output| output.status.success());
+    mounted.then_some(()).ok_or("nothing can be mounted here")
 }
 
 /// A call of sh with a script that may mount, and its arguments from `$1` on.

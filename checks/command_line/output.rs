@@ -7,8 +7,9 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
-use crate::fixture::program::{PROGRAM, build, call, check, quiet, run, run_raw, run_with, skipped};
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::support::program::{PROGRAM, build, call, check, quiet, run, run_raw, run_with};
+use crate::support::skip::needs;
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 const ESCAPE: char = '\x1b';
 
@@ -44,9 +45,7 @@ fn on_a_terminal(command: &Command) -> Option<(i32, String)> {
 fn colour_on_a_terminal_and_nowhere_else() {
     let (_guard, vm) = vm_with_an_error();
     let plain = run(&mut check(&vm.path)).exits(1).stdout;
-    let Some((status, coloured)) = on_a_terminal(&check(&vm.path)) else {
-        return skipped("colour_on_a_terminal_and_nowhere_else", "there is no script(1)");
-    };
+    let (status, coloured) = needs!(on_a_terminal(&check(&vm.path)).ok_or("there is no script(1)"));
     assert_eq!(status, 1, "{coloured}");
     assert!(coloured.contains(ESCAPE), "no colour in {coloured:?}");
     let mut without = String::new();

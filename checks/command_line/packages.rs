@@ -9,9 +9,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::program::{PROGRAM, Ran, call, copy, quiet, run};
-use crate::fixture::tree;
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::support::program::{PROGRAM, Ran, call, copy, quiet, run};
+use crate::support::tree;
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 /// A VM, a QEMU that only writes down how it was called, and a place to run it.
 struct Place {

@@ -8,10 +8,11 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
-use crate::fixture::program::{PROGRAM, copy, quiet, run, skipped};
-use crate::fixture::tree::{self, Node};
-use crate::host::{Host, host};
 use crate::namespace::words;
+use crate::support::program::{PROGRAM, copy, quiet, run};
+use crate::support::skip::{needs, root};
+use crate::support::tree::{self, Node};
+use crate::sync_host::{Host, host};
 
 fn with_umask(umask: &str, command: &Command) -> Command {
     let mut shell = quiet("/bin/sh");
@@ -75,9 +76,7 @@ fn directories_that_it_lies_in_are_made() {
 
 #[test]
 fn an_ordinary_user_may_have_a_state_directory() {
-    if !rustix::process::geteuid().is_root() {
-        return skipped("an_ordinary_user_may_have_a_state_directory", "all other tests are about one");
-    }
+    needs!(root("can become an ordinary user; all other tests are about one"));
     let host = host();
     host.vm("a");
     let user = 65_533;
@@ -103,11 +102,11 @@ fn an_ordinary_user_may_have_a_state_directory() {
     fs::set_permissions(&host.root, fs::Permissions::from_mode(0o755)).unwrap();
     fs::remove_dir_all(&host.state).unwrap();
     run(&mut host.sync()).exits(0);
-    let before = crate::host::touched(&host.state);
+    let before = crate::sync_host::touched(&host.state);
     host.vm("b");
     let ran = run(&mut command(&host.sync())).exits(3);
     ran.complains(&["microvm-spectrum: ", ".microvm-spectrum", "Permission denied"]);
-    assert_eq!(before, crate::host::touched(&host.state));
+    assert_eq!(before, crate::sync_host::touched(&host.state));
 }
 
 #[test]

@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use crate::fixture::program::{build, check, run};
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::support::program::{build, check, run};
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 fn vm() -> (tempfile::TempDir, VmDirectory) {
     let (guard, root) = workplace();

@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::fixture::program::{Ran, check, run};
-use crate::fixture::{Partition, VmDirectory, workplace};
+use crate::support::program::{Ran, check, run};
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 /// A partition in a directory that also holds other things.
 struct Place {
@@ -86,7 +86,7 @@ fn links_to_other_things() {
     let place = place();
     let entry = "shared-dirs/tag/dir";
     fs::write(place.root.join("partition/file"), "").unwrap();
-    crate::fixture::make_fifo(&place.root.join("partition/pipe"));
+    crate::support::vm_directory::make_fifo(&place.root.join("partition/pipe"));
     for (target, cause) in [
         ("/ext/file", "leads to a regular file, not a directory"),
         ("/ext/pipe", "leads to a named pipe, not a directory"),

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::fixture::program::{Ran, build, check, parse, run};
-use crate::fixture::tree::{self, Node, Tree, assert_same};
-use crate::fixture::{Partition, make_fifo};
-use crate::host::{Host, beneath, host, id_of, plain_directory, touched};
+use crate::support::program::{Ran, build, check, parse, run};
+use crate::support::tree::{self, Node, Tree, assert_same};
+use crate::support::vm_directory::{Partition, make_fifo};
+use crate::sync_host::{Host, beneath, host, id_of, plain_directory, touched};
 
 impl Host {
     /// Notes that a VM runs, from the package that it would start from now.

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::fixture::program::{PROGRAM, Ran, call, run, skipped};
-use crate::fixture::tree::{self, Node, assert_same};
-use crate::host::{Host, host, script};
-use crate::namespace::{can_mount, shell, words};
+use crate::namespace::{mounts, shell, words};
+use crate::support::program::{PROGRAM, Ran, call, run};
+use crate::support::skip::{is_root, needs, ordinary_user};
+use crate::support::tree::{self, Node, assert_same};
+use crate::sync_host::{Host, host, script};
 
 /// Mounts a `/run`, prepares it and runs `$@`; keeps what is in `/run/userdb` then.
 const WITH_A_RUN_OF_ITS_OWN: &str = r#"
@@ -37,16 +38,10 @@ struct Place {
     bin: PathBuf,
 }
 
-/// A host that is not in `/tmp`, which VMs' units do not see; `None` where there can be none.
-fn place(test: &str) -> Option<Place> {
-    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
-        skipped(test, "there is no /dev/shm");
-        return None;
-    };
-    if !can_mount() {
-        skipped(test, "nothing can be mounted here");
-        return None;
-    }
+/// A host that is not in `/tmp`, which VMs' units do not see; an error says why there is none.
+fn place() -> Result<Place, &'static str> {
+    let directory = tempfile::tempdir_in("/dev/shm").map_err(|_| "there is no /dev/shm")?;
+    mounts()?;
     let root = directory.path().canonicalize().unwrap();
     // VMs' users come there.
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
@@ -56,23 +51,21 @@ fn place(test: &str) -> Option<Place> {
     let place = Place { host, bin };
     place.prepare("mkdir -p /run/systemd/system");
     place.systemctl("");
-    Some(place)
+    Ok(place)
 }
 
 /// Whether root here may become any user, which `unshare --user` takes away.
 fn may_become_anybody() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap();
-    rustix::process::geteuid().is_root()
-        && map.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap() > 100_000
+    is_root() && map.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap() > 100_000
 }
 
 /// A host where VMs can be found usable, which takes a real root.
-fn roots(test: &str) -> Option<Place> {
-    if may_become_anybody() {
-        return place(test);
+fn roots() -> Result<Place, &'static str> {
+    if !may_become_anybody() {
+        return Err("only root can look at files as another user");
     }
-    skipped(test, "only root can look at files as another user");
-    None
+    place()
 }
 
 impl Place {
@@ -121,7 +114,7 @@ impl Place {
 
 #[test]
 fn every_vms_user_has_an_account() {
-    let Some(place) = roots("every_vms_user_has_an_account") else { return };
+    let place = needs!(roots());
     place.host.vm("a");
     place.host.vm("b");
     place.host.vm("broken").file("wayland", b"");
@@ -158,7 +151,7 @@ fn every_vms_user_has_an_account() {
 
 #[test]
 fn without_systemd_nothing_but_accounts_is_made() {
-    let Some(place) = roots("without_systemd_nothing_but_accounts_is_made") else { return };
+    let place = needs!(roots());
     place.host.vm("a");
     place.host.configure("[defaults]\nautostart = true\n");
     place.prepare("");
@@ -174,7 +167,7 @@ fn without_systemd_nothing_but_accounts_is_made() {
 
 #[test]
 fn systemd_is_told_what_is_new() {
-    let Some(place) = roots("systemd_is_told_what_is_new") else { return };
+    let place = needs!(roots());
     let (host, reload) = (&place.host, "daemon-reload".to_owned());
     let start = |units: &str| format!("start --no-block -- {units}");
     host.vm("a");
@@ -212,7 +205,7 @@ fn systemd_is_told_what_is_new() {
 
 #[test]
 fn without_a_change_systemd_is_told_nothing() {
-    let Some(place) = roots("without_a_change_systemd_is_told_nothing") else { return };
+    let place = needs!(roots());
     place.host.vm("a");
     let before = format!(
         "mkdir -p /run/systemd/system\n{}\nrm -f '{}'",
@@ -228,7 +221,7 @@ fn without_a_change_systemd_is_told_nothing() {
 
 #[test]
 fn a_systemd_that_refuses() {
-    let Some(place) = roots("a_systemd_that_refuses") else { return };
+    let place = needs!(roots());
     place.host.vm("a");
     place.host.configure("[vm.a]\nautostart = true\n");
     for (verb, what) in
@@ -258,7 +251,7 @@ fn a_systemd_that_refuses() {
 
 #[test]
 fn files_that_the_vms_user_cannot_read() {
-    let Some(place) = roots("files_that_the_vms_user_cannot_read") else { return };
+    let place = needs!(roots());
     let host = &place.host;
     host.vm("good");
     let restrict =
@@ -309,13 +302,11 @@ fn files_that_the_vms_user_cannot_read() {
 
 #[test]
 fn what_the_units_do_not_see() {
-    if !can_mount() {
-        return skipped("what_the_units_do_not_see", "nothing can be mounted here");
-    }
-    let Some(place) = place("what_the_units_do_not_see") else { return };
+    needs!(mounts());
+    let place = needs!(place());
     let (there, also) = (tempfile::tempdir_in("/tmp").unwrap(), tempfile::tempdir_in("/var/tmp").unwrap());
     let partition = |directory: &tempfile::TempDir| {
-        let partition = crate::fixture::Partition::at(directory.path());
+        let partition = crate::support::vm_directory::Partition::at(directory.path());
         partition.vm(format!("in-{}", directory.path().components().nth(1).unwrap().as_os_str().display()));
         partition
     };
@@ -342,7 +333,7 @@ fn where_root_cannot_look_as_another_user() {
         // What others than root are in by `unshare --user`.
         return;
     }
-    let Some(place) = place("where_root_cannot_look_as_another_user") else { return };
+    let place = needs!(place());
     place.host.vm("a");
     let ran = place.sync(&[]).exits(1);
     ran.complains(&["cannot be looked at as user 70000: ", "run sync as root"]);
@@ -351,13 +342,11 @@ fn where_root_cannot_look_as_another_user() {
 
 #[test]
 fn without_root_no_accounts_can_be_made() {
-    if rustix::process::geteuid().is_root() {
-        return skipped("without_root_no_accounts_can_be_made", "root can make them");
-    }
+    needs!(ordinary_user("root can make them"));
     let host = host();
     host.vm("a");
     let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
-    let partition = crate::fixture::Partition::at(directory.path());
+    let partition = crate::support::vm_directory::Partition::at(directory.path());
     partition.vm("a").image("root.img", b"");
     host.configure_sources(&[("user", &partition.root)], "");
     let mut sync = call(["sync", "--config"]);
@@ -367,7 +356,7 @@ fn without_root_no_accounts_can_be_made() {
 
 #[test]
 fn systemd_is_told_what_it_does_not_know_yet() {
-    let Some(place) = roots("systemd_is_told_what_it_does_not_know_yet") else { return };
+    let place = needs!(roots());
     place.host.vm("a");
     place.host.configure("[vm.a]\nautostart = true\n");
     // A sync that ended between the catalog and systemd.
@@ -387,7 +376,7 @@ fn systemd_is_told_what_it_does_not_know_yet() {
 
 #[test]
 fn an_account_that_was_not_finished_is_finished() {
-    let Some(place) = roots("an_account_that_was_not_finished_is_finished") else { return };
+    let place = needs!(roots());
     place.host.vm("a");
     let expected = ["70000.group", "70000.user", "microvm-70000.group", "microvm-70000.user"];
     for missing in expected {
@@ -401,7 +390,7 @@ fn an_account_that_was_not_finished_is_finished() {
 
 #[test]
 fn systemd_is_told_of_a_switch_that_could_not_be_synced() {
-    let Some(place) = roots("systemd_is_told_of_a_switch_that_could_not_be_synced") else { return };
+    let place = needs!(roots());
     place.host.vm("a");
     place.host.configure("[vm.a]\nautostart = true\n");
     // The first is of the leases, the second of the directory with the switched link.
@@ -434,7 +423,7 @@ mkdir -p /run/systemd/system
 
 #[test]
 fn only_what_was_removed_from_here_is_stopped() {
-    let Some(place) = roots("only_what_was_removed_from_here_is_stopped") else { return };
+    let place = needs!(roots());
     let (host, stop) = (&place.host, "stop --no-block -- microvm@x.service".to_owned());
     let away = host.root.join("away");
     host.configure_sources(&[("user", &host.partition.root), ("away", &away)], "");
@@ -459,7 +448,7 @@ fn only_what_was_removed_from_here_is_stopped() {
 
 #[test]
 fn what_systemd_can_do_is_done() {
-    let Some(place) = roots("what_systemd_can_do_is_done") else { return };
+    let place = needs!(roots());
     let host = &place.host;
     host.vm("a");
     let second = host.root.join("second");
@@ -485,7 +474,7 @@ fn what_systemd_can_do_is_done() {
 
 #[test]
 fn a_partition_that_somebody_unmounted_stays_so() {
-    let Some(place) = roots("a_partition_that_somebody_unmounted_stays_so") else { return };
+    let place = needs!(roots());
     let uuid = "6a5b0b3c-1234-4abc-9def-0123456789ab";
     let stick = format!("[[source]]\nkind = 'user-partition'\nname = 'stick'\npartuuid = '{uuid}'\n");
     place.host.configure(&stick);
@@ -513,7 +502,7 @@ fn a_partition_that_somebody_unmounted_stays_so() {
 
 #[test]
 fn what_cannot_be_watched_is_not() {
-    let Some(place) = roots("what_cannot_be_watched_is_not") else { return };
+    let place = needs!(roots());
     place.host.configure_sources(&[("user", &place.host.partition.root.join("../partition"))], "");
     place.sync(&[]).exits(0);
     assert_eq!(place.calls(), ["daemon-reload", "start --no-block -- microvm-spectrum-mounts.service"]);

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use crate::fixture::program::{run, skipped};
-use crate::fixture::tree;
-use crate::host::{Host, host, touched};
-use crate::namespace::can_mount;
+use crate::namespace::mounts;
+use crate::support::program::run;
+use crate::support::skip::{needs, root};
+use crate::support::tree;
+use crate::sync_host::{Host, host, touched};
 
 /// How long somebody waits who does not wait for ever.
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -93,7 +94,7 @@ fn many_at_once_all_succeed() {
     let sync = |index: usize| {
         let mut command = host.sync();
         if index % 2 == 1 {
-            command = crate::fixture::program::call(["sync", "--no-systemd", "--config"]);
+            command = crate::support::program::call(["sync", "--no-systemd", "--config"]);
             command.arg(&other).arg("--state-dir").arg(&host.state);
         }
         command
@@ -109,9 +110,8 @@ fn many_at_once_all_succeed() {
 
 #[test]
 fn what_a_vm_is_started_from_is_noted_between_two_syncs() {
-    if !rustix::process::geteuid().is_root() || !can_mount() {
-        return skipped("what_a_vm_is_started_from_is_noted_between_two_syncs", "only root notes it");
-    }
+    needs!(root("notes it"));
+    needs!(mounts());
     let host = host();
     host.vm("a");
     host.synced();

@@ -7,10 +7,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::fixture::program::{Ran, run, skipped};
-use crate::fixture::tree;
-use crate::host::{host, host_in_memory, is_whole};
-use crate::namespace::{can_mount, shell, words};
+use crate::namespace::{mounts, shell, words};
+use crate::support::program::{Ran, run};
+use crate::support::skip::needs;
+use crate::support::tree;
+use crate::sync_host::{host, host_in_memory, is_whole};
 use crate::sync_when_killed::{sync, two_configurations, vms};
 
 /// Mounts a file system in memory on `$1`, copies `$3` there and runs `$@`;
@@ -47,9 +48,7 @@ fn a_state_directory_that_cannot_be_written_to() {
     let host = host();
     let configs = two_configurations(&host);
     std::fs::create_dir(&host.state).unwrap();
-    if !can_mount() {
-        return skipped("a_state_directory_that_cannot_be_written_to", "nothing can be mounted here");
-    }
+    needs!(mounts());
     let copy = host.root.join("copy");
     let ran = run_in(&host.state, "mode=755,ro", None, &copy, &sync(&configs[0], &host.state)).exits(3);
     ran.complains(&[".microvm-spectrum cannot be written: Read-only file system"]);
@@ -60,9 +59,7 @@ fn a_state_directory_that_cannot_be_written_to() {
 fn a_disk_that_is_full_at_any_moment() {
     let host = host_in_memory();
     let configs = two_configurations(&host);
-    if !can_mount() {
-        return skipped("a_disk_that_is_full_at_any_moment", "nothing can be mounted here");
-    }
+    needs!(mounts());
     let (old, new, copy) = (host.root.join("old"), host.root.join("new"), host.root.join("copy"));
     run(&mut sync(&configs[0], &old)).exits(0);
     run(&mut sync(&configs[0], &new)).exits(0);

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixture::Partition;
-use crate::fixture::program::{call, run};
-use crate::fixture::tree;
-use crate::host::{Host, catalog, host_in_memory, is_whole, source, tools};
+use crate::support::program::{call, run};
+use crate::support::tree;
+use crate::support::vm_directory::Partition;
+use crate::sync_host::{Host, catalog, host_in_memory, is_whole, source, tools};
 
 const ROUNDS: u32 = 150;
 

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::program::{PROGRAM, call, quiet, run};
-use crate::fixture::tree::{self, Node, assert_same};
-use crate::fixture::workplace;
+use crate::support::program::{PROGRAM, call, quiet, run};
+use crate::support::tree::{self, Node, assert_same};
+use crate::support::vm_directory::workplace;
 
 fn units(output: &Path, arguments: &[&str]) -> Command {
     let mut command = call(["units", "--output"]);

@@ -6,11 +6,11 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 
-use crate::fixture::program::{Ran, run};
-use crate::fixture::tree::{Tree, assert_same};
 use crate::points::{Trying, is_temporary, tell};
 use crate::stage::{Stage, Task};
 use crate::state::{leases, unnumbered};
+use crate::support::program::{Ran, run};
+use crate::support::tree::{Tree, assert_same};
 use crate::trace::Call;
 
 /// A tree without what the next `sync` removes.

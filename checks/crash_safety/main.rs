@@ -8,8 +8,9 @@
 //! says what must be true of what it left, [`points`] and [`forgetting`] try every
 //! call, and [`order`] looks at the order of the calls.
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
+#[path = "../support/mod.rs"]
+mod support;
+
 mod forgetting;
 mod order;
 mod points;

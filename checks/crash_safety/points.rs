@@ -9,12 +9,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::fixture::program::{Ran, run};
-use crate::fixture::tree::{Tree, assert_same};
 use crate::stage::{Stage, Task};
 use crate::state::{
     Generation, Which, assert_nothing_lost, assert_whole, leases, unnumbered, without_leases,
 };
+use crate::support::program::{Ran, run};
+use crate::support::tree::{Tree, assert_same};
 use crate::trace::Call;
 
 /// A stage, with what `sync` makes of it when nobody disturbs it.

@@ -9,9 +9,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::fixture::Partition;
-use crate::fixture::program::{Ran, TOOLS, call, finish, quiet, run};
-use crate::fixture::tree::{self, Tree};
+use crate::support::program::{Ran, TOOLS, call, finish, quiet, run};
+use crate::support::tree::{self, Tree};
+use crate::support::vm_directory::Partition;
 use crate::trace::{self, Call};
 
 /// What is to be done.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::fixture::tree::{Node, Tree, assert_same};
 use crate::stage::Stage;
+use crate::support::tree::{Node, Tree, assert_same};
 
 const OWN: &str = "state/.microvm-spectrum";
 const LEASES: &str = "state/.microvm-spectrum/leases.json";

@@ -13,7 +13,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::machine::{Place, Running, kill, program};
+use crate::support::program::PROGRAM;
+use crate::support::running_vm::{Place, Running, kill};
 
 /// Events as Cloud Hypervisor writes them, one JSON object each, to descriptor 3.
 const EVENTS: &str = r#"
@@ -58,7 +59,7 @@ impl StandIns {
         let text =
             format!("#!/bin/sh\n{EVENTS}\ntouch answers ch.control.sock.lock\nevent vm booted\n{behaviour}");
         let output = self.place.dir.path().join("ch.package");
-        let result = Command::new(program())
+        let result = Command::new(PROGRAM)
             .arg("build")
             .arg(&vm.path)
             .arg("--output")

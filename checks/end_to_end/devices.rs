@@ -6,8 +6,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
-use crate::fixture::program::skipped;
-use crate::machine::{GUEST_USER, Place, Running, is_root};
+use crate::support::guest::GUEST_USER;
+use crate::support::running_vm::{Place, Running};
+use crate::support::skip::{is_root, needs, root, skipped};
 
 #[test]
 fn guest_has_spectrums_devices() {
@@ -118,10 +119,7 @@ const IN_A_NETWORK: &str =
 
 #[test]
 fn a_link_gives_the_client_its_interface() {
-    if !is_root() {
-        skipped("a_link_gives_the_client_its_interface", "needs root for a network namespace");
-        return;
-    }
+    needs!(root("can make a network namespace"));
     let place = Place::new();
     let vm = place.vm("client").provider("netvm");
     let package = place.build(&vm, &[]);
@@ -159,7 +157,7 @@ fn as_many_devices_as_a_vm_can_have() {
         providers = 4;
         (0..4).fold(vm, |vm, n| vm.provider(&format!("net{n}")))
     } else {
-        skipped("as_many_devices_as_a_vm_can_have, its links", "needs root for a network namespace");
+        skipped("as_many_devices_as_a_vm_can_have, its links", "only root can make a network namespace");
         vm
     };
     let package = place.build(&vm, &[]);
@@ -187,10 +185,7 @@ fn as_many_devices_as_a_vm_can_have() {
 
 #[test]
 fn a_guests_root_is_an_ordinary_user_of_the_host() {
-    if !is_root() {
-        skipped("a_guests_root_is_an_ordinary_user_of_the_host", "needs root to be another user");
-        return;
-    }
+    needs!(root("can become another user"));
     let place = Place::new();
     let shared = place.shared("home");
     for (name, mode) in [("secret", 0o600), ("program", 0o755)] {

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::machine::{Place, Running, kill, names, wait_for};
+use crate::support::running_vm::{Place, Running, kill};
+use crate::support::tree::names;
+use crate::support::waiting::wait_for;
 
 #[test]
 fn the_guest_powers_off() {

@@ -6,7 +6,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::machine::{Place, Running, assert_all_end, kill, names, part, wait_for};
+use crate::support::guest::part;
+use crate::support::running_vm::{Place, Running, assert_all_end, kill};
+use crate::support::tree::names;
+use crate::support::waiting::wait_for;
 
 #[test]
 fn the_vmm_is_killed() {

@@ -5,12 +5,11 @@
 //! the real virtiofsd. `make check` makes the parts and names them in the
 //! environment, see `checks/with-test-guest`.
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod cloud_hypervisor;
 mod devices;
 mod ends;
 mod failures;
-mod machine;
 mod sharing_a_host;

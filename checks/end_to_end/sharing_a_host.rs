@@ -8,8 +8,12 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use crate::fixture::program::{copy, skipped};
-use crate::machine::{GUEST_USER, Place, Running, is_root, names, program, wait_for};
+use crate::support::guest::GUEST_USER;
+use crate::support::program::{PROGRAM, copy};
+use crate::support::running_vm::{Place, Running};
+use crate::support::skip::{needs, root};
+use crate::support::tree::names;
+use crate::support::waiting::wait_for;
 
 #[test]
 fn two_vms_in_one_directory_do_not_disturb_each_other() {
@@ -93,14 +97,11 @@ fn virtiofsd_may_be_run_by_somebody_else() {
 
 #[test]
 fn an_ordinary_user_needs_no_set_up() {
-    if !is_root() {
-        skipped("an_ordinary_user_needs_no_set_up", "all tests run as an ordinary user here");
-        return;
-    }
+    needs!(root("can become an ordinary user"));
     let place = Place::new();
     // Where that user can execute them.
     let own = place.dir.path().join("microvm-spectrum");
-    copy(program(), &own);
+    copy(PROGRAM, &own);
     fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
     let shared = place.shared("home");
     let vm = place.vm("user").share("home", "/ext/home");
@@ -149,10 +150,7 @@ fn names_that_contain_each_other_do_not_collide() {
 
 #[test]
 fn another_users_server_is_not_trusted() {
-    if !is_root() {
-        skipped("another_users_server_is_not_trusted", "needs root to be two users");
-        return;
-    }
+    needs!(root("can be two users"));
     let place = Place::new();
     place.shared("home");
     let package = place.build(&place.vm("foreign").share("home", "/ext/home"), &[]);

@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::fixture::{Partition, VmDirectory, elf_header, workplace};
-use crate::golden::{self, Case};
+use crate::package_files::{self, Case};
+use crate::support::vm_directory::{Partition, VmDirectory, elf_header, workplace};
 
 /// Every case has its folder in `packages/`, and every folder its case.
 pub const NAMES: [&str; 7] = [
@@ -29,7 +29,7 @@ fn partition(root: &Path) -> Partition {
 fn appvm_lynx() {
     let (_guard, root) = workplace();
     let vm = partition(&root).vm("appvm-lynx").image("root.img", b"root").provider("netvm");
-    golden::packages_match(&Case { name: "appvm-lynx", root: &root, vm: &vm, options: &[] });
+    package_files::packages_match(&Case { name: "appvm-lynx", root: &root, vm: &vm, options: &[] });
 }
 
 /// The version of the VM directory without `shared-dirs` and `wayland`.
@@ -37,7 +37,7 @@ fn appvm_lynx() {
 fn older_version() {
     let (_guard, root) = workplace();
     let vm = partition(&root).vm("older").image("root.img", b"root").image("data.img", b"data");
-    golden::packages_match(&Case { name: "older-version", root: &root, vm: &vm, options: &[] });
+    package_files::packages_match(&Case { name: "older-version", root: &root, vm: &vm, options: &[] });
 }
 
 fn newer_version(root: &Path) -> VmDirectory {
@@ -58,7 +58,7 @@ fn newer_version(root: &Path) -> VmDirectory {
 fn newer_version_with_shares() {
     let (_guard, root) = workplace();
     let vm = newer_version(&root);
-    golden::packages_match(&Case { name: "newer-version", root: &root, vm: &vm, options: &[] });
+    package_files::packages_match(&Case { name: "newer-version", root: &root, vm: &vm, options: &[] });
 }
 
 /// The version with `wayland`, which no hypervisor can do yet.
@@ -66,7 +66,7 @@ fn newer_version_with_shares() {
 fn newer_version_with_wayland() {
     let (_guard, root) = workplace();
     let vm = newer_version(&root).file("wayland", b"");
-    golden::errors_match(&Case { name: "newer-version-wayland", root: &root, vm: &vm, options: &[] });
+    package_files::errors_match(&Case { name: "newer-version-wayland", root: &root, vm: &vm, options: &[] });
 }
 
 /// Spectrum's own VMs share what lies below `/usr/img`.
@@ -82,7 +82,7 @@ fn builtin() {
         .link("blk/root.img", "/usr/img/appvm/blk/root.img")
         .provider("netvm");
     let allow = format!("--allow=/usr/img={}", root.join("host/img").display());
-    golden::packages_match(&Case { name: "builtin", root: &root, vm: &vm, options: &[&allow] });
+    package_files::packages_match(&Case { name: "builtin", root: &root, vm: &vm, options: &[&allow] });
 }
 
 /// Devices of the host, which the administrator gives and no directory.
@@ -91,7 +91,7 @@ fn pci_devices() {
     let (_guard, root) = workplace();
     let vm = partition(&root).vm("netvm").image("root.img", b"root");
     let options = ["--device=0000:01:00.0", "--device=0000:41:1f.7", "--link-ports=7"];
-    golden::packages_match(&Case { name: "pci-devices", root: &root, vm: &vm, options: &options });
+    package_files::packages_match(&Case { name: "pci-devices", root: &root, vm: &vm, options: &options });
 }
 
 /// Names that mean something to a shell or to an option parser.
@@ -110,5 +110,5 @@ fn hostile_names() {
         .image("line\nfeed.img", b"")
         .image("-drive.img", b"")
         .image("ü\u{1b}[2J.img", b"");
-    golden::packages_match(&Case { name: "hostile-names", root: &root, vm: &vm, options: &[] });
+    package_files::packages_match(&Case { name: "hostile-names", root: &root, vm: &vm, options: &[] });
 }

@@ -10,9 +10,10 @@ use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use crate::fixture::program::{HYPERVISORS, PROGRAM, TOOLS, call, quiet, run, skipped};
-use crate::fixture::tree::{self, assert_same};
-use crate::fixture::{Partition, VmDirectory};
+use crate::support::program::{HYPERVISORS, PROGRAM, TOOLS, call, quiet, run};
+use crate::support::skip::skipped;
+use crate::support::tree::{self, assert_same};
+use crate::support::vm_directory::{Partition, VmDirectory};
 
 /// A directory in memory where there is one: there the listing's order follows
 /// from the order of creation, while others sort by a hash of the name.

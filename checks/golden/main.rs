@@ -7,9 +7,10 @@
 //! `UPDATE_GOLDEN=1 cargo test --test golden` writes both anew; what changed
 //! there is then for a review to judge.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod cases;
 mod determinism;
-#[path = "../fixture/mod.rs"]
-mod fixture;
-mod golden;
-mod units;
+mod package_files;
+mod unit_files;

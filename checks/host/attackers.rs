@@ -8,9 +8,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::fixture::program::Ran;
-use crate::machine::{Terminal, is_skipped, wait_for};
-use crate::place::{Host, INSTALLED, PARTITION, part};
+use crate::support::guest::part;
+use crate::support::installed::{Host, INSTALLED, PARTITION};
+use crate::support::program::Ran;
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::terminal::Terminal;
+use crate::support::waiting::wait_for;
 
 /// The user id of `appvm`, the first that `sync` gives.
 const ATTACKER: u32 = 70_000;
@@ -98,9 +102,7 @@ fn tap_of(host: &Host, name: &str) -> String {
 
 #[test]
 fn who_has_a_vms_user_id_reaches_nothing_of_others() {
-    if is_skipped("who_has_a_vms_user_id_reaches_nothing_of_others") {
-        return;
-    }
+    needs!(is_possible());
     let host = attacker_and_victim();
     host.start("victim");
     host.wait_boots("appvm", 1);
@@ -317,9 +319,7 @@ fn nobody_is_told_lies(host: &Host) {
 
 #[test]
 fn what_a_vms_user_plants_in_its_directory_is_never_followed_by_root() {
-    if is_skipped("what_a_vms_user_plants_in_its_directory_is_never_followed_by_root") {
-        return;
-    }
+    needs!(is_possible());
     let host = attacker_and_victim();
     host.machine.write("/etc/precious", "untouched\n");
     host.machine.write("/opt/precious/within", "untouched\n");
@@ -436,9 +436,7 @@ line feed'",
 
 #[test]
 fn what_root_uses_only_root_can_replace() {
-    if is_skipped("what_root_uses_only_root_can_replace") {
-        return;
-    }
+    needs!(is_possible());
     let host = attacker_and_victim();
     let state = "/var/lib/microvms";
     let package = package_of(&host, "victim");
@@ -481,9 +479,7 @@ fn what_root_uses_only_root_can_replace() {
 /// A state directory of microvm.nix belongs to the user whom its VMs run as.
 #[test]
 fn a_state_directory_that_is_not_roots_is_not_used() {
-    if is_skipped("a_state_directory_that_is_not_roots_is_not_used") {
-        return;
-    }
+    needs!(is_possible());
     let host = attacker_and_victim();
     host.machine.write("/opt/precious/within/file", "untouched\n");
     let microvm: u32 = host.ok(&["id", "--user", "microvm"]).parse().unwrap();
@@ -516,9 +512,7 @@ fn a_state_directory_that_is_not_roots_is_not_used() {
 /// The sandbox as a whole: what a VM's unit runs is the attack.
 #[test]
 fn what_runs_in_a_vms_unit_writes_in_its_own_directory_alone() {
-    if is_skipped("what_runs_in_a_vms_unit_writes_in_its_own_directory_alone") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     // What everybody may write to.
     host.ok(&["mkdir", "--mode=1777", "/srv/everybodys"]);

@@ -3,14 +3,15 @@
 
 //! `console` at a real terminal.
 
-use crate::machine::{Terminal, is_skipped, wait_for};
-use crate::place::{Host, INSTALLED};
+use crate::support::installed::{Host, INSTALLED};
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::terminal::Terminal;
+use crate::support::waiting::wait_for;
 
 #[test]
 fn a_console_is_a_terminal_for_one_user_at_a_time() {
-    if is_skipped("a_console_is_a_terminal_for_one_user_at_a_time") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     host.sync();

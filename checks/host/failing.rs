@@ -6,14 +6,14 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 
-use crate::machine::{is_skipped, wait_for};
-use crate::place::Host;
+use crate::support::installed::Host;
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::waiting::wait_for;
 
 #[test]
 fn a_vm_that_cannot_start_says_why_in_its_own_journal() {
-    if is_skipped("a_vm_that_cannot_start_says_why_in_its_own_journal") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     let shared = host.vm_with_share("appvm");
     host.sync();
@@ -78,9 +78,7 @@ fn a_vm_that_cannot_start_says_why_in_its_own_journal() {
 
 #[test]
 fn a_full_runtime_directory() {
-    if is_skipped("a_full_runtime_directory") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();
@@ -100,9 +98,7 @@ fn a_full_runtime_directory() {
 
 #[test]
 fn a_vm_that_fails_again_and_again_is_given_up() {
-    if is_skipped("a_vm_that_fails_again_and_again_is_given_up") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     // A monitor that ends at once, and a pause that a test can wait for.
@@ -111,8 +107,8 @@ fn a_vm_that_fails_again_and_again_is_given_up() {
         .unwrap();
     host.machine.write("/etc/systemd/system/microvm@.service.d/fast.conf", "[Service]\nRestartSec=10ms\n");
     let config = host.machine.read("/etc/microvm-spectrum/config.toml");
-    let broken =
-        config.replace(&format!("'{}'", crate::place::part("QEMU").display()), "'/usr/local/bin/broken'");
+    let broken = config
+        .replace(&format!("'{}'", crate::support::guest::part("QEMU").display()), "'/usr/local/bin/broken'");
     assert_ne!(config, broken);
     host.machine.write("/etc/microvm-spectrum/config.toml", &broken);
     host.sync();
@@ -133,14 +129,12 @@ fn a_vm_that_fails_again_and_again_is_given_up() {
 
 #[test]
 fn what_the_vms_user_cannot_read_is_an_error_at_sync() {
-    if is_skipped("what_the_vms_user_cannot_read_is_an_error_at_sync") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     let secret = host.vm("secret");
     host.vm("appvm");
     fs::remove_file(secret.join("blk/root.img")).unwrap();
-    fs::copy(crate::place::part("ROOT"), secret.join("blk/root.img")).unwrap();
+    fs::copy(crate::support::guest::part("ROOT"), secret.join("blk/root.img")).unwrap();
     fs::set_permissions(secret.join("blk/root.img"), fs::Permissions::from_mode(0o600)).unwrap();
     let ran = host.run(&["sync"]).exits(1);
     ran.complains(&[
@@ -169,9 +163,7 @@ fn what_the_vms_user_cannot_read_is_an_error_at_sync() {
 
 #[test]
 fn a_device_that_is_not_there_is_an_error_at_sync_and_at_start() {
-    if is_skipped("a_device_that_is_not_there_is_an_error_at_sync_and_at_start") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     host.vm("other");

@@ -7,7 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::machine::{Machine, Terminal, is_skipped, wait_for};
+use crate::support::skip::needs;
+use crate::support::systemd_machine::{Machine, is_possible};
+use crate::support::terminal::Terminal;
+use crate::support::waiting::wait_for;
 
 /// The processes that live in this namespace for process numbers.
 fn processes_in(namespace: &Path) -> Vec<String> {
@@ -32,9 +35,7 @@ fn control_group(machine: &Machine) -> Option<PathBuf> {
 
 #[test]
 fn a_machine_is_apart_and_leaves_nothing_behind() {
-    if is_skipped("a_machine_is_apart_and_leaves_nothing_behind") {
-        return;
-    }
+    needs!(is_possible());
     let machine = Machine::boot();
     let namespace = fs::read_link(format!("/proc/{}/ns/pid", machine.pid)).unwrap();
     let group = control_group(&machine);
@@ -96,9 +97,7 @@ fn a_machine_is_apart_and_leaves_nothing_behind() {
 
 #[test]
 fn two_machines_live_side_by_side_and_die_with_their_keepers() {
-    if is_skipped("two_machines_live_side_by_side_and_die_with_their_keepers") {
-        return;
-    }
+    needs!(is_possible());
     let place = tempfile::tempdir().unwrap();
     let shared = format!("{}:/mnt/shared", place.path().display());
     let machines = std::thread::scope(|scope| {
@@ -158,9 +157,7 @@ fn a_terminal_shows_what_a_program_does_to_it() {
     terminal.hang_up();
     assert!(!terminal.end().success());
 
-    if is_skipped("a_terminal_shows_what_a_program_does_to_it, in a machine") {
-        return;
-    }
+    needs!(is_possible());
     let machine = Machine::boot();
     uses(&machine.command("bash", ["-c", script]));
     uses(&machine.command_as(70000, 70000, "bash", ["-c", script]));

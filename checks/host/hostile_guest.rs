@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags};
 
-use crate::machine::{is_skipped, wait_for};
-use crate::place::{Host, OWNER, PARTITION};
+use crate::support::guest::GUEST_USER;
+use crate::support::installed::{Host, PARTITION};
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::waiting::wait_for;
 
 /// The mount of a share as its virtiofsd has it: what it shows, and its options.
 fn mount_of_share(host: &Host, name: &str, index: usize) -> (String, String) {
@@ -28,20 +31,18 @@ fn mount_of_share(host: &Host, name: &str, index: usize) -> (String, String) {
 
 #[test]
 fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
-    if is_skipped("what_a_guest_makes_on_its_share_is_inert_on_the_host") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     let shared = host.vm_with_share("appvm");
     // What the host's user made for himself.
     let own = shared.join("own-program");
     fs::write(&own, "a program\n").unwrap();
-    chown(&own, Some(OWNER), Some(OWNER)).unwrap();
+    chown(&own, Some(GUEST_USER), Some(GUEST_USER)).unwrap();
     fs::set_permissions(&own, fs::Permissions::from_mode(0o6755)).unwrap();
     // A directory that its administrator lets nobody write to, or execute from.
     host.ok(&["mkdir", "-p", "/srv/source", &format!("{PARTITION}/read-only")]);
     host.ok(&["touch", "/srv/source/file"]);
-    host.ok(&["chown", "--recursive", &OWNER.to_string(), "/srv/source"]);
+    host.ok(&["chown", "--recursive", &GUEST_USER.to_string(), "/srv/source"]);
     host.ok(&["mount", "--bind", "-o", "ro,noexec", "/srv/source", &format!("{PARTITION}/read-only")]);
     let entry = host.machine.path(&format!("{PARTITION}/svc/data/appvm/shared-dirs/read-only"));
     fs::create_dir(&entry).unwrap();
@@ -86,7 +87,7 @@ fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
         }
         let kind = metadata.file_type();
         assert!(!kind.is_block_device() && !kind.is_char_device(), "{name}: {metadata:?}");
-        assert_eq!((metadata.uid(), metadata.gid()), (OWNER, OWNER), "{name}");
+        assert_eq!((metadata.uid(), metadata.gid()), (GUEST_USER, GUEST_USER), "{name}");
         assert_eq!(metadata.mode() & 0o7000, 0, "{name}");
         found.push(name);
     }
@@ -117,9 +118,7 @@ fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
 
 #[test]
 fn a_link_swapped_while_it_is_served_never_leads_out() {
-    if is_skipped("a_link_swapped_while_it_is_served_never_leads_out") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();
@@ -200,9 +199,7 @@ fn entries(host: &Host, name: &str) -> Vec<serde_json::Value> {
 
 #[test]
 fn what_a_guest_prints_is_text_and_nothing_else() {
-    if is_skipped("what_a_guest_prints_is_text_and_nothing_else") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     host.sync();
@@ -252,9 +249,7 @@ fn what_a_guest_prints_is_text_and_nothing_else() {
 
 #[test]
 fn a_guest_that_floods_its_serial_console_harms_nobody_else() {
-    if is_skipped("a_guest_that_floods_its_serial_console_harms_nobody_else") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     // A host whose journal takes what it gets: the unit itself has a limit.
     host.machine.write("/etc/systemd/journald.conf.d/all.conf", "[Journal]\nRateLimitBurst=0\n");

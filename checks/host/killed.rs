@@ -3,8 +3,10 @@
 
 //! `kill -9` of everything that a VM consists of.
 
-use crate::machine::{is_skipped, wait_for};
-use crate::place::Host;
+use crate::support::installed::Host;
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::waiting::wait_for;
 
 /// What the processes of a VM have in their command lines.
 const SUPERVISOR: &str = "microvm-spectrum vm run";
@@ -14,9 +16,7 @@ const VIRTIOFSD: &str = "virtiofsd --fd";
 
 #[test]
 fn whatever_is_killed_the_vm_comes_back_whole() {
-    if is_skipped("whatever_is_killed_the_vm_comes_back_whole") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     // A second share: one of two virtiofsd is killed.

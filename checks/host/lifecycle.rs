@@ -5,14 +5,14 @@
 
 use std::fs;
 
-use crate::machine::{is_skipped, wait_for};
-use crate::place::Host;
+use crate::support::installed::Host;
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::waiting::wait_for;
 
 #[test]
 fn start_use_stop_and_nothing_is_left() {
-    if is_skipped("start_use_stop_and_nothing_is_left") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();
@@ -72,9 +72,7 @@ fn month_day_time(host: &Host) -> String {
 
 #[test]
 fn a_guest_that_powers_off_stays_off_and_one_that_reboots_goes_on() {
-    if is_skipped("a_guest_that_powers_off_stays_off_and_one_that_reboots_goes_on") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();
@@ -99,9 +97,7 @@ fn a_guest_that_powers_off_stays_off_and_one_that_reboots_goes_on() {
 
 #[test]
 fn a_guest_that_panics_is_started_again_and_its_journal_says_why() {
-    if is_skipped("a_guest_that_panics_is_started_again_and_its_journal_says_why") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     host.sync();
@@ -125,9 +121,7 @@ fn a_guest_that_panics_is_started_again_and_its_journal_says_why() {
 
 #[test]
 fn a_stop_while_it_boots() {
-    if is_skipped("a_stop_while_it_boots") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();
@@ -144,9 +138,7 @@ fn a_stop_while_it_boots() {
 
 #[test]
 fn a_package_replaced_while_the_vm_runs_stops_what_was_started() {
-    if is_skipped("a_package_replaced_while_the_vm_runs_stops_what_was_started") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     host.sync();
@@ -176,9 +168,7 @@ fn a_package_replaced_while_the_vm_runs_stops_what_was_started() {
 
 #[test]
 fn a_unit_never_starts_with_the_drop_in_of_another_generation() {
-    if is_skipped("a_unit_never_starts_with_the_drop_in_of_another_generation") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     host.sync();
@@ -197,9 +187,7 @@ fn a_unit_never_starts_with_the_drop_in_of_another_generation() {
 
 #[test]
 fn a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others() {
-    if is_skipped("a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("known");
     host.sync();
@@ -219,9 +207,7 @@ fn a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others() {
 
 #[test]
 fn a_vm_that_is_removed_while_it_runs_is_stopped() {
-    if is_skipped("a_vm_that_is_removed_while_it_runs_is_stopped") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     let directory = host.vm("appvm");
     host.sync();
@@ -254,9 +240,7 @@ fn a_vm_that_is_removed_while_it_runs_is_stopped() {
 
 #[test]
 fn vms_that_start_with_the_host_do() {
-    if is_skipped("vms_that_start_with_the_host_do") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("auto");
     host.vm("manual");
@@ -293,9 +277,7 @@ fn vms_that_start_with_the_host_do() {
 
 #[test]
 fn a_user_that_a_vm_runs_as_is_given_to_no_other() {
-    if is_skipped("a_user_that_a_vm_runs_as_is_given_to_no_other") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("first");
     host.sync();

@@ -12,21 +12,20 @@
     clippy::print_stderr
 )]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod attackers;
 mod console;
 mod failing;
-#[path = "../fixture/mod.rs"]
-mod fixture;
 mod harness;
 mod hostile_guest;
 mod killed;
 mod lifecycle;
-mod machine;
 mod many;
 mod networks;
 mod networks_failures;
 mod older_packages;
-mod place;
 mod random_sequences;
 mod sources;
-mod units;
+mod unit_security;

@@ -3,17 +3,17 @@
 
 //! Many VMs at once.
 
-use crate::machine::{alone, is_skipped, wait_for};
-use crate::place::Host;
+use crate::support::installed::Host;
+use crate::support::skip::needs;
+use crate::support::systemd_machine::{alone, is_possible};
+use crate::support::waiting::wait_for;
 
 /// How many.
 const VMS: usize = 20;
 
 #[test]
 fn twenty_vms_at_once_keep_to_themselves() {
-    if is_skipped("twenty_vms_at_once_keep_to_themselves") {
-        return;
-    }
+    needs!(is_possible());
     let _alone = alone();
     let host = Host::new();
     let names: Vec<_> = (0..VMS).map(|number| format!("vm-{number}")).collect();

@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::fixture::program::Ran;
-use crate::machine::{is_skipped, wait_for};
-use crate::networks::{
+use crate::support::guest::part;
+use crate::support::installed::{Host, INSTALLED};
+use crate::support::links::{
     PROVIDER, Qmp, RECORDS, address, answers, client, host_heard, leases, link, mac, said, supervisor,
     traces, traces_of, wait_answers, wait_plugged,
 };
-use crate::place::{Host, INSTALLED, part};
+use crate::support::program::Ran;
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::waiting::wait_for;
 
 /// What the processes of one VM have in their command lines.
 fn supervisor_of(vm: &str) -> String {
@@ -49,9 +52,7 @@ fn kill(host: &Host, patterns: &[String]) {
 
 #[test]
 fn a_provider_that_comes_back_finds_its_clients() {
-    if is_skipped("a_provider_that_comes_back_finds_its_clients") {
-        return;
-    }
+    needs!(is_possible());
     let (host, id) = connected();
     let app = supervisor(&host, "app");
     let (mut provider, mut boots) = (supervisor(&host, "netvm"), 1);
@@ -104,9 +105,7 @@ fn a_provider_that_comes_back_finds_its_clients() {
 
 #[test]
 fn a_client_restarted_again_and_again_leaves_nothing_behind() {
-    if is_skipped("a_client_restarted_again_and_again_leaves_nothing_behind") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("netvm");
     client(&host, "app", &["netvm"]);
@@ -144,9 +143,7 @@ fn a_client_restarted_again_and_again_leaves_nothing_behind() {
 
 #[test]
 fn client_and_provider_killed_at_once_come_back_with_their_link() {
-    if is_skipped("client_and_provider_killed_at_once_come_back_with_their_link") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("netvm");
     client(&host, "app", &["netvm"]);
@@ -177,9 +174,7 @@ fn client_and_provider_killed_at_once_come_back_with_their_link() {
 
 #[test]
 fn a_guest_that_does_not_let_go_loses_a_port_and_nobodys_time() {
-    if is_skipped("a_guest_that_does_not_let_go_loses_a_port_and_nobodys_time") {
-        return;
-    }
+    needs!(is_possible());
     let (host, id) = connected();
     // Its processor stands still; its monitor does not.
     Qmp::of(&host, "netvm").execute("stop", &json!({}));
@@ -286,9 +281,7 @@ impl ByHand {
 
 #[test]
 fn links_are_made_and_removed_from_whatever_is_there() {
-    if is_skipped("links_are_made_and_removed_from_whatever_is_there") {
-        return;
-    }
+    needs!(is_possible());
     let hand = ByHand::new();
     let host = &hand.host;
     let [bridge, ours, theirs] = ["vmb", "vmc", "vmr"].map(|kind| hand.interface(kind));
@@ -629,9 +622,7 @@ fn interface_mac(host: &Host, name: &str) -> Mac {
 
 #[test]
 fn a_monitor_that_was_taken_over_speaks_for_nobody_else_and_with_nobody_else() {
-    if is_skipped("a_monitor_that_was_taken_over_speaks_for_nobody_else_and_with_nobody_else") {
-        return;
-    }
+    needs!(is_possible());
     let hand = ByHand::new();
     let host = &hand.host;
     hand.taps_ok("tap-up");
@@ -723,9 +714,7 @@ fn a_monitor_that_was_taken_over_speaks_for_nobody_else_and_with_nobody_else() {
 
 #[test]
 fn a_firewall_that_is_loaded_anew_opens_nothing() {
-    if is_skipped("a_firewall_that_is_loaded_anew_opens_nothing") {
-        return;
-    }
+    needs!(is_possible());
     let hand = ByHand::new();
     let host = &hand.host;
     hand.taps_ok("tap-up");
@@ -754,9 +743,7 @@ fn a_firewall_that_is_loaded_anew_opens_nothing() {
 
 #[test]
 fn a_link_that_is_there_is_left_alone() {
-    if is_skipped("a_link_that_is_there_is_left_alone") {
-        return;
-    }
+    needs!(is_possible());
     let hand = ByHand::new();
     hand.taps_ok("tap-up");
     // What the provider goes by: a record written anew means a tap made anew.
@@ -778,9 +765,7 @@ fn a_link_that_is_there_is_left_alone() {
 
 #[test]
 fn an_id_that_a_running_vm_still_has_is_nobody_elses() {
-    if is_skipped("an_id_that_a_running_vm_still_has_is_nobody_elses") {
-        return;
-    }
+    needs!(is_possible());
     let hand = ByHand::new();
     let host = &hand.host;
     client(host, "other", &["netvm"]);
@@ -816,9 +801,7 @@ fn an_id_that_a_running_vm_still_has_is_nobody_elses() {
 
 #[test]
 fn a_guest_that_lets_go_late_or_by_itself_gets_its_ports_back() {
-    if is_skipped("a_guest_that_lets_go_late_or_by_itself_gets_its_ports_back") {
-        return;
-    }
+    needs!(is_possible());
     let hand = ByHand::new();
     let host = &hand.host;
     host.configure("[vm.netvm]\nlink-ports = 2\n");

@@ -10,9 +10,12 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixStream;
 
-use crate::fixture::tree;
-use crate::machine::{is_skipped, wait_for};
-use crate::place::{Host, OWNER, PARTITION, part};
+use crate::support::guest::{GUEST_USER, part};
+use crate::support::installed::{Host, PARTITION};
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::tree;
+use crate::support::waiting::wait_for;
 
 /// Writes the files of a package, those in `bin` executable, and links to it.
 fn install(host: &Host, name: &str, files: &[(&str, &str)]) {
@@ -75,15 +78,13 @@ fn in_guest(host: &Host, name: &str, command: &str) -> String {
 
 #[test]
 fn a_package_that_only_names_its_taps_and_shares() {
-    if is_skipped("a_package_that_only_names_its_taps_and_shares") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     let shared = host.machine.path("/srv/home");
     fs::create_dir(&shared).unwrap();
     fs::write(shared.join("from-host"), "hello from the host\n").unwrap();
     for path in [shared.clone(), shared.join("from-host")] {
-        chown(path, Some(OWNER), Some(OWNER)).unwrap();
+        chown(path, Some(GUEST_USER), Some(GUEST_USER)).unwrap();
     }
     install(
         &host,
@@ -122,7 +123,7 @@ fn a_package_that_only_names_its_taps_and_shares() {
     let answer = in_guest(&host, "old", command);
     assert!(answer.starts_with("hello from the host\n") && answer.contains("eth0"), "{answer}");
     assert_eq!(fs::read_to_string(shared.join("new")).unwrap(), "new\n");
-    assert_eq!(host.ok(&["stat", "--format=%u", "/srv/home/new"]), OWNER.to_string());
+    assert_eq!(host.ok(&["stat", "--format=%u", "/srv/home/new"]), GUEST_USER.to_string());
     // It does not escape what its guest prints, and `log` does.
     in_guest(&host, "old", r"printf 'bell \007 \033[2J \377 end\n' >/dev/console");
     wait_for("what it printed", || host.log("old").contains(r"bell \u{7} \u{1b}[2J \xff end").then_some(()));
@@ -203,9 +204,7 @@ const SCRIPTS: [(&str, &str); 6] = [
 
 #[test]
 fn a_package_with_scripts_of_its_own() {
-    if is_skipped("a_package_with_scripts_of_its_own") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     install(&host, "new", &SCRIPTS);
     host.run(&["start", "new"]).exits(0).says_nothing();

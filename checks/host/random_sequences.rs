@@ -25,9 +25,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::machine::{alone, is_skipped};
-use crate::place::{Host, INSTALLED, PARTITION, part};
 use model::{Definition, Id, Model, NAMES, Name, Numbers, Package, SOURCES, Settings, Source};
+
+use crate::support::guest::part;
+use crate::support::installed::{Host, INSTALLED, PARTITION};
+use crate::support::skip::needs;
+use crate::support::systemd_machine::{alone, is_possible};
 
 /// How many sequences there are, and how many of them have real guests: every
 /// so manieth.
@@ -73,9 +76,7 @@ const LOOK: &str = "{ timeout 90 microvm-spectrum list --all --json && systemctl
 
 #[test]
 fn random_sequences_follow_a_simple_model() {
-    if is_skipped("random_sequences_follow_a_simple_model") {
-        return;
-    }
+    needs!(is_possible());
     let _alone = alone();
     let begun = Instant::now();
     let seeds = seeds();

@@ -9,8 +9,10 @@ use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::machine::{is_skipped, wait_for};
-use crate::place::{Host, INSTALLED, PARTITION};
+use crate::support::installed::{Host, INSTALLED, PARTITION};
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
+use crate::support::waiting::wait_for;
 
 /// A second and a third source, after the one of [`Host::configure`].
 const BUILTIN: &str =
@@ -36,9 +38,7 @@ fn all(host: &Host) -> Vec<String> {
 
 #[test]
 fn one_view_of_all_sources() {
-    if is_skipped("one_view_of_all_sources") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.machine.mkdir("/srv/own");
     vm_in(&host, "/srv/own/netvm");
@@ -98,9 +98,7 @@ fn one_view_of_all_sources() {
 
 #[test]
 fn a_source_that_appears_and_goes_by_itself() {
-    if is_skipped("a_source_that_appears_and_goes_by_itself") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::watching();
     host.vm("first");
     host.machine.mkdir("/media/later");
@@ -149,9 +147,7 @@ fn a_source_that_appears_and_goes_by_itself() {
 
 #[test]
 fn what_is_put_into_a_source_is_seen() {
-    if is_skipped("what_is_put_into_a_source_is_seen") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::watching();
     host.vm("old");
     host.sync();
@@ -185,9 +181,7 @@ fn what_is_put_into_a_source_is_seen() {
 
 #[test]
 fn a_vm_that_runs_with_something_else_is_stale() {
-    if is_skipped("a_vm_that_runs_with_something_else_is_stale") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
     host.vm("other");
@@ -245,9 +239,7 @@ fn a_vm_that_runs_with_something_else_is_stale() {
 
 #[test]
 fn a_partition_is_to_be_mounted_when_it_appears() {
-    if is_skipped("a_partition_is_to_be_mounted_when_it_appears") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::watching();
     let uuid = "6a5b0b3c-1234-4abc-9def-0123456789ab";
     host.configure(&format!(
@@ -276,9 +268,7 @@ fn a_partition_is_to_be_mounted_when_it_appears() {
 
 #[test]
 fn a_package_that_was_built_elsewhere() {
-    if is_skipped("a_package_that_was_built_elsewhere") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("elsewhere");
     host.vm("netvm");

@@ -4,8 +4,9 @@
 //! A user partition that turns hostile while `sync` reads it: that takes bounded
 //! time and memory, says plainly what is wrong, and leads nowhere else.
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
-mod host;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bounded_sync;
 mod many_entries;
 mod swapping;

@@ -8,9 +8,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::fixture::elf_header;
-use crate::fixture::program::finish;
-use crate::host::{Host, MEMORY_KIB};
+use crate::bounded_sync::{Host, MEMORY_KIB};
+use crate::support::program::finish;
+use crate::support::vm_directory::elf_header;
 
 const MANY: usize = 100_000;
 

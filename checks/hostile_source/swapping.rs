@@ -8,8 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::fixture::{elf_header, make_fifo};
-use crate::host::Host;
+use crate::bounded_sync::Host;
+use crate::support::vm_directory::{elf_header, make_fifo};
 
 const ROUNDS: usize = 50;
 

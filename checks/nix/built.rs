@@ -10,8 +10,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::fixture::VmDirectory;
-use crate::machine::{Nix, done, nix};
+use crate::real_nix::{Nix, done, nix};
+use crate::support::skip::needs;
+use crate::support::vm_directory::VmDirectory;
 
 pub const EXAMPLES: [&str; 3] = ["appvm-hello", "appvm-online", "netvm"];
 
@@ -22,7 +23,7 @@ fn manifest(package: &Path) -> Value {
 
 #[test]
 fn the_example_vms() {
-    let Some(nix) = nix("nix build .#vm-<name>") else { return };
+    let nix = needs!(nix());
     for name in EXAMPLES {
         let package = nix.build(&format!("vm-{name}"));
         let manifest = manifest(&package);
@@ -59,7 +60,7 @@ fn vm(nix: &Nix, test: &str) -> VmDirectory {
 
 #[test]
 fn a_directory_with_links_to_the_host_that_will_run_it() {
-    let Some(nix) = nix("a package of a VM directory with a share of the host") else { return };
+    let nix = needs!(nix());
     let vm = vm(nix, "links").provider("netvm").share("home", "/ext/home/user");
     let build = |more: &str| {
         nix.build_expression(&format!(
@@ -87,7 +88,7 @@ fn a_directory_with_links_to_the_host_that_will_run_it() {
 
 #[test]
 fn all_problems_of_a_directory_fail_its_build() {
-    let Some(nix) = nix("the problems of a VM directory in a build") else { return };
+    let nix = needs!(nix());
     let vm = vm(nix, "problems").kernel(b"not a kernel").without("blk/root.img");
     symlink("/dev/sda", vm.path.join("blk/disk.img")).unwrap();
     let text = format!("library.mkRunner {{ inherit pkgs; vmDir = {}; }}", vm.path.display());
@@ -99,7 +100,7 @@ fn all_problems_of_a_directory_fail_its_build() {
 
 #[test]
 fn what_was_said_of_a_directory_before_it_was_built() {
-    let Some(nix) = nix("a package of a VM directory that is built") else { return };
+    let nix = needs!(nix());
     let vm = vm(nix, "declared").provider("netvm").share("home", "/ext/home");
     let build = |more: &str| {
         nix.build_expression(&format!(
@@ -129,7 +130,7 @@ fn what_was_said_of_a_directory_before_it_was_built() {
 
 #[test]
 fn the_template() {
-    let Some(nix) = nix("the template") else { return };
+    let nix = needs!(nix());
     let template = nix.work("template");
     fs::copy(nix.project().join("templates/default/flake.nix"), template.join("flake.nix")).unwrap();
     let _ = VmDirectory::at(&template.join("vms/netvm")).image("root.img", b"root");
@@ -154,7 +155,7 @@ fn the_template() {
 /// On a host the module's own package, whichever that is, is what its VMs call.
 #[test]
 fn a_vm_of_the_module() {
-    let Some(nix) = nix("a package that the module builds") else { return };
+    let nix = needs!(nix());
     let vm = vm(nix, "module");
     let config = nix.work("module").join("flake.nix");
     let text = format!(

@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::machine::nix;
+use crate::real_nix::nix;
+use crate::support::skip::needs;
 
 #[test]
 fn what_is_taken_from_nixpkgs_is_documented() {
-    let Some(nix) = nix("what is taken from Nixpkgs") else { return };
+    let nix = needs!(nix());
     let found: BTreeSet<String> =
         serde_json::from_value(nix.evaluate("builtins.attrNames pkgs").unwrap()).unwrap();
     let text = fs::read_to_string(nix.project().join("docs/nix.md")).unwrap();

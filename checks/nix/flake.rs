@@ -8,8 +8,8 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::fixture::program::skipped;
-use crate::machine::{done, nix};
+use crate::real_nix::{done, nix};
+use crate::support::skip::{needs, skipped};
 
 const SYSTEMS: [&str; 2] = ["aarch64-linux", "x86_64-linux"];
 
@@ -24,7 +24,7 @@ fn names(value: &Value) -> Vec<&str> {
 
 #[test]
 fn it_has_what_users_of_flakes_expect() {
-    let Some(nix) = nix("nix flake show") else { return };
+    let nix = needs!(nix());
     let shown: Value =
         serde_json::from_str(&done(nix.flake(&["flake", "show", "--json", "--all-systems"], ""))).unwrap();
     for output in ["apps", "checks", "devShells", "formatter", "packages"] {
@@ -58,7 +58,7 @@ fn it_has_what_users_of_flakes_expect() {
 /// Everything that the flake checks is evaluated for all systems, and built for this one.
 #[test]
 fn nix_flake_check() {
-    let Some(nix) = nix("nix flake check") else { return };
+    let nix = needs!(nix());
     done(nix.flake(&["flake", "check", "--all-systems", "--no-build"], ""));
     done(nix.flake(&["flake", "check", "--print-build-logs"], ""));
     let by_name = ["--apply", "builtins.mapAttrs (_: check: check.skipped or null)"];
@@ -85,7 +85,7 @@ fn nix_flake_check() {
 /// With another in its place, the pinned Nixpkgs stays what the lock names.
 #[test]
 fn the_lock_is_pinned_and_left_alone() {
-    let Some(nix) = nix("flake.lock") else { return };
+    let nix = needs!(nix());
     let text = fs::read_to_string(nix.project().join("flake.lock")).unwrap();
     let lock: Value = serde_json::from_str(&text).unwrap();
     let nixpkgs = &lock["nodes"]["nixpkgs"]["locked"];
@@ -98,7 +98,7 @@ fn the_lock_is_pinned_and_left_alone() {
 
 #[test]
 fn the_overlay_and_the_packages_are_one() {
-    let Some(nix) = nix("overlays.default") else { return };
+    let nix = needs!(nix());
     let text = "let final = pkgs // { callPackage = file: _: { inherit file; }; }; in (import PROJECT/nix/overlay.nix final pkgs).microvm-spectrum.file";
     let text = text.replace("PROJECT", nix.project().to_str().unwrap());
     let file = nix.evaluate(&format!("toString ({text})")).unwrap();
@@ -107,7 +107,7 @@ fn the_overlay_and_the_packages_are_one() {
 
 #[test]
 fn the_template_is_found() {
-    let Some(nix) = nix("nix flake new") else { return };
+    let nix = needs!(nix());
     let directory = nix.work("new").join("flake");
     let template = format!("path:{}#default", nix.project().display());
     done({

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::machine::copy;
+use crate::real_nix::copy;
 
 const HEADER: &str = "# SPDX-License-Identifier: EUPL-1.2\n";
 
@@ -15,7 +15,7 @@ const HEADER: &str = "# SPDX-License-Identifier: EUPL-1.2\n";
 fn format_nix(text: &str) -> (bool, String) {
     let directory = tempfile::tempdir().unwrap();
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for part in ["checks/format-nix", "checks/lib", "checks/nix", "flake.nix", "nix", "templates"] {
+    for part in ["checks/format-nix", "checks/support", "checks/nix", "flake.nix", "nix", "templates"] {
         let to = directory.path().join(part);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         copy(&project.join(part), &to);

@@ -10,8 +10,9 @@ use microvm_spectrum::base::name::VmName;
 use microvm_spectrum::link::id::LinkId;
 use serde_json::{Value, json};
 
-use crate::fixture::VmDirectory;
-use crate::machine::{Nix, nix};
+use crate::real_nix::{Nix, nix};
+use crate::support::skip::needs;
+use crate::support::vm_directory::VmDirectory;
 
 fn tests(nix: &Nix, file: &str) -> String {
     format!("(import {}/checks/nix/library/{file} {{ inherit library pkgs; }})", nix.project().display())
@@ -19,7 +20,7 @@ fn tests(nix: &Nix, file: &str) -> String {
 
 #[test]
 fn what_it_gives() {
-    let Some(nix) = nix("the library's results") else { return };
+    let nix = needs!(nix());
     let cases = nix.evaluate(&tests(nix, "cases.nix")).unwrap();
     let cases = cases.as_object().unwrap();
     assert!(cases.len() > 15, "only {} cases", cases.len());
@@ -31,7 +32,7 @@ fn what_it_gives() {
 /// Every error that can be thrown has its message, in one line.
 #[test]
 fn what_it_refuses() {
-    let Some(nix) = nix("the library's errors") else { return };
+    let nix = needs!(nix());
     let errors = tests(nix, "errors.nix");
     let messages = nix.evaluate(&format!("builtins.mapAttrs (_: error: error.message) {errors}")).unwrap();
     let messages: BTreeMap<String, String> = serde_json::from_value(messages).unwrap();
@@ -47,7 +48,7 @@ fn what_it_refuses() {
 
 #[test]
 fn link_ids_are_those_of_the_program() {
-    let Some(nix) = nix("link ids in Nix") else { return };
+    let nix = needs!(nix());
     let longest = "x".repeat(64);
     let mut pairs: Vec<(String, String)> =
         (0..300).map(|n| (format!("appvm-{n}"), format!("netvm.{}", n % 7))).collect();
@@ -86,7 +87,7 @@ fn link_ids_are_those_of_the_program() {
 /// The rule of names is written twice.
 #[test]
 fn names_are_those_of_the_program() {
-    let Some(nix) = nix("names of VMs in Nix") else { return };
+    let nix = needs!(nix());
     let longest = "a".repeat(64);
     let too_long = "a".repeat(65);
     let names = [
@@ -116,7 +117,7 @@ fn names_are_those_of_the_program() {
 /// A folder may hold what is no VM directory, and a name that no VM can have is told.
 #[test]
 fn a_folder_of_vm_directories() {
-    let Some(nix) = nix("a folder of VM directories") else { return };
+    let nix = needs!(nix());
     let folder = nix.work("folder");
     for name in ["netvm", "app"] {
         let _ = VmDirectory::at(&folder.join(name));

@@ -6,22 +6,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod built;
 mod documented;
 mod flake;
 mod formatting;
 mod library;
-mod machine;
 mod modules;
+mod real_nix;
 mod running;
 mod store;
 mod upstream;
-#[allow(dead_code)]
-#[path = "../end_to_end/machine.rs"]
-mod vm;
 
 use std::path::PathBuf;
 use std::process::Command;

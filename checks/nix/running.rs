@@ -7,13 +7,13 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::fixture::program::skipped;
-use crate::machine::nix;
-use crate::vm::{Place, Running, is_root};
+use crate::real_nix::nix;
+use crate::support::running_vm::{Place, Running};
+use crate::support::skip::{needs, root};
 
 #[test]
 fn a_vm_with_a_shared_directory() {
-    let Some(nix) = nix("a run of vm-appvm-hello") else { return };
+    let nix = needs!(nix());
     let package = nix.build("vm-appvm-hello");
     let place = Place::new();
     let mut vm = Running::start(&package, &place.run_directory("run"));
@@ -32,7 +32,7 @@ fn a_vm_with_a_shared_directory() {
 
 #[test]
 fn a_vm_that_provides_a_network() {
-    let Some(nix) = nix("a run of vm-netvm") else { return };
+    let nix = needs!(nix());
     let package = nix.build("vm-netvm");
     let place = Place::new();
     let mut vm = Running::start(&package, &place.run_directory("run"));
@@ -43,10 +43,8 @@ fn a_vm_that_provides_a_network() {
 
 #[test]
 fn a_vm_with_a_link() {
-    let Some(nix) = nix("a run of vm-appvm-online") else { return };
-    if !is_root() {
-        return skipped("a run of vm-appvm-online", "only root makes its tap interface");
-    }
+    let nix = needs!(nix());
+    needs!(root("makes its tap interface"));
     let package = nix.build("vm-appvm-online");
     let link = nix.value("packages.x86_64-linux.vm-appvm-online.links")[0].clone();
     let place = Place::new();
@@ -68,7 +66,7 @@ fn a_vm_with_a_link() {
 
 #[test]
 fn the_demo() {
-    let Some(nix) = nix("nix run .#demo") else { return };
+    let nix = needs!(nix());
     let mut command = nix.flake(&["run", "--print-build-logs"], "#demo");
     let place = Place::new();
     command

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::fixture::program::{Ran, call, run};
-use crate::fixture::{Partition, VmDirectory};
-use crate::machine::{Nix, done, nix};
+use crate::real_nix::{Nix, done, nix};
+use crate::support::program::{Ran, call, run};
+use crate::support::skip::needs;
+use crate::support::vm_directory::{Partition, VmDirectory};
 
 /// A host whose VMs' packages go into the store.
 struct Host<'a> {
@@ -92,7 +93,7 @@ impl Drop for Host<'_> {
 
 #[test]
 fn packages_go_into_the_store_and_stay_there_while_they_are_used() {
-    let Some(nix) = nix("sync --nix-store") else { return };
+    let nix = needs!(nix());
     let host = Host::new(nix, "store");
     host.vm("a");
     let b = host.vm("b");
@@ -143,7 +144,7 @@ fn packages_go_into_the_store_and_stay_there_while_they_are_used() {
 
 #[test]
 fn what_vms_need_of_the_store_is_kept_wherever_their_packages_are() {
-    let Some(nix) = nix("sync beside a Nix store") else { return };
+    let nix = needs!(nix());
     let host = Host::new(nix, "beside-a-store");
     let runner = nix.build("vm-appvm-hello");
     let manifest: Value = serde_json::from_str(

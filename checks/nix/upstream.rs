@@ -15,12 +15,12 @@ const STUB: &str = "{ outputs = _: { nixosModules.host = { lib, ... }: \
     { options.microvm.vms = lib.mkOption { type = lib.types.raw; default = { }; }; }; }; }\n";
 
 use crate::built::EXAMPLES;
-use crate::fixture::program::skipped;
-use crate::machine::{done, nix};
+use crate::real_nix::{done, nix};
+use crate::support::skip::{needs, skipped};
 
 #[test]
 fn the_host_module_and_the_command_find_what_they_read() {
-    let Some(nix) = nix("nixosConfigurations.<name>") else { return };
+    let nix = needs!(nix());
     for name in EXAMPLES {
         let config = format!("nixosConfigurations.{name}.config");
         for (attribute, expected) in [("supportsNotifySocket", true), ("registerWithMachined", false)] {
@@ -52,7 +52,7 @@ fn the_host_module_and_the_command_find_what_they_read() {
 /// but its option, so the tests are evaluated as far as that goes.
 #[test]
 fn under_microvm_nix_itself() {
-    let Some(nix) = nix("packages under microvm.nix") else { return };
+    let nix = needs!(nix());
     let stub = nix.work("microvm-nix");
     fs::write(stub.join("flake.nix"), STUB).unwrap();
     let mut command = nix.call("nix", ["eval", "--json", "--no-write-lock-file"]);

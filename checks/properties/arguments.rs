@@ -20,9 +20,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::directory::{Built, Contents, Intended, Verdict, case};
 use crate::names::Name;
-use crate::support::{Space, blamed, bytes, choices, number, run, runner, stand_in, well_formed};
 use crate::vector::{self, Interface};
-use crate::{fixture, names};
+use crate::workspace::{Space, blamed, bytes, choices, number, run, runner, stand_in, well_formed};
+use crate::{names, support};
 
 const PROGRAM: &str = "/opt/microvm-spectrum";
 /// PCI devices of which a VM has none, one or both.
@@ -47,7 +47,7 @@ fn a_directory_is_refused_or_means_what_it_says() {
     let every = number("MICROVM_SPECTRUM_STAND_IN_EVERY", 4).max(1);
     let space = Space::new();
     let vmm = stand_in(&space, "a VMM, \"with\" a name=[%]\\");
-    let kernel = space.file("kernel", &fixture::elf_header(), 0o644);
+    let kernel = space.file("kernel", &support::vm_directory::elf_header(), 0o644);
     let contents = Contents { kernel: &kernel, image: b"" };
     let counts = Counts::default();
     let result = runner(cases).run(&case(), |case| {
@@ -251,7 +251,7 @@ fn check_package(
 #[test]
 fn scripts_pass_everything_on() {
     let space = Space::new();
-    let kernel = space.file("kernel", &fixture::elf_header(), 0o644);
+    let kernel = space.file("kernel", &support::vm_directory::elf_header(), 0o644);
     let contents = Contents { kernel: &kernel, image: b"" };
     let simple = crate::directory::Case {
         partition: Name::new("partition"),

@@ -24,13 +24,14 @@
 //! build): 402,972 were accepted, 597,028 refused; for one of 20 accepted ones
 //! (20,148) both stand-ins were executed.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod arguments;
 mod directory;
-#[path = "../fixture/mod.rs"]
-mod fixture;
 mod leases;
 mod names;
 mod real_qemu;
 mod robustness;
-mod support;
 mod vector;
+mod workspace;

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use crate::directory::{self, Case, Contents, Intended, Verdict, case};
 use crate::names::Name;
-use crate::support::{LINK_PORTS, Space, choices, number, runner, test_guest};
+use crate::workspace::{LINK_PORTS, Space, choices, number, runner, test_guest};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

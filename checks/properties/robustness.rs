@@ -20,8 +20,8 @@ use proptest::sample::{Index, select};
 use rustix::fs::{CWD, FileType, Mode};
 use serde_json::Value;
 
-use crate::fixture::{Partition, VmDirectory};
-use crate::support::{Space, blamed, choices, in_time, runner, well_formed};
+use crate::support::vm_directory::{Partition, VmDirectory};
+use crate::workspace::{Space, blamed, choices, in_time, runner, well_formed};
 
 fn read(directory: &Path) -> Reading {
     definition::read(&Location::find(directory, None, &[]).unwrap(), Architecture::X86_64)
@@ -42,7 +42,8 @@ fn complete(space: &Space) -> VmDirectory {
 
 fn complete_plan(space: &Space, hypervisor: HypervisorName) -> Plan {
     let definition = read(&complete(space).path).definition.unwrap();
-    planning::make(&definition, &choices(hypervisor, Path::new("/opt/vmm"), Path::new("/opt/program"))).unwrap()
+    planning::make(&definition, &choices(hypervisor, Path::new("/opt/vmm"), Path::new("/opt/program")))
+        .unwrap()
 }
 
 /// Uses a manifest's text in every way there is; whether it was one.

@@ -10,7 +10,7 @@ use microvm_spectrum::plan::HypervisorName;
 use serde_json::{Value, json};
 
 use crate::directory::Intended;
-use crate::support::LINK_PORTS;
+use crate::workspace::LINK_PORTS;
 
 /// The memory of every VM of these tests, in MiB.
 pub const MEMORY_MIB: u32 = 64;

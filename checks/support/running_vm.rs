@@ -5,45 +5,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::fixture::program::copy;
-use crate::fixture::{Partition, VmDirectory};
-
-/// How long anything may take on a slow and busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// A part of the test guest; without it the test fails, since it would test nothing.
-pub fn part(name: &str) -> PathBuf {
-    let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
-    std::env::var_os(&variable).map(PathBuf::from).unwrap_or_else(|| {
-        panic!("{variable} is not set: run `make check`, or `checks/with-test-guest cargo test`")
-    })
-}
-
-/// The program under test.
-pub fn program() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_microvm-spectrum"))
-}
-
-/// Waits until `done` gives something, or fails saying what did not happen.
-pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = done() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "did not happen in time: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
+use crate::support::guest::{GUEST_USER, part};
+use crate::support::program::{PROGRAM, copy};
+use crate::support::skip::is_root;
+use crate::support::tree::names;
+use crate::support::vm_directory::{Partition, VmDirectory};
+use crate::support::waiting::{Collected, PATIENCE, wait_for};
 
 /// A place for one test: a user partition and directories to run in.
 pub struct Place {
@@ -104,7 +78,7 @@ impl Place {
         let virtiofsd = self.virtiofsd();
         let name = vm.path.file_name().unwrap().to_str().unwrap();
         let output = self.dir.path().join(format!("{name}.package"));
-        let result = Command::new(program())
+        let result = Command::new(PROGRAM)
             .arg("build")
             .arg(&vm.path)
             .arg("--output")
@@ -117,54 +91,6 @@ impl Place {
             .unwrap();
         assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
         output
-    }
-}
-
-/// The user whom shared directories belong to.
-pub const GUEST_USER: u32 = 4242;
-
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Text that a thread collects.
-#[derive(Clone, Default)]
-pub struct Collected(Arc<Mutex<String>>, Arc<AtomicBool>);
-
-impl Collected {
-    fn from(mut pipe: impl Read + Send + 'static) -> Self {
-        let collected = Self::default();
-        let text = collected.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-                text.0.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
-            }
-            text.1.store(true, Ordering::Release);
-        });
-        collected
-    }
-
-    /// All of it, after the pipe was closed.
-    fn all(&self) -> String {
-        wait_for("the end of the output", || self.1.load(Ordering::Acquire).then_some(()));
-        self.text()
-    }
-
-    pub fn text(&self) -> String {
-        self.0.lock().unwrap().clone()
-    }
-
-    pub fn wait_for(&self, wanted: &str) {
-        self.wait_for_times(wanted, 1);
-    }
-
-    pub fn wait_for_times(&self, wanted: &str, times: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.text().matches(wanted).count() < times {
-            assert!(Instant::now() < deadline, "no {times} × {wanted:?} in:\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }
 
@@ -366,16 +292,6 @@ pub fn kill(pid: u32, signal: &str) {
         other => panic!("no test sends {other}"),
     };
     rustix::process::kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
-}
-
-/// The names in a directory, sorted.
-pub fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 /// Parent and starting time of a process that is not a zombie.

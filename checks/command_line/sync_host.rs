@@ -14,10 +14,10 @@ use microvm_spectrum::base::name::VmName;
 use microvm_spectrum::package::{Entry, Package};
 use serde_json::Value;
 
-use crate::fixture::program::{TOOLS, call, run};
-use crate::fixture::tree::{self, Node, Tree};
-use crate::fixture::{Partition, VmDirectory, workplace};
 use crate::schema;
+use crate::support::program::{TOOLS, call, run};
+use crate::support::tree::{self, Node, Tree};
+use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 /// The host. Its user partition is the source `user`.
 pub struct Host {

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::cases;
-use crate::fixture::VmDirectory;
-use crate::fixture::program::{HYPERVISORS, build, call, run};
-use crate::fixture::tree::{self, Node, Tree, assert_same};
+use crate::support::program::{HYPERVISORS, build, call, run};
+use crate::support::tree::{self, Node, Tree, assert_same};
+use crate::support::vm_directory::VmDirectory;
 
 /// Stands for the directory that holds everything of a case.
 const ROOT: &str = "@ROOT@";

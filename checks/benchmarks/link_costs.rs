@@ -16,21 +16,15 @@
     clippy::print_stderr
 )]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
-#[path = "../host/machine.rs"]
-mod machine;
-#[path = "../host/networks.rs"]
-mod networks;
-#[path = "../host/place.rs"]
-#[allow(dead_code)]
-mod place;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::Duration;
 
-use machine::wait_for;
-use networks::{PROVIDER, address, client, link, wait_answers};
-use place::{Host, INSTALLED};
+use support::installed::{Host, INSTALLED};
+use support::links::{PROVIDER, address, client, link, wait_answers};
+use support::systemd_machine::is_possible;
+use support::waiting::wait_for;
 
 /// How often each is measured; the medians are printed.
 const RUNS: usize = 5;
@@ -44,7 +38,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    if let Err(why) = machine::is_possible() {
+    if let Err(why) = is_possible() {
         println!("skipped: benchmarks of links: {why}");
         return;
     }

@@ -9,24 +9,15 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::fixture::program::{PROGRAM, Ran};
-use crate::machine::{Machine, wait_for, wait_or_explain};
+use crate::support::guest::{GUEST_USER, part};
+use crate::support::program::{PROGRAM, Ran};
+use crate::support::systemd_machine::Machine;
+use crate::support::waiting::{wait_for, wait_or_explain};
 
 /// The installed program.
 pub const INSTALLED: &str = "/usr/local/bin/microvm-spectrum";
 /// The user partition, in the machine.
 pub const PARTITION: &str = "/srv/P";
-/// Whom shared directories belong to.
-pub const OWNER: u32 = 4242;
-
-/// A part of the test guest; without it the test fails, since it would test nothing.
-pub fn part(name: &str) -> PathBuf {
-    let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
-    std::env::var_os(&variable).map(PathBuf::from).unwrap_or_else(|| {
-        panic!("{variable} is not set: run `make check`, or `checks/with-test-guest cargo test`")
-    })
-}
-
 /// A machine with everything in its place.
 pub struct Host {
     pub machine: Machine,
@@ -105,7 +96,7 @@ impl Host {
         fs::create_dir(&shared).unwrap();
         fs::write(shared.join("from-host"), "hello from the host\n").unwrap();
         for path in [shared.clone(), shared.join("from-host")] {
-            chown(path, Some(OWNER), Some(OWNER)).unwrap();
+            chown(path, Some(GUEST_USER), Some(GUEST_USER)).unwrap();
         }
         fs::create_dir_all(directory.join("shared-dirs/home")).unwrap();
         symlink(format!("/ext/shared-{name}"), directory.join("shared-dirs/home/dir")).unwrap();

@@ -19,8 +19,8 @@
     clippy::print_stdout
 )]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -31,8 +31,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use fixture::Partition;
-use fixture::program::{PROGRAM, TOOLS, call, quiet};
+use support::program::{PROGRAM, TOOLS, call, quiet};
+use support::vm_directory::Partition;
 use wait4::Wait4 as _;
 
 /// How many VMs there are.
@@ -150,7 +150,7 @@ impl Place {
         let root = root.join(vms.to_string());
         let partition = Partition::at(&root.join("partition"));
         fs::create_dir(partition.root.join("img")).unwrap();
-        fs::write(partition.root.join("img/vmlinux"), fixture::elf_header()).unwrap();
+        fs::write(partition.root.join("img/vmlinux"), support::vm_directory::elf_header()).unwrap();
         fs::write(partition.root.join("img/root.img"), [0; 4096]).unwrap();
         for number in 0..vms {
             let share = format!("shares/{number}");

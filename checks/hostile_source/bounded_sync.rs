@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::fixture::Partition;
-use crate::fixture::program::{PROGRAM, Ran, TOOLS, quiet, run};
+use crate::support::program::{PROGRAM, Ran, TOOLS, quiet, run};
+use crate::support::vm_directory::Partition;
 
 /// Whatever is in a source, reading it takes no longer, also on a slow machine.
 const SOON: Duration = Duration::from_secs(20);

@@ -14,20 +14,16 @@
     clippy::print_stdout
 )]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
-#[path = "../host/machine.rs"]
-mod machine;
-#[path = "../host/place.rs"]
-#[allow(dead_code)]
-mod place;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use machine::wait_for;
-use place::Host;
+use support::installed::Host;
+use support::systemd_machine::is_possible;
+use support::waiting::wait_for;
 
 /// How often each is measured; the medians are printed.
 const RUNS: usize = 7;
@@ -41,7 +37,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    if let Err(why) = machine::is_possible() {
+    if let Err(why) = is_possible() {
         println!("skipped: benchmarks of the host side: {why}");
         return;
     }

@@ -3,8 +3,9 @@
 
 //! The unit files themselves, as systemd judges them.
 
-use crate::machine::is_skipped;
-use crate::place::Host;
+use crate::support::installed::Host;
+use crate::support::skip::needs;
+use crate::support::systemd_machine::is_possible;
 
 /// The units of one VM, and those of all.
 const UNITS: [&str; 7] = [
@@ -19,9 +20,7 @@ const UNITS: [&str; 7] = [
 
 #[test]
 fn systemd_finds_nothing_to_complain_of_and_little_that_is_exposed() {
-    if is_skipped("systemd_finds_nothing_to_complain_of_and_little_that_is_exposed") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();
@@ -46,9 +45,7 @@ fn systemd_finds_nothing_to_complain_of_and_little_that_is_exposed() {
 
 #[test]
 fn a_monitor_in_its_unit_has_no_capability_and_sees_few_devices() {
-    if is_skipped("a_monitor_in_its_unit_has_no_capability_and_sees_few_devices") {
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();

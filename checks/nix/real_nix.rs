@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::fixture::program::skipped;
+use crate::support::guest::part;
 
 /// Nothing but what is said here: no network, no registry, no build during evaluation.
 const CONFIGURATION: &str = "\
@@ -49,16 +49,10 @@ pub struct Nix {
     _lock: fs::File,
 }
 
-/// The Nix of this test program; `None`, with a word about `what`, where it cannot build.
-pub fn nix(what: &str) -> Option<&'static Nix> {
+/// The Nix of this test program, or why it cannot build.
+pub fn nix() -> Result<&'static Nix, &'static String> {
     static NIX: OnceLock<Result<Nix, String>> = OnceLock::new();
-    match NIX.get_or_init(Nix::prepare) {
-        Ok(nix) => Some(nix),
-        Err(why) => {
-            skipped(what, why);
-            None
-        }
-    }
+    NIX.get_or_init(Nix::prepare).as_ref()
 }
 
 fn project(path: &str) -> PathBuf {
@@ -228,11 +222,6 @@ fn machine(target: &Path) -> Value {
         let rest = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
         let found = first.chain(rest).map(|directory| directory.join(tool)).find(|path| path.is_file());
         found.unwrap_or_else(|| panic!("{tool} is not in PATH"))
-    };
-    let part = |name: &str| {
-        let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
-        let missing = format!("{variable} is not set: run `make check`");
-        PathBuf::from(std::env::var_os(variable).expect(&missing))
     };
     json!({
         "CARGO_HOME": or_home("CARGO_HOME", ".cargo"),

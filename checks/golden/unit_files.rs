@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use crate::fixture::program::{call, run};
-use crate::fixture::{tree, workplace};
-use crate::golden::compare_tree;
+use crate::package_files::compare_tree;
+use crate::support::program::{call, run};
+use crate::support::tree;
+use crate::support::vm_directory::workplace;
 
 #[test]
 fn the_unit_files() {
