@@ -6,14 +6,12 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 # In the order written, the cheap first; cargo and the kernel's make do their own.
 .NOTPARALLEL:
 
-# Every executable file, and what they source.
-scripts := .ci/run $(shell find checks -type f '(' -perm -u+x -o -name '*.bash' ')' -not -path '*/golden/*')
 
 # Where `make install` puts things; DESTDIR goes before it.
 PREFIX ?= /usr/local
 STATE_DIR ?= /var/lib/microvms
 
-.PHONY: benchmark build check check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
+.PHONY: benchmark build check check-advisories check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
 
 help:
 	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
@@ -35,7 +33,9 @@ dependencies:
 
 check-scripts:
 	@echo '== shellcheck'
-	@shellcheck $(scripts)
+	@checks/lint scripts
+	@echo '== actionlint'
+	@checks/lint workflows
 
 check-format:
 	@echo '== cargo fmt --check'
@@ -46,6 +46,13 @@ check-format:
 check-lints:
 	@echo '== cargo clippy'
 	@cargo clippy --all-targets --locked -- -D warnings
+	@echo '== cargo deny: licences, versions and sources of the crates'
+	@checks/lint crates
+
+# Asks the database of the Rust project, which not every machine reaches.
+check-advisories:
+	@echo '== cargo deny: known vulnerabilities of the crates'
+	@checks/lint advisories
 
 check-tests:
 	@echo '== cargo test, with the test guest and Nix'
