@@ -82,22 +82,35 @@ fn links_between_documents() {
     let documents = fs::read_dir(project("docs")).unwrap().map(|entry| entry.unwrap().path());
     let documents: Vec<_> = documents
         .filter(|path| path.extension().is_some_and(|e| e == "md"))
-        .chain([project("README.md")])
+        .chain(["README.md", "CONTRIBUTING.md", "checks/README.md"].map(project))
         .collect();
     let mut links = 0;
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let path = link.split('#').next().unwrap();
-            if path.is_empty() || path.contains("://") {
+            if link.contains("://") {
                 continue;
             }
             links += 1;
-            let target = document.parent().unwrap().join(path);
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if path.is_empty() { document.clone() } else { document.parent().unwrap().join(path) };
             assert!(target.exists(), "{} links to {link}", document.display());
+            let found = heading.is_empty() || headings(&target).any(|known| known == heading);
+            assert!(found, "{} links to {link}, which has no such heading", document.display());
         }
     }
-    assert!(links > 5);
+    assert!(links > 50);
+}
+
+/// A page's headings, as links name them.
+fn headings(page: &Path) -> impl Iterator<Item = String> {
+    let text = fs::read_to_string(page).unwrap();
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#')).map(|heading| {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        heading.replace(|c: char| !c.is_alphanumeric() && !"-_".contains(c), "")
+    });
+    headings.collect::<Vec<_>>().into_iter()
 }
 
 #[test]
