@@ -113,7 +113,7 @@ fn transfer(host: &Host) {
     for _ in 0..RUNS {
         for (index, join) in [&as_link as &dyn Fn(), &as_bridge].into_iter().enumerate() {
             join();
-            // It may have been plugged in anew.
+            // It may have been plugged in again.
             std::thread::sleep(Duration::from_millis(500));
             wait_answers(host, "app", PROVIDER);
             there[index].push(throughput(host, "app", ("netvm", PROVIDER)));

@@ -5,11 +5,11 @@
 //!
 //! The program runs as a process on sources with more and more VMs. Each figure
 //! stands beside that of plain programs that read or write the same number of
-//! small files in the same run. A goal that is missed is said, and fails nothing.
+//! small files in the same run. A goal that is missed is printed, and fails nothing.
 //!
 //! Everything is in memory: on a disk, waiting for it would be most of the time,
-//! and ext4 looks at each inode that was deleted in the last minutes, whoever did
-//! that, before it makes a new file.
+//! and ext4 looks at each inode that was deleted in the last minutes, by any
+//! program, before it makes a new file.
 
 #![allow(
     clippy::unwrap_used,

@@ -13,7 +13,7 @@ use crate::support::program::{Ran, build, run};
 use crate::support::skip::needs;
 use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
-/// Mounts a file system in memory that nobody else sees, runs `$@` and lists
+/// Mounts a file system in memory that no other process sees, runs `$@` and lists
 /// what is there then.
 const IN_A_SMALL_FILE_SYSTEM: &str = r#"
 set -eu

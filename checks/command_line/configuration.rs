@@ -119,7 +119,7 @@ fn a_configuration_that_cannot_be_read() {
     fs::remove_dir(&host.config).unwrap();
     fs::write(&host.config, b"name = '\xff'\n").unwrap();
     run(&mut host.sync()).exits(1).complains(&[&path, "cannot be read", "UTF-8"]);
-    // What it says is told, but never raw: the helper looks for that.
+    // The message quotes what it says, but never raw: the helper looks for that.
     host.write_config("[defaults]\n\"\\u001b[31m\\u202e\" = 1\n");
     run(&mut host.sync()).exits(1).complains(&["unknown field `\\u{1b}[31m\\u{202e}`"]);
     nothing_is_made(&host);

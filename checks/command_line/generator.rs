@@ -68,7 +68,7 @@ impl Generated {
         assert_eq!(self.said.as_deref().unwrap_or_default(), "");
     }
 
-    /// Asserts that no VM has anything, and that the reason was told.
+    /// Asserts that no VM has anything, and that the log has the reason.
     #[track_caller]
     fn is_nothing(&self, what: &str) {
         assert_eq!(tree::names(&self.normal), [""; 0], "{what}");
@@ -193,7 +193,7 @@ fn the_other_directories_need_not_be_given() {
 #[test]
 fn without_a_catalog_there_is_nothing_to_say() {
     let host = host();
-    // Nobody ever called sync, it never finished, or its file system is mounted later.
+    // sync was never called, it never finished, or its file system is mounted later.
     let steps: [&dyn Fn(); 3] = [&|| {}, &|| fs::create_dir_all(host.own("generations")).unwrap(), &|| {
         std::os::unix::fs::symlink("generations/1", host.own("current")).unwrap()
     }];
@@ -312,7 +312,7 @@ fn a_boot_goes_on_whatever_is_wrong() {
     for output in [file.join("x"), "/proc/nowhere".into()] {
         run(host.unit_calls(&["generate"]).arg(output)).exits(0);
     }
-    // A state directory whose path cannot stand in a unit file.
+    // A state directory whose path cannot be in a unit file.
     for name in ["a b", "a%i", "a\nb"] {
         let odd = host.root.join(name);
         run(&mut host.sync_to(&odd)).exits(0).says_nothing();

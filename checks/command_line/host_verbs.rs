@@ -46,7 +46,7 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
     }
     run(&mut host.set_booted("none")).exits(1).complains(&["none: ", "cannot be looked at"]);
     run(&mut host.unit_calls(&["clear-booted", "none"])).exits(0).says_nothing();
-    // A folder of somebody else, where nobody has ever called sync.
+    // A folder of another program, where sync was never called.
     let other = host.root.join("other");
     fs::create_dir_all(other.join("theirs")).unwrap();
     fs::create_dir(host.root.join("package")).unwrap();
@@ -79,7 +79,7 @@ fn root_uses_nothing_that_somebody_else_could_replace() {
     trusted(1).complains(&["owner 65533"]);
     std::os::unix::fs::lchown(&current, Some(0), None).unwrap();
     trusted(0).says_nothing();
-    // The same for a script that root would become, of a package that somebody else made.
+    // The same for a script that root would become, of a package that another program made.
     make_older(&package);
     let up = package.join("bin/tap-up");
     script(&up, "echo called");

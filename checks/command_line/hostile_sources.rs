@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Sources that somebody wrote who means harm: `sync` neither waits nor
+//! Sources that an attacker wrote: `sync` neither waits nor
 //! panics, and shows what they say without doing it.
 
 use std::ffi::OsStr;
@@ -79,7 +79,7 @@ fn what_a_name_says_is_shown_and_not_done() {
     }
     host.has(&[("user/good", "runnable"), ("user/inside", "broken"), ("user/link", "runnable")]);
     host.is_plain();
-    // Whoever wants to start it is told the same.
+    // `start` prints the same reason.
     let ran = run(&mut host.call(&["start", "inside"])).exits(1);
     ran.complains(&[SHOWN, "inside cannot run"]);
 }
@@ -161,7 +161,7 @@ fn a_partition_whose_directories_are_links() {
         let target = if target.is_absolute() { target } else { Path::new("../../elsewhere/svc/data").into() };
         symlink(target, host.partition.root.join(place)).unwrap();
         let ran = soon(&host, 1);
-        // Nothing of what is there is told, not even names.
+        // No message quotes what is there, not even names.
         assert!(!ran.stderr.contains("theirs"), "{}", ran.stderr);
         ran.complains(&["partition/svc/data: ", "outside of the places where links may lead"]);
         host.has(&[]);
@@ -293,7 +293,7 @@ fn thousands_of_entries_that_are_no_vms() {
     }
     let ran = soon(&host, 1);
     let (problems, _) = parse(&ran.stderr);
-    // Files are counted; what was meant for a VM is told one by one.
+    // Files are counted; what was meant for a VM is reported one by one.
     let notes: Vec<_> = problems.iter().filter(|problem| problem.severity == "note").collect();
     assert_eq!(notes.len(), 9, "{notes:?}");
     assert!(notes.iter().any(|note| note.text.contains("19992 more entries are no VM directories")));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Contract 1, `blk/*.img`, and where their links may lead.
+//! `blk/*.img` of [a VM directory](../../docs/vm-directory.md), and where their links may lead.
 
 use std::fs;
 use std::path::Path;

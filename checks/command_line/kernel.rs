@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Contract 1, `vmlinux`.
+//! `vmlinux` of [a VM directory](../../docs/vm-directory.md).
 
 use crate::support::program::{check, run};
 use crate::support::vm_directory::{Partition, VmDirectory, elf_header, workplace};

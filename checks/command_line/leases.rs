@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! User ids: every VM has one of its own, keeps it, and nobody gets it after it.
+//! User ids: every VM has one of its own, keeps it, and no other VM gets it later.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -204,7 +204,7 @@ fn one_that_somebody_has_on_this_host_is_not_given() {
     fs::write(&passwd, "late:x:80001:1::/:/bin/sh\n").unwrap();
     run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync)))).exits(0);
     assert_eq!(before, host.leases());
-    // And nobody becomes a user of this host because somebody has mistyped a number.
+    // And no VM becomes a user of this host because of a typing mistake.
     host.configure(&format!("{RANGE}[vm.a]\nuid = 80000\n"));
     fs::write(&passwd, "first:x:80000:1::/:/bin/sh\n").unwrap();
     run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync))))
@@ -256,7 +256,7 @@ fn no_two_links_have_the_same_id_and_none_changes() {
     fs::rename(&away, &data).unwrap();
     host.synced();
     assert_eq!((link("user/victim"), link(&format!("user/{hostile}"))), (victim.clone(), other));
-    // One that is declared is nobody else's.
+    // One that is declared goes to no other VM.
     host.configure(&format!("[vm.victim.links]\nnetvm = '{victim}'\n[vm.third.links]\nnetvm = '{victim}'\n"));
     run(&mut host.sync()).exits(1).complains(&["both declare the link id"]);
     host.vm("third").provider("netvm");

@@ -33,7 +33,7 @@ fn list(host: &Host, path: &Path) -> Command {
     command
 }
 
-/// A host with a VM in every state that `sync` knows, and one of somebody else.
+/// A host with a VM in every state that `sync` knows, and one that another program installed.
 fn with_all_kinds() -> (Host, Partition) {
     let host = host();
     let second = Partition::at(&host.root.join("second"));

@@ -57,7 +57,7 @@ fn a_plan_says_what_becomes_of_each_vm_and_changes_nothing() {
     assert_eq!(plan(&host, 1), ["nothing to do"]);
     fs::remove_dir_all(c.path).unwrap();
     assert_eq!(plan(&host, 1), ["remove user/c", "list user/d as blocked"]);
-    // A mistake is told as ever.
+    // A mistake is reported as ever.
     host.configure("[vm.a]\nmemory = 0\n");
     let ran = run(host.sync().arg("--dry-run")).exits(1);
     ran.complains(&["cannot have 0 MiB of memory"]);
@@ -103,7 +103,7 @@ fn everything_that_is_wrong_is_in_the_catalog() {
     assert_eq!(of("second/svc/data")[0]["severity"], "note");
     assert_eq!(of("second/svc/data/late"), json!([]));
     assert_eq!(of("user/fine".trim_start_matches("user")), json!([]));
-    // When nothing is wrong any more, nothing is told.
+    // When nothing is wrong any more, nothing is reported.
     host.configure("");
     for name in ["lost", "broken"] {
         fs::remove_dir_all(host.partition.root.join("svc/data").join(name)).unwrap();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Contract 1, the directory's name: `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
+//! The name of [a VM directory](../../docs/vm-directory.md): `[A-Za-z0-9_][A-Za-z0-9._-]{0,63}`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -79,7 +79,7 @@ fn says_what_else_is_wrong() {
 
 #[test]
 fn says_that_a_name_is_not_utf_8() {
-    // Nor are the paths of what it holds, which is told as well.
+    // Nor are the paths of what it holds, which is reported as well.
     let ran = check_name(OsStr::from_bytes(b"a\xffb")).exits(1);
     let text = &ran.problems()[0].text;
     assert!(text.contains("/a\\xffb: a VM name cannot contain"), "{text}");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Mounts that nobody else sees, in place of what the tests must not touch.
+//! Mounts that no other process sees, in place of what the tests must not touch.
 
 use std::ffi::OsStr;
 use std::process::Command;

@@ -105,7 +105,7 @@ fn what_a_name_says_is_shown_and_not_done() {
     run(call(["check", "/", "--allow"]).arg(hostile)).exits(2);
 }
 
-/// A pipe that nobody reads from.
+/// A pipe without a reader.
 fn closed_pipe() -> Stdio {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     drop(read);

@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! Who may do what in the state directory: its owner everything, others may
-//! look, whatever the umask of whoever calls `sync`.
+//! look, whatever the umask of the caller of `sync`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -43,7 +43,7 @@ fn others_may_look_and_nobody_else_may_write() {
             let executable = path.parent().is_some_and(|parent| parent.ends_with("bin"));
             match node {
                 Node::Directory { mode } => assert_eq!(*mode, 0o755, "{umask}: {}", path.display()),
-                // Whoever may open it can keep everybody else waiting.
+                // A process that may open it can keep all others waiting.
                 Node::File { mode, content } if path.ends_with("lock") => {
                     assert_eq!((*mode, content.len()), (0o600, 0), "{umask}");
                 }

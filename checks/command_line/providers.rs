@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Contract 1, `providers/net/<vm>`.
+//! `providers/net/<vm>` of [a VM directory](../../docs/vm-directory.md).
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Contract 1, `shared-dirs/<tag>/dir`.
+//! `shared-dirs/<tag>/dir` of [a VM directory](../../docs/vm-directory.md).
 
 use std::fs;
 use std::os::unix::fs::symlink;

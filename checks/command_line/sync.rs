@@ -29,7 +29,7 @@ impl Host {
     }
 }
 
-/// The one problem that was told, as path and cause.
+/// The one problem that was reported, as path and cause.
 #[track_caller]
 fn one_problem(ran: &Ran) -> String {
     assert_eq!(ran.stdout, "");
@@ -274,7 +274,7 @@ fn of_two_vms_with_one_name_the_first_sources_runs() {
     assert_eq!(host.in_catalog("user/both")["autostart"], false);
     assert_eq!(host.leases().into_keys().collect::<Vec<_>>(), ["second/only", "user/both"]);
     let before = host.leases();
-    // Also a VM with errors shadows: what it is called by is not somebody else's.
+    // Also a VM with errors shadows: its name does not become another VM's.
     host.vm("both").file("wayland", b"");
     run(&mut host.sync()).exits(1);
     host.has(&[("user/both", "broken"), ("second/both", "shadowed"), ("second/only", "runnable")]);
@@ -484,7 +484,7 @@ fn the_folder_of_a_vm_that_somebody_else_installed() {
     host.vm("theirs");
     host.synced();
     host.has(&[("user/mine", "runnable"), ("user/theirs", "runnable")]);
-    // A file in the folder's place is nobody's folder.
+    // A file in the folder's place is no VM's folder.
     fs::remove_dir_all(&folder).unwrap();
     fs::write(&folder, "precious").unwrap();
     run(&mut host.sync()).exits(1).complains(&[folder.to_str().unwrap()]);
@@ -598,7 +598,7 @@ fn a_package_that_is_gone_is_not_taken_for_one() {
     let host = host();
     host.vm("a");
     host.synced();
-    // Noted by a VM that ran when somebody removed everything, or when the host crashed.
+    // Noted by a VM that ran when everything was removed, or when the host crashed.
     host.boots("a");
     fs::remove_dir_all(host.own("")).unwrap();
     host.synced();
@@ -689,7 +689,7 @@ fn what_killed_programs_left_is_removed() {
             symlink("generations/4", folder.join(name)).unwrap();
         }
     }
-    // What only looks like it is somebody's.
+    // What only looks like it belongs to another program.
     for name in [".current.tmp", "current.1.tmp", ".x.y.tmp", ".swp"] {
         fs::write(a.join(name), "precious").unwrap();
     }

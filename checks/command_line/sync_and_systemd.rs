@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! `sync` without `--no-systemd`, with a stand-in for systemd and a `/run` that
-//! nobody else sees: accounts, what systemd is told, and whether the VM's own
+//! no other process sees: accounts, calls of systemctl, and whether the VM's own
 //! user will be able to read its files.
 
 use std::fs;
@@ -97,7 +97,7 @@ impl Place {
         run(command.env("PATH", format!("{}:{path}", self.bin.display())))
     }
 
-    /// What systemd was told.
+    /// The calls of systemctl.
     fn calls(&self) -> Vec<String> {
         let path = self.host.root.join("calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();
@@ -185,7 +185,7 @@ fn systemd_is_told_what_is_new() {
     place.sync(&[]).exits(0).says_nothing();
     assert_eq!(place.calls(), [reload.clone(), start(&format!("{watched} microvm@a.service"))]);
     host.is_whole();
-    // Those that are there already are not started again: somebody may have stopped them.
+    // Those that are there already are not started again: the administrator may have stopped them.
     host.vm("c");
     autostart(&["a", "b"]);
     place.sync(&[]).exits(0).says_nothing();
@@ -463,7 +463,7 @@ fn what_systemd_can_do_is_done() {
     let unwatch = "stop --no-block -- microvm-spectrum-source@second.path";
     let start = "start --no-block -- microvm@a.service";
     assert_eq!(place.calls(), ["daemon-reload", unwatch, start]);
-    // A VM that cannot be stopped keeps no other from being started, which nobody would do later.
+    // A VM that cannot be stopped does not block the start of others, which no later sync makes up for.
     host.vm("b");
     host.configure("[defaults]\nautostart = true\n");
     place.prepare(&format!("{RUNS}\nruns user/x '{}'", host.state.join("x").display()));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Two `sync` at once: one waits for the other, and so does whoever notes what
+//! Two `sync` at the same time: one waits for the other, and so does the unit that notes what
 //! a VM is started from.
 
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::support::skip::{needs, root};
 use crate::support::tree;
 use crate::sync_host::{Host, host, touched};
 
-/// How long somebody waits who does not wait for ever.
+/// How long a process waits that does not wait for ever.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 fn start(command: &mut Command) -> Child {

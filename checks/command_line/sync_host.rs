@@ -108,7 +108,7 @@ impl Host {
         command
     }
 
-    /// A call of `host set-booted`, with a `/run` that nobody else sees, since it
+    /// A call of `host set-booted`, with a `/run` that no other process sees, since it
     /// prepares for clients there.
     pub fn set_booted(&self, name: &str) -> Command {
         let call = self.unit_calls(&["set-booted", name]);
@@ -155,7 +155,7 @@ impl Host {
         vms.map(|vm| (id_of(vm), vm["state"].as_str().unwrap().to_owned())).collect()
     }
 
-    /// Asserts which VMs stand in the catalog, with their states.
+    /// Asserts which VMs are in the catalog, with their states.
     #[track_caller]
     pub fn has(&self, expected: &[(&str, &str)]) {
         let states = self.states();
@@ -271,7 +271,7 @@ fn is_complete(package: &Path, name: &str) {
     assert_eq!(found, expected, "not what the package was when it was named");
 }
 
-/// What tells whether somebody has touched a file: its inode, mode, owner, and times.
+/// What shows whether a file was touched: its inode, mode, owner, and times.
 pub type Touched = BTreeMap<PathBuf, (u64, u32, u32, i64, i64, i64, i64)>;
 
 /// Everything in a directory, as it was last touched.

@@ -112,7 +112,7 @@ fn the_catalog_is_always_whole() {
             assert!(status.signal().is_some(), "it said that it was done");
             kept += 1;
         }
-        // Back, or on: what is left of the killed one is in nobody's way.
+        // Back, or on: what is left of the killed one does no harm.
         present = if random.next() < 0.5 { present } else { wanted };
         run(&mut sync(&configs[present], state)).exits(0).says_nothing();
         // Nothing else is left, not even under a temporary name.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! `units`: where unit files go, and which paths cannot stand in them. Their
+//! `units`: where unit files go, and which paths cannot be in them. Their
 //! text is compared in `checks/golden`.
 
 use std::fs;

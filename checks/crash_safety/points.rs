@@ -17,7 +17,7 @@ use crate::support::program::{Ran, run};
 use crate::support::tree::{Tree, assert_same};
 use crate::trace::Call;
 
-/// A stage, with what `sync` makes of it when nobody disturbs it.
+/// A stage, with what an undisturbed `sync` makes of it.
 struct Rehearsed {
     stage: Stage,
     done: Tree,
@@ -73,7 +73,7 @@ impl Rehearsed {
         entries.map(|entry| inode(entry.unwrap())).collect()
     }
 
-    /// Asserts that no package was taken away and made anew: it was in use meanwhile.
+    /// Asserts that no package was taken away and made again: it was in use meanwhile.
     #[track_caller]
     fn has_rewritten_none(&self, before: &BTreeMap<PathBuf, u64>) {
         for (path, inode) in self.packages() {
@@ -196,7 +196,7 @@ fn failing(task: Task, error: &str, said: &str) {
                 let gone: Vec<_> = stage.base().keys().filter(|path| !found.contains_key(*path)).collect();
                 assert!(gone.is_empty(), "{gone:?}");
             } else {
-                // What is in nobody's way is removed the next time.
+                // What does no harm is removed the next time.
                 assert_eq!((ran.status, &ran.stderr), (rehearsed.ran.status, &rehearsed.ran.stderr));
             }
         }

@@ -122,7 +122,7 @@ impl Stage {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "precious").unwrap();
         };
-        // Somebody else's, in every place where that can be.
+        // Another program's, in every place where that can be.
         text(self.place.join("beside/file"));
         text(state.join("notes"));
         text(state.join(".hidden/.file.1.tmp"));
@@ -190,7 +190,7 @@ impl Stage {
         if self.place.exists() { tree::read(&self.place) } else { Tree::new() }
     }
 
-    /// A call of `sync` that nobody disturbs.
+    /// An undisturbed call of `sync`.
     pub fn sync(&self) -> Command {
         self.sync_with(&self.new)
     }
@@ -216,7 +216,7 @@ impl Stage {
     /// Calls the program under strace, with these options; returns what it left, and the trace.
     fn traced(&self, options: &[String]) -> (Output, String) {
         let log = self.guard.path().join("trace");
-        // Nobody but the owner may use what it makes, unless it sees to that itself.
+        // Only the owner may use what it makes, unless it sees to that itself.
         let _ = fs::remove_file(&log);
         let mut command = quiet("sh");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

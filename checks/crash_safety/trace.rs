@@ -144,7 +144,7 @@ impl Call {
 
 /// Reads what `strace -f -y` has written.
 ///
-/// Panics at a call that nobody has said of whether it changes files, and when
+/// Panics at a call that is in no list of those that change files or do not, and when
 /// another thread than the first changes some: calls are numbered for each thread.
 pub fn read(text: &str) -> Vec<Call> {
     let mut numbers = BTreeMap::<String, usize>::new();

@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! The documentation says what the program does: what is generated from it is
-//! up to date, and links lead somewhere. `UPDATE_DOCUMENTS=1` writes anew what
+//! up to date, and links lead somewhere. `UPDATE_DOCUMENTS=1` writes what
 //! is generated.
 
 #![allow(clippy::unwrap_used, clippy::panic)]

@@ -94,7 +94,7 @@ fn a_guest_that_does_not_react_is_killed() {
         let mut running = Running::script(&package, "microvm-run", &run, &["--stop-timeout", timeout]);
         running.wait_until_up();
         let mut shell = running.console();
-        // Whoever waits for the power button.
+        // The guest's process that waits for the power button.
         shell.run("killall -STOP head");
         drop(shell);
         let begun = Instant::now();
@@ -125,7 +125,7 @@ fn shutdown_gives_up_in_words_and_is_harmless_without_a_vm() {
     let mut running = Running::start(&package, &run);
     running.wait_until_up();
     let mut shell = running.console();
-    // Whoever waits for the power button.
+    // The guest's process that waits for the power button.
     shell.run("killall -STOP head");
     drop(shell);
     let (status, said) = shutdown(&["--timeout", "1"]);
@@ -223,7 +223,7 @@ fn one_console_at_a_time_and_the_terminal_is_restored() {
     assert_eq!(second.status.code(), Some(3));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(said.contains("somebody is attached to the console of terminal already"), "{said}");
-    // More than a pipe's reader takes at once.
+    // More than a pipe's reader takes in one go.
     let lines = format!("n=$((n + 1)) # {}\n", "x".repeat(150)).repeat(60);
     assert_eq!(shell.run(&format!("n=0\n{lines}echo $n")), "60");
     drop(shell);

@@ -49,7 +49,7 @@ fn the_supervisor_is_killed() {
     running.signal("KILL");
     assert_all_end(&running);
     drop(running);
-    // Nobody could remove the sockets; they are no hindrance.
+    // No process was left to remove the sockets; they are no hindrance.
     assert!(names(&run).contains(&"orphan.control.sock".to_owned()));
     let mut running = Running::start(&package, &run);
     running.wait_until_up();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Several VMs, several users, and virtiofsd run by somebody else.
+//! Several VMs, several users, and virtiofsd that another process started.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -66,7 +66,7 @@ fn virtiofsd_may_be_run_by_somebody_else() {
     let mut command = Command::new(package.join("bin/virtiofsd-run"));
     command.env("NOTIFY_SOCKET", &path).current_dir(&run);
     let mut servers = Running::spawn(&package, &run, command);
-    // systemd is told when all sockets listen.
+    // systemd gets its READY=1 when all sockets listen.
     let mut told = [0; 64];
     let length = notify.recv(&mut told).unwrap();
     assert_eq!(String::from_utf8_lossy(&told[..length]).trim_end(), "READY=1");

@@ -4,7 +4,7 @@
 //! Whole runner packages against those in `packages/`, for both hypervisors, unit
 //! files against those in `units/`, and that nothing but the input has a say in them.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test golden` writes both anew; what changed
+//! `UPDATE_GOLDEN=1 cargo test --test golden` writes both; what changed
 //! there is then for a review to judge.
 
 #[path = "../support/mod.rs"]

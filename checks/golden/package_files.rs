@@ -5,7 +5,7 @@
 //!
 //! A manifest holds absolute paths, and the name of `share/microvm/system`'s
 //! target holds the manifest's SHA-256. Both are checked here as they were
-//! built and stand in `packages/` by the words [`ROOT`] and [`VERSION`].
+//! built, and replaced in `packages/` by the words [`ROOT`] and [`VERSION`].
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What somebody can do who has taken over a virtual machine monitor: who has
+//! What an attacker can do who has taken over a virtual machine monitor: who has
 //! a VM's user id, outside of its unit and in it.
 
 use std::collections::BTreeSet;
@@ -191,7 +191,7 @@ fn nothing_can_be_replaced(host: &Host) {
         done
         try ln -s /etc /run/microvm/another
         try mkdir /run/microvm-virtiofsd/another
-        # Whoever holds this lock keeps VMs from being started and installed.
+        # A process that holds this lock keeps VMs from being started and installed.
         try flock --nonblock {own}/lock true
         echo \"$attempts attempts\""
     );
@@ -413,7 +413,7 @@ line feed'",
         "mv appvm.run.lock old.lock
         ln -s /etc/owned appvm.run.lock",
     );
-    // Somebody holds it, as far as can be told.
+    // Another process holds it, as far as one can see.
     assert_eq!(host.in_guest("appvm", "echo I live"), "I live");
     plant(
         "rm appvm.run.lock
@@ -504,7 +504,7 @@ fn a_state_directory_that_is_not_roots_is_not_used() {
     for name in ["appvm", "victim"] {
         assert_eq!(host.machine.property(&format!("microvm@{name}.service"), "User"), "microvm");
     }
-    // Nor is anything read that somebody else links to, or waits to be read.
+    // Nor is anything read that another user links to, or that waits to be read.
     let list = host.machine.run(&["timeout", "20", INSTALLED, "list"]).exits(0).stdout;
     assert!(list.contains("pipe") && list.contains("link") && !list.contains("root:"), "{list}");
 }

@@ -50,7 +50,7 @@ fn a_console_is_a_terminal_for_one_user_at_a_time() {
     third.wait_for("Ctrl-] detaches");
     third.type_text("echo 'fo''ur'\r");
     third.wait_for("four");
-    // The program is told to end: the terminal is restored all the same.
+    // The program gets SIGTERM: the terminal is restored all the same.
     host.ok(&["pkill", "--full", "--", &format!("^{INSTALLED} console")]);
     third.end();
     assert!(!third.is_raw());

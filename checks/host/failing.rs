@@ -101,7 +101,7 @@ fn a_vm_that_fails_again_and_again_is_given_up() {
     needs!(is_possible());
     let host = Host::new();
     host.vm("appvm");
-    // A monitor that ends at once, and a pause that a test can wait for.
+    // A monitor that ends immediately, and a pause that a test can wait for.
     host.machine.write("/usr/local/bin/broken", "#!/bin/sh\necho 'no such machine' >&2\nexit 1\n");
     fs::set_permissions(host.machine.path("/usr/local/bin/broken"), fs::Permissions::from_mode(0o755))
         .unwrap();
@@ -173,7 +173,7 @@ fn a_device_that_is_not_there_is_an_error_at_sync_and_at_start() {
         "error: /sys/bus/pci/devices/fffe:01:00.0: does not exist: this host has no such device",
     ]);
     assert_eq!((host.state("appvm").as_str(), host.state("other").as_str()), ("broken", "stopped"));
-    // For a host that is prepared elsewhere nobody can say.
+    // For a host that is prepared elsewhere sync cannot know.
     host.run(&["sync", "--no-systemd"]).exits(0);
     host.ok(&["systemctl", "daemon-reload"]);
     let allowed = host.machine.property("microvm@appvm.service", "DeviceAllow");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! The machines themselves: that they are apart, end and leave nothing behind.
+//! Tests of the test harness, not of the program: machines (`checks/systemd-box`) are
+//! apart, end and leave nothing behind, and terminals show what a program does to them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

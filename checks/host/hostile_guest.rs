@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! What a guest does to its host: by its shares, by what it prints, and by the
-//! links of a VM directory that somebody changes all the time.
+//! links of a VM directory that another process changes all the time.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -39,7 +39,7 @@ fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
     fs::write(&own, "a program\n").unwrap();
     chown(&own, Some(GUEST_USER), Some(GUEST_USER)).unwrap();
     fs::set_permissions(&own, fs::Permissions::from_mode(0o6755)).unwrap();
-    // A directory that its administrator lets nobody write to, or execute from.
+    // A directory that its administrator lets no user write to, or execute from.
     host.ok(&["mkdir", "-p", "/srv/source", &format!("{PARTITION}/read-only")]);
     host.ok(&["touch", "/srv/source/file"]);
     host.ok(&["chown", "--recursive", &GUEST_USER.to_string(), "/srv/source"]);
@@ -122,7 +122,7 @@ fn a_link_swapped_while_it_is_served_never_leads_out() {
     let host = Host::new();
     host.vm_with_share("appvm");
     host.sync();
-    // Only its directories are served, as often as somebody likes.
+    // Only its directories are served, however often they change.
     host.machine.write(
         "/run/systemd/system/microvm-virtiofsd@appvm.service.d/alone.conf",
         "[Unit]\nStopWhenUnneeded=no\nStartLimitIntervalSec=0\n",
@@ -265,7 +265,7 @@ fn a_guest_that_floods_its_serial_console_harms_nobody_else() {
         let count = "journalctl --quiet --no-pager --output=cat --identifier=microvm@flood | wc -l";
         host.ok(&["sh", "-c", count]).parse().unwrap()
     };
-    // The other goes on, and so does whoever looks after them.
+    // The other goes on, and so does its supervisor.
     let mut before = printed();
     let mut number = 0;
     let limited = wait_for("an end of what the journal takes", || {

@@ -161,7 +161,7 @@ fn a_package_replaced_while_the_vm_runs_stops_what_was_started() {
     host.start("appvm");
     assert_eq!(link("booted"), link("current"));
     assert!(host.log("appvm").contains("Memory: ") && host.in_guest("appvm", "free -m").contains("14"));
-    // Now nobody needs the first package.
+    // Now no VM needs the first package.
     host.sync();
     assert!(!host.machine.path(&before).exists());
 }
@@ -172,7 +172,7 @@ fn a_unit_never_starts_with_the_drop_in_of_another_generation() {
     let host = Host::new();
     host.vm("appvm");
     host.sync();
-    // The rename without the reload: as if somebody started between the two.
+    // The rename without the reload: as if a VM were started between the two.
     host.vm("other");
     host.run(&["sync", "--no-systemd"]).exits(0);
     host.machine.run(&["systemctl", "start", "microvm@appvm.service"]);
@@ -218,7 +218,7 @@ fn a_vm_that_is_removed_while_it_runs_is_stopped() {
     assert_eq!((&row["state"], &row["source"]), (&"running".into(), &serde_json::Value::Null));
     assert!(row["detail"].as_str().unwrap().contains("was removed from its source"));
     assert_eq!(host.in_guest("appvm", "echo here"), "here");
-    // The one that tells systemd stops it, with its power button, whoever installed what is there.
+    // The sync that calls systemctl stops it, with its power button, whichever sync installed what is there.
     host.sync();
     host.machine.wait_state("microvm@appvm.service", "inactive");
     host.ok(&["journalctl", "--sync"]);
@@ -260,7 +260,7 @@ fn vms_that_start_with_the_host_do() {
     host.machine.wait_active("microvm@auto.service");
     host.machine.write("/etc/microvm-spectrum/config.toml", &config);
     host.ok(&["systemctl", "start", "microvm-spectrum-sync.service"]);
-    // Somebody stops it, and another sync leaves it so; a new one starts.
+    // The administrator stops it, and another sync leaves it so; a new one starts.
     host.run(&["stop", "auto"]).exits(0);
     host.vm("late");
     host.configure("[vm.auto]\nautostart = true\n[vm.late]\nautostart = true\n");

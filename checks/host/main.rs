@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! The host side on a real systemd as PID 1: units, drop-ins and commands, with
-//! real guests.
+//! real guests. [`harness`] alone tests what the other tests stand on.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Many VMs at once.
+//! Many VMs at the same time.
 
 use crate::support::installed::Host;
 use crate::support::skip::needs;

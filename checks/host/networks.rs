@@ -96,7 +96,7 @@ fn clients_reach_their_provider_and_what_it_forwards() {
         assert!(!answers(&host, vm, target), "{vm} reaches {target} again");
     }
 
-    // Nobody is where the packets pass: the host has no part in it.
+    // No socket is where the packets pass: the host has no part in it.
     for vm in ["one", "netvm"] {
         assert!(!answers(&host, vm, "198.51.100.1"), "{vm} reaches the host");
     }
@@ -123,7 +123,7 @@ fn clients_reach_their_provider_and_what_it_forwards() {
     assert!(heard() > before);
     wait_answers(&host, "two", PROVIDER);
 
-    // Who has nobody left to provide for runs on, and the host is as before.
+    // A provider without clients runs on, and the host is as before.
     host.run(&["stop", "one", "two"]).exits(0);
     assert_eq!(traces(&host), [""; 0]);
     assert_eq!(host.state("netvm"), "running");
@@ -217,7 +217,7 @@ fn the_hosts_firewall_and_network_manager_have_no_part_in_it() {
         host.machine.write("/etc/fw.nft", rules.lines().next().unwrap());
         host.ok(&["nft", "--file", "/etc/fw.nft"]);
     }
-    // Somebody's systemd-networkd takes every interface that nobody else wants.
+    // A systemd-networkd that takes every interface that no other file matches.
     host.machine.write(
         "/etc/systemd/network/50-all.network",
         "[Match]\nName=*\n[Network]\nDHCP=yes\nLinkLocalAddressing=yes\n",
@@ -302,20 +302,20 @@ fn a_link_keeps_its_id_and_an_administrator_can_choose_it() {
     let second = link(&host, "two", "another-netvm");
     assert_eq!(host.row("two")["addresses"], json!([address(&second), address(&before)]));
 
-    // The administrator moves one, to where nobody is ...
+    // The administrator moves one, to a free id ...
     host.configure("[vm.two.links]\nnetvm = '00ff'\n");
     host.sync();
     assert_eq!(id("two"), "00ff");
     assert_eq!(host.row("two")["addresses"], json!([address(&second), "100.64.0.255"]));
-    // ... it stays there without his word, and its old place is free for others ...
+    // ... it stays there without that setting, and its old place is free for others ...
     host.configure("");
     host.sync();
     assert_eq!(id("two"), "00ff");
     host.configure(&format!("[vm.three.links]\nnetvm = '{before}'\n"));
     host.sync();
     assert_eq!(id("three"), before);
-    // ... but nobody is moved to where somebody is, nor two to one place; who
-    // cannot be moved keeps what it has, which is not what it would get now.
+    // ... but none is moved to an id that another link has, nor two to one id; one that
+    // cannot be moved keeps its id, which is not what it would get now.
     host.configure("[vm.one.links]\nnetvm = '0aaa'\n");
     host.sync();
     let leased = leases(&host);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Links between VMs when something goes wrong, or somebody means harm.
+//! Links between VMs when something goes wrong, or a guest means harm.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -162,7 +162,7 @@ fn client_and_provider_killed_at_once_come_back_with_their_link() {
         assert_eq!(leases(&host), leased);
         assert_eq!(Qmp::of(&host, "netvm").links().len(), 1);
     }
-    // The client alone: its interface is plugged in anew.
+    // The client alone: its interface is plugged in again.
     kill(&host, &[supervisor_of("app")]);
     host.wait_boots("app", 4);
     wait_answers(&host, "app", PROVIDER);
@@ -297,7 +297,7 @@ fn links_are_made_and_removed_from_whatever_is_there() {
     hand.taps_ok("tap-up");
     assert_eq!(hand.whole(), whole, "a second time");
 
-    // Somebody or something has removed or changed a part of it.
+    // Another program has removed or changed a part of it.
     let record = format!("{RECORDS}/netvm/{}.json", hand.id);
     let foreign = |tap: &str| {
         format!(
@@ -340,7 +340,7 @@ fn links_are_made_and_removed_from_whatever_is_there() {
     }
     hand.taps_ok("tap-down");
 
-    // What is somebody else's is neither used nor removed.
+    // What belongs to another program is neither used nor removed.
     for (name, add) in [(ours, "type bridge"), (bridge, "type dummy"), (theirs, "type bridge")] {
         if host
             .machine
@@ -501,10 +501,10 @@ fn ipv4_of(text: &str) -> Ipv4 {
     text.parse::<std::net::Ipv4Addr>().unwrap().octets()
 }
 
-/// An address of the host's own that is nobody's business in a guest.
+/// An address of the host's own that no guest may reach.
 const HOST: &str = "198.51.100.1";
 
-/// Both taps of a link in the hands of somebody, and what belongs to whom.
+/// Both taps of a link in the hands of an attacker, and what belongs to whom.
 struct Ends {
     app: Tap,
     netvm: Tap,
@@ -746,7 +746,7 @@ fn a_link_that_is_there_is_left_alone() {
     needs!(is_possible());
     let hand = ByHand::new();
     hand.taps_ok("tap-up");
-    // What the provider goes by: a record written anew means a tap made anew.
+    // What the provider goes by: a new record means a new tap.
     let record = format!("{RECORDS}/netvm/{}.json", hand.id);
     let stamp = || hand.host.ok(&["stat", "--format=%i %y", &record]);
     let mut ends = Ends::of(&hand);
@@ -824,7 +824,7 @@ fn a_guest_that_lets_go_late_or_by_itself_gets_its_ports_back() {
     wait_for("the guest to let go", || links().is_empty().then_some(()));
     hand.taps_ok("tap-up");
     plugged(1);
-    // One that lets go of what it has not been asked for.
+    // One that releases what it was not asked to.
     for _ in 0..3 {
         let eject = "device=$(readlink -f /sys/class/net/eth*/device); bus=$(basename ${device%/*}); \
                      for slot in /sys/bus/pci/slots/*; do \

@@ -148,7 +148,7 @@ fn a_package_that_only_names_its_taps_and_shares() {
     let after = (tree::read(&folder), tree::read(&host.machine.path("/opt/old")));
     tree::assert_same(&before.0, &after.0, "its folder");
     tree::assert_same(&before.1, &after.1, "its package");
-    // A folder like that is nobody's to remove, when the VM directory of its name goes.
+    // sync does not remove a folder like that, when the VM directory of its name goes.
     fs::remove_dir_all(host.machine.path(&format!("{PARTITION}/svc/data/old"))).unwrap();
     host.sync();
     tree::assert_same(&before.0, &tree::read(&folder), "its folder");

@@ -5,7 +5,7 @@
 //! each step compared with a simple model of what must then be true.
 //!
 //! Where the guest does not matter it is not there: in most sequences a small
-//! program stands in for QEMU, that only answers the supervisor. All else is
+//! program replaces QEMU, and only answers the supervisor. All else is
 //! real, and some sequences have real guests.
 //!
 //! `MICROVM_SPECTRUM_TEST_SEED=7` replays the sequence 7, `7-99` runs these.
@@ -32,8 +32,8 @@ use crate::support::installed::{Host, INSTALLED, PARTITION};
 use crate::support::skip::needs;
 use crate::support::systemd_machine::{alone, is_possible};
 
-/// How many sequences there are, and how many of them have real guests: every
-/// so manieth.
+/// How many sequences there are, and which of them have real guests: one of so
+/// many.
 const SEQUENCES: u64 = 200;
 const REAL_EVERY: u64 = 25;
 /// How many steps a sequence has.
@@ -70,7 +70,7 @@ const STATES: [&str; 9] = [
     "removed",
 ];
 
-/// What a step changed, in the machine: all that one has to see of it, at once.
+/// What a step changed, in the machine: all that one has to see of it, in one go.
 const LOOK: &str = "{ timeout 90 microvm-spectrum list --all --json && systemctl show \
     --property=Id,ActiveState,InvocationID,UID,Job 'microvm@*.service'; }";
 
@@ -282,7 +282,7 @@ impl World {
         usize::try_from(steps).unwrap()
     }
 
-    /// After two syncs there is nothing to do, and nothing that nobody needs.
+    /// After two syncs there is nothing to do, and nothing superfluous.
     fn converge(&mut self) {
         // What the first has stopped is still noted while it does.
         for _ in 0..2 {
@@ -338,7 +338,7 @@ impl World {
     // --- What is done.
 
     /// Does something; none if that could not be done now. What only changes files
-    /// is seen by nobody until something else is done, and then false.
+    /// stays unseen until something else is done, and then it is false.
     fn step(&mut self, random: &mut Random) -> Option<bool> {
         let name = random.pick(&NAMES).unwrap();
         let id = Id { source: random.pick(&SOURCES).unwrap(), name };

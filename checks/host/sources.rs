@@ -106,7 +106,7 @@ fn a_source_that_appears_and_goes_by_itself() {
     host.run(&["sync"]).exits(0).complains(&["the source later cannot be read"]);
     assert_eq!(all(&host), ["user/first stopped"]);
     host.machine.wait_active("microvm-spectrum-source@later.path");
-    // What is mounted has VMs; nobody calls sync.
+    // What is mounted has VMs; the test calls no sync.
     vm_in(&host, "/srv/stick/svc/data/auto");
     vm_in(&host, "/srv/stick/svc/data/other");
     vm_in(&host, "/srv/stick/svc/data/first");

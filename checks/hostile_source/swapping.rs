@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Entries that somebody swaps all the time.
+//! Entries that another process swaps all the time.
 
 use std::fs;
 use std::os::unix::fs::symlink;

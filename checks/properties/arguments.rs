@@ -154,7 +154,7 @@ fn check_plan(
     check_package(plan, intended, &interfaces, devices)
 }
 
-/// The interfaces of the plan, checked against the contract on links.
+/// The interfaces of the plan, checked against [the addresses of links](../../docs/networking.md#addresses).
 fn interfaces(plan: &Plan, intended: &Intended) -> Result<Vec<Interface>, String> {
     let mut links = std::collections::BTreeSet::new();
     let providers: Vec<_> = plan.interfaces.iter().map(|i| i.provider.as_str()).collect();

@@ -40,7 +40,7 @@ pub struct Case {
     pub wayland: bool,
 }
 
-/// What stands in the place of a kernel or an image.
+/// What is in the place of a kernel or an image.
 #[derive(Debug, Clone)]
 pub enum File {
     Plain,
@@ -53,7 +53,7 @@ pub enum File {
     Outside(&'static str),
 }
 
-/// What stands in `shared-dirs/<tag>`.
+/// What is in `shared-dirs/<tag>`.
 #[derive(Debug, Clone)]
 pub enum Share {
     Link(Link),
@@ -525,7 +525,7 @@ impl Builder<'_> {
     }
 
     /// Makes the link `at`, all others on the way, and their end by `make`,
-    /// which is told whether it should be of the right kind.
+    /// which gets to know whether it should be of the right kind.
     fn link(&mut self, at: &Path, depth: usize, link: &Link, make: impl Fn(&Path, bool)) -> Outcome {
         let (mut here, mut depth) = (at.to_owned(), depth);
         for (style, directory, name) in &link.hops {

@@ -11,7 +11,7 @@ use microvm_spectrum::config::UidRange;
 use microvm_spectrum::state::leases::{Leases, NoUidLeft};
 use proptest::prelude::*;
 
-/// What somebody wants to know: a VM's user id, in a range, while others are taken.
+/// A question: a VM's user id, in a range, while others are taken.
 #[derive(Debug, Clone)]
 struct Asked {
     id: VmId,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Hostile names: what may stand in a directory that somebody else wrote.
+//! Hostile names: what may be in a directory that an attacker wrote.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -268,7 +268,7 @@ pub fn is_usable(bytes: &[u8]) -> bool {
     })
 }
 
-/// Whether the contract allows the name for a VM.
+/// Whether [a VM directory](../../docs/vm-directory.md) may have the name.
 pub fn is_vm_name(bytes: &[u8]) -> bool {
     let inner = |b: &u8| matches!(b, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-');
     (1..=64).contains(&bytes.len()) && bytes.iter().all(inner) && !matches!(bytes[0], b'.' | b'-')

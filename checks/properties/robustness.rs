@@ -186,7 +186,7 @@ fn any_bytes_as_a_kernel() {
     assert!(accepted.get() > 100, "only {} kernels were taken", accepted.get());
 }
 
-/// What can stand in the place of an entry.
+/// What can be in the place of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nothing,

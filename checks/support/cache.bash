@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 #
-# A folder of built things, safe when several scripts fill it at once: each
+# A folder of built things, safe when several scripts fill it together: each
 # thing has a lock, is made in a temporary folder and appears in one rename.
 # To be sourced, after progress.bash.
 
@@ -10,7 +10,7 @@
 work=
 cache_lock=
 
-# cache_lock DIR THING: from here on nobody else makes THING in DIR.
+# cache_lock DIR THING: from here on no other process makes THING in DIR.
 cache_lock() {
 	mkdir -p -- "$1"
 	exec {cache_lock}>"$1/.$2.lock"

@@ -44,7 +44,7 @@ pub fn link(host: &Host, client: &str, provider: &str) -> String {
     id.as_str().unwrap_or_else(|| panic!("no link from {client} to {provider} in {leases}")).to_owned()
 }
 
-/// The client's address on a link, as the contract has it.
+/// The client's address on a link (`docs/networking.md`).
 pub fn address(id: &str) -> String {
     let (high, low) = id.split_at(2);
     let number = |digits| u8::from_str_radix(digits, 16).unwrap();
@@ -135,7 +135,7 @@ pub fn echoes(snmp: &str) -> u64 {
     lines.next().unwrap().nth(column).unwrap().parse().unwrap()
 }
 
-/// How often something stands in what a VM's unit has said.
+/// How often something is in what a VM's unit has printed.
 pub fn said(host: &Host, vm: &str, what: &str) -> usize {
     host.machine.journal(&format!("microvm@{vm}.service")).matches(what).count()
 }

@@ -24,9 +24,9 @@ const JOIN: &str = r#"echo 0 >"$1" && shift && exec "$@""#;
 
 /// How a shell that has entered a machine runs a program. To fork is not left to
 /// nsenter: when the machine stops all that runs in it, as it does to power off,
-/// nsenter stops too, and for ever. And whoever is killed outside, this shell
+/// nsenter stops too, and for ever. And whichever process is killed outside, this shell
 /// reaps the program, without which the machine's processes cannot end. A shell
-/// without job control ignores signals for what it does not wait for at once.
+/// without job control ignores signals for what it does not wait for immediately.
 const RUN: &str = r#"
     exec 3<&0
     trap 'kill -KILL $!; wait $!; exit' TERM

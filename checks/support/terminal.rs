@@ -95,7 +95,7 @@ impl Terminal {
         !modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
     }
 
-    /// Gives it another size, which the program is told.
+    /// Gives it another size, of which the program gets a signal.
     pub fn resize(&self, rows: u16, columns: u16) {
         rustix::termios::tcsetwinsize(self.near(), size(rows, columns)).unwrap();
     }
@@ -125,7 +125,7 @@ fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// Collects what a terminal shows, for as long as somebody else holds it.
+/// Collects what a terminal shows, for as long as another process holds it.
 fn watch(terminal: &Weak<File>, all: &Collected) {
     let mut buffer = [0; 4096];
     while let Some(mut near) = terminal.upgrade() {
@@ -134,7 +134,7 @@ fn watch(terminal: &Weak<File>, all: &Collected) {
         if poll(&mut waiting, Some(&soon)).is_ok_and(|ready| ready == 0) {
             continue;
         }
-        // An error is what remains when nobody is left on the other side.
+        // An error is what remains when the other side is closed.
         match near.read(&mut buffer) {
             Ok(length @ 1..) => all.add(&buffer[..length]),
             _ => return,

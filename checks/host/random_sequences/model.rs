@@ -499,7 +499,7 @@ impl Catalog {
     }
 }
 
-/// Nobody runs whose providers do not, or who would need himself.
+/// No VM runs whose providers do not, or that would need itself.
 fn block(vms: &mut BTreeMap<Id, State>) {
     let mut runs: BTreeSet<Name> = BTreeSet::new();
     loop {
