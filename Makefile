@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-# rustup's cargo also where the login shell has not put it into PATH.
+# Finds rustup's cargo even where the login shell has not put it into PATH.
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
-# In the order written, the cheap first; cargo and the kernel's make do their own.
+# In the order written, the cheap first; cargo and the kernel's make run their own jobs.
 .NOTPARALLEL:
 
 
@@ -14,15 +14,18 @@ STATE_DIR ?= /var/lib/microvms
 .PHONY: benchmark build check check-advisories check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
 
 help:
-	@echo 'make demo        boot a Spectrum VM directory under QEMU, from nothing'
-	@echo 'make check       formatting, lints, scripts and every test'
-	@echo 'make check-passthrough  PCI devices in a whole Debian with an emulated IOMMU; not part of make check'
-	@echo 'make check-user-partition  a partition that appears and goes, in a whole Debian with udev; not part of make check'
-	@echo 'make build       target/release/microvm-spectrum'
-	@echo 'make install     program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
-	@echo 'make test-guest  what the tests boot: kernel, root image, virtiofsd'
-	@echo 'make benchmark   times and memory, of VMs beside bare QEMU, of sync beside cp and find'
-	@echo 'make clean       remove what cargo built (the cache stays)'
+	@echo 'make demo                  boot a Spectrum VM directory under QEMU'
+	@echo 'make check                 check formatting, lints, scripts, and run every test'
+	@echo 'make build                 build target/release/microvm-spectrum'
+	@echo 'make install               install program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
+	@echo 'make uninstall             remove them; VMs, configuration and leases stay'
+	@echo 'make benchmark             measure VMs beside bare QEMU, and sync beside cp and find'
+	@echo 'make test-guest            build what the tests boot: kernel, root image, virtiofsd'
+	@echo 'make clean                 remove what cargo built (the cache stays)'
+	@echo 'Not part of make check:'
+	@echo 'make check-advisories      ask for known vulnerabilities of the crates (network)'
+	@echo 'make check-passthrough     test PCI devices in a whole Debian with an emulated IOMMU'
+	@echo 'make check-user-partition  test a partition that appears and disappears, in a whole Debian with udev'
 
 check: dependencies check-scripts check-format check-lints check-tests
 	@echo '== check: everything passed'
@@ -58,7 +61,7 @@ check-tests:
 	@echo '== cargo test, with the test guest and Nix'
 	@checks/with-test-guest checks/with-nix cargo test --locked --no-fail-fast
 
-# Needs root the first time, and a network, for a whole Debian: not for every run of CI.
+# Needs root and a network the first time, to make a whole Debian: too much for each run of CI.
 check-passthrough:
 	@echo '== PCI passthrough'
 	@checks/pci-passthrough
@@ -80,11 +83,11 @@ build:
 	@echo '== cargo build --release'
 	@cargo build --release --locked
 
-# Installs what `make build` has built, and builds nothing: root needs no cargo.
+# Installs what `make build` has built, and builds nothing, so root needs no cargo.
 program := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release/microvm-spectrum
 install:
 	@case '$(PREFIX)' in (/*) ;; (*) echo 'PREFIX must be an absolute path' >&2; exit 1;; esac
-	@test -x $(program) || { echo 'make build comes first, as an ordinary user' >&2; exit 1; }
+	@test -x $(program) || { echo 'run make build first, as an ordinary user' >&2; exit 1; }
 	install -D --mode=755 $(program) $(DESTDIR)$(PREFIX)/bin/microvm-spectrum
 	install --directory $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
 	install --mode=644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
