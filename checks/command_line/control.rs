@@ -70,7 +70,7 @@ fn systemd_starts_and_stops_all_at_once() {
         assert_eq!(found.len(), 1, "{calls:?}");
         // To stop waits for all that the VMs required.
         assert_eq!(found[0].contains(" microvm-set-booted@b.c-d.service"), verb == "stop", "{calls:?}");
-        // The administrator wants it now, however often it has failed before.
+        // The user wants it now, however often it has failed before.
         let again = calls.iter().any(|call| call.starts_with("systemctl reset-failed -- microvm@a.service "));
         assert_eq!(again, verb != "stop", "{calls:?}");
         assert!(calls.iter().all(|call| !call.contains("@z")), "{calls:?}");

@@ -42,7 +42,7 @@ fn the_example_vms() {
             paths += 1;
         }
         assert!(paths >= 5, "{text}");
-        // No PATH had an effect, and the same is built again.
+        // Nobody's PATH had a say, and the same is built again.
         done(nix.flake(&["build", "--no-link", "--rebuild"], &format!("#vm-{name}")));
     }
     let online = manifest(&nix.build("vm-appvm-online"));
@@ -78,7 +78,7 @@ fn a_directory_with_links_to_the_host_that_will_run_it() {
     let other =
         build(r#"allow."/ext" = "/x"; virtiofsd = pkgs.runCommand "other" { } "mkdir $out";"#).unwrap();
     assert!(manifest(&other)["tools"]["virtiofsd"].as_str().unwrap().ends_with("-other/bin/virtiofsd"));
-    // Where a link leads off the partition, and no option says where that is.
+    // Where a link leads off the partition, and nobody said where that is.
     let said = build("").unwrap_err();
     assert!(said.contains("shared-dirs/home/dir") && said.contains("does not exist"), "{said}");
     // What was said of the link is compared with it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What the flake takes from Nixpkgs is documented in one place, `docs/nix.md`, and is
+//! What the flake takes from Nixpkgs is said in one place, `docs/nix.md`, and is
 //! what the stand-in has: what is not there cannot be evaluated here.
 
 use std::collections::BTreeSet;

@@ -168,7 +168,7 @@ fn shipped() -> tempfile::TempDir {
 }
 
 /// The files that NixOS takes from a package by itself are in these directories,
-/// and sysusers.d is in options; the others are named by the module.
+/// and sysusers.d is said in options; the others are named by the module.
 #[test]
 fn nixos_takes_every_file_of_the_program() {
     let named: BTreeSet<String> = value("", "files");

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::guest::part;
 
-/// Nothing but what is written here: no network, no registry, no build during evaluation.
+/// Nothing but what is said here: no network, no registry, no build during evaluation.
 const CONFIGURATION: &str = "\
     experimental-features = nix-command flakes\n\
     allow-import-from-derivation = false\n\
@@ -127,7 +127,7 @@ impl Nix {
         self.root.join("nixpkgs")
     }
 
-    /// A call of one of Nix's programs that depends on nothing of the user who runs it.
+    /// A call of one of Nix's programs that depends on nothing of whoever runs it.
     pub fn call<S: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
         let directory = crate::nix_command(program).get_program().to_owned();
         let mut command = Command::new("timeout");
