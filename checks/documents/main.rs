@@ -2,10 +2,12 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! The documentation says what the program does: what is generated from it is
-//! up to date, and links lead somewhere. `UPDATE_DOCUMENTS=1` writes what
-//! is generated.
+//! up to date, links lead somewhere, and [`imports`] go one way.
+//! `UPDATE_DOCUMENTS=1` writes what is generated.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
+
+mod imports;
 
 use std::collections::BTreeMap;
 use std::fs;
