@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! Words that every stage uses: names, architectures, problems, printable text,
-//! tools, templates.
+//! tools, templates, versioned documents.
 //!
 //! Nothing here knows of virtual machines beyond their names. Every other
 //! folder may use it; it uses none of them.
@@ -13,3 +13,4 @@ pub mod printable;
 pub mod problem;
 pub mod template;
 pub mod tool;
+pub mod versioned;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What is wrong with an input: always with its path, its cause and a remedy.
+//! What is wrong with an input or with the host: always a path, a cause and a remedy.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use crate::base::printable::printable;
 
-/// How bad a problem is.
+/// How much a problem matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// The input cannot be used.
+    /// The program refuses the input.
     Error,
-    /// Worth knowing; nothing is refused.
+    /// The program goes on; the user should know.
     Note,
 }
 
@@ -30,13 +30,14 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One problem of an input.
+/// One problem.
 ///
-/// Its texts may quote untrusted names and are made printable when they are
-/// written, by [`Display`](fmt::Display) and in JSON alike.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Its texts may quote untrusted names. [`Display`](fmt::Display) and JSON write
+/// them in printable form.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{severity}: {}: {}\n  help: {}", printable(.path), printable(.cause), printable(.remedy))]
 pub struct Problem {
-    /// How bad it is.
+    /// How much it matters.
     pub severity: Severity,
     /// The file or directory that has the problem.
     pub path: PathBuf,
@@ -44,24 +45,25 @@ pub struct Problem {
     pub cause: String,
     /// What to do about it.
     pub remedy: String,
+    /// Whether the host failed, and the input may be right.
+    pub of_host: bool,
 }
 
 impl Problem {
-    /// A problem for which the input is refused.
+    /// A problem for which the program refuses the input.
     pub fn error(path: impl Into<PathBuf>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, path: path.into(), cause: cause.into(), remedy: remedy.into() }
+        let (path, cause, remedy) = (path.into(), cause.into(), remedy.into());
+        Self { severity: Severity::Error, path, cause, remedy, of_host: false }
     }
 
-    /// Something that is worth knowing.
+    /// An error of the host, such as a disk that cannot be read.
+    pub fn host(path: impl Into<PathBuf>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { of_host: true, ..Self::error(path, cause, remedy) }
+    }
+
+    /// Something that the user should know.
     pub fn note(path: impl Into<PathBuf>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { severity: Severity::Note, path: path.into(), cause: cause.into(), remedy: remedy.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.severity, printable(&self.path), printable(&self.cause))?;
-        write!(f, "\n  help: {}", printable(&self.remedy))
+        Self { severity: Severity::Note, ..Self::error(path, cause, remedy) }
     }
 }
 
@@ -79,12 +81,27 @@ impl Serialize for Problem {
 
 /// All problems of one input, collected instead of stopping at the first.
 ///
-/// Somebody else decides how many there are, so one more costs next to nothing.
+/// An untrusted input decides how many there are, so adding one is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems(BTreeSet<Problem>);
 
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(Problem::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(BTreeSet::from([problem]))
+    }
+}
+
 impl Problems {
-    /// Adds one, unless it is there already.
+    /// Adds a problem; a second one that is equal changes nothing.
     pub fn push(&mut self, problem: Problem) {
         self.0.insert(problem);
     }
@@ -109,12 +126,17 @@ impl Problems {
         self.0.iter().filter(|p| p.severity == severity).count()
     }
 
-    /// Whether the input must be refused.
+    /// Whether the program must refuse the input.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
     }
 
-    /// The problems, errors first, each severity in order of path.
+    /// Whether one of them is an error of the host.
+    pub fn has_host_errors(&self) -> bool {
+        self.0.iter().any(|problem| problem.of_host)
+    }
+
+    /// The problems: errors first, and within each severity in the order of their paths.
     pub fn into_sorted(self) -> Vec<Problem> {
         self.0.into_iter().collect()
     }

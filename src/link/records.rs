@@ -3,10 +3,10 @@
 
 //! Which clients a provider has: records that only root can write.
 //!
-//! When a client starts, root leaves a record for each of its providers in
-//! `/run/microvm-spectrum/links/PROVIDER`; the provider's supervisor plugs in
-//! what is recorded and unplugs what is not. So no process of root talks to a
-//! VMM, and a provider that comes back finds all its clients' links.
+//! When a client starts, root writes a record for each of its providers to
+//! `/run/microvm-spectrum/links/PROVIDER`. The provider's supervisor plugs in each
+//! recorded link and unplugs the others. So no process of root talks to a VMM, and
+//! a provider that restarts finds the links of all its clients.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::base::name::VmName;
+use crate::base::versioned;
 use crate::link::id::LinkId;
 use crate::system::durable;
 
@@ -24,14 +25,14 @@ pub const DIRECTORY: &str = "/run/microvm-spectrum/links";
 /// The version of a record.
 const VERSION: u32 = 1;
 
-/// One record; the provider goes by its name alone.
+/// One record. The provider needs its name alone, which has the link's id.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     version: u32,
     client: VmName,
 }
 
-/// What tells a record from one that was written later.
+/// Tells a record from a later one of the same name: its inode and its time.
 pub type Stamp = (u64, Option<SystemTime>);
 
 /// The directory of a provider's records.
@@ -39,10 +40,10 @@ pub fn directory(provider: &VmName) -> PathBuf {
     Path::new(DIRECTORY).join(provider.as_str())
 }
 
-/// Makes the directory of a provider's records, so that it can be watched.
+/// Creates the directory of a provider's records, so that it can be watched.
 ///
 /// # Errors
-/// The system's error.
+/// When it cannot be created.
 pub fn prepare(provider: &VmName) -> io::Result<()> {
     durable::ensure_directory(&directory(provider))
 }
@@ -54,19 +55,16 @@ fn path(provider: &VmName, link: LinkId) -> PathBuf {
 /// The client that a record names.
 fn client_of(path: &Path) -> Option<VmName> {
     let text = std::fs::read_to_string(path).ok()?;
-    serde_json::from_str::<Record>(&text).ok().map(|record| record.client)
+    let record: Record = versioned::parse(&text, "a record of a link", VERSION).ok()?;
+    Some(record.client)
 }
 
-/// The client that has a link now, with whatever provider.
+/// The client that has a link now, with any provider.
 ///
 /// # Errors
-/// The system's error.
+/// When the directory of the records exists and cannot be listed.
 pub fn holder(link: LinkId) -> io::Result<Option<VmName>> {
-    let providers = match std::fs::read_dir(DIRECTORY) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        providers => providers?,
-    };
-    for provider in providers {
+    for provider in durable::if_present(std::fs::read_dir(DIRECTORY))?.into_iter().flatten() {
         if let Some(client) = client_of(&provider?.path().join(format!("{link}.json"))) {
             return Ok(Some(client));
         }
@@ -74,11 +72,11 @@ pub fn holder(link: LinkId) -> io::Result<Option<VmName>> {
     Ok(None)
 }
 
-/// Records that a client has a link to a provider, whose tap may be `new`. A
-/// record of before is replaced then, so that the provider takes the new one.
+/// Records that a client has a link to a provider. A `new` tap of the provider
+/// replaces an existing record, so that the provider plugs in that tap.
 ///
 /// # Errors
-/// The system's error.
+/// When the record cannot be written.
 pub fn record(provider: &VmName, link: LinkId, client: &VmName, new: bool) -> io::Result<()> {
     prepare(provider)?;
     if !new && client_of(&path(provider, link)).as_ref() == Some(client) {
@@ -92,18 +90,15 @@ pub fn record(provider: &VmName, link: LinkId, client: &VmName, new: bool) -> io
 /// Removes that record, if it is there.
 ///
 /// # Errors
-/// The system's error.
+/// When it is there and cannot be removed.
 pub fn remove(provider: &VmName, link: LinkId) -> io::Result<()> {
-    match std::fs::remove_file(path(provider, link)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    durable::if_present(std::fs::remove_file(path(provider, link))).map(drop)
 }
 
 /// All records of a provider.
 ///
 /// # Errors
-/// The system's error; `NotFound` when there never was one.
+/// When their directory cannot be listed; `NotFound` when it was never created.
 pub fn all(provider: &VmName) -> io::Result<BTreeMap<LinkId, Stamp>> {
     use std::os::unix::fs::MetadataExt as _;
     let mut found = BTreeMap::new();

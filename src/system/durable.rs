@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Changes of state on disk that are there completely, or not at all.
+//! Changes on disk that take place completely or not at all.
 //!
-//! The order is always the same: everything under temporary names, then
-//! synced, then one rename, then the directory that holds it is synced.
+//! The order is always the same: write everything under temporary names, sync,
+//! rename once, sync the directory that holds the new name.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
@@ -14,10 +14,21 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-/// Opens a directory, to sync it.
+/// Turns the error that a file or directory does not exist into `None`.
 ///
 /// # Errors
-/// The system's error.
+/// Every other error of `result`.
+pub fn if_present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Opens a directory, for syncing or listing it.
+///
+/// # Errors
+/// When `path` does not exist or is not a directory.
 pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
@@ -25,19 +36,20 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// Creates a directory with mode 0755, whatever the umask.
 ///
-/// A umask that takes something of that makes two steps of it: who must not be
-/// killed between them has none.
+/// This takes two steps when the umask removes bits of that mode. A caller that
+/// must not be killed between them clears its umask.
 ///
 /// # Errors
-/// The system's error.
+/// When `mkdir(2)` or `chmod(2)` fails, also because `path` exists.
 pub fn create_directory(path: &Path) -> io::Result<()> {
     create_directory_at(rustix::fs::CWD, path)
 }
 
-/// Like [`create_directory`], with those that it lies in; it may be there.
+/// Creates a directory and its missing parents, each like [`create_directory`].
+/// An existing directory is fine.
 ///
 /// # Errors
-/// The system's error.
+/// When one of them cannot be created, or is a file.
 pub fn ensure_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -54,7 +66,7 @@ pub fn ensure_directory(path: &Path) -> io::Result<()> {
 /// Writes a new file with this mode, whatever the umask. Does not sync.
 ///
 /// # Errors
-/// The system's error; also when the file exists.
+/// When the file exists, or cannot be created or written.
 pub fn create_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     create_file_at(rustix::fs::CWD, path, text, mode)
 }
@@ -62,7 +74,7 @@ pub fn create_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 /// Like [`create_directory`], at a path beneath an open directory.
 ///
 /// # Errors
-/// The system's error.
+/// Those of [`create_directory`].
 pub fn create_directory_at(directory: impl AsFd, path: &Path) -> io::Result<()> {
     rustix::fs::mkdirat(&directory, path, Mode::from_raw_mode(0o755))?;
     Ok(rustix::fs::chmodat(directory, path, Mode::from_raw_mode(0o755), AtFlags::empty())?)
@@ -71,7 +83,7 @@ pub fn create_directory_at(directory: impl AsFd, path: &Path) -> io::Result<()> 
 /// Like [`create_file`], at a path beneath an open directory.
 ///
 /// # Errors
-/// The system's error; also when the file exists.
+/// Those of [`create_file`].
 pub fn create_file_at(directory: impl AsFd, path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(directory, path, flags, Mode::RUSR | Mode::WUSR)?);
@@ -82,63 +94,62 @@ pub fn create_file_at(directory: impl AsFd, path: &Path, text: &str, mode: u32) 
 /// Syncs the whole file system that holds `directory`.
 ///
 /// # Errors
-/// The system's error.
+/// When `directory` cannot be opened or `syncfs(2)` fails.
 pub fn sync_file_system(directory: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(open_directory(directory)?)?)
 }
 
-/// Syncs what names a directory has.
+/// Syncs the names in a directory.
 ///
 /// # Errors
-/// The system's error.
+/// When `fsync(2)` fails.
 pub fn sync_directory(directory: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::fsync(directory)?)
 }
 
-/// Puts a file with this text and mode at `path`, in the place of whatever
-/// file or link is there.
+/// Replaces the file or link at `path` by a file with this text and mode.
 ///
 /// # Errors
-/// The system's error; the old file is then still there.
+/// When writing, syncing or renaming fails; the old file is then still there.
 pub fn replace_file(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     replace(path, |temporary| create_file(temporary, text, mode))
 }
 
-/// Puts a symbolic link at `path`, in the place of whatever file or link is there.
+/// Replaces the file or link at `path` by a symbolic link to `target`.
 ///
 /// # Errors
-/// The system's error; the old link is then still there.
+/// When creating, syncing or renaming fails; the old link is then still there.
 pub fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
     replace(path, |temporary| symlink(target, temporary))
 }
 
-/// Like [`replace_link`], for who must know whether the new link is there.
+/// Like [`replace_link`], for a caller that must know whether the new link is there.
 ///
 /// # Errors
-/// The system's error; the old link is then still there. The result inside is the
-/// system's error when the new one is there, but a crash may bring the old one back.
+/// Those of [`replace_link`], with the old link still there. The inner result is an
+/// error when the new link is there, but a crash may bring the old one back.
 pub fn switch_link(path: &Path, target: &Path) -> io::Result<io::Result<()>> {
     let directory = put(path, Lasting::Yes, |temporary| symlink(target, temporary))?;
     Ok(sync_directory(directory))
 }
 
-/// Like [`replace_file`] where nothing outlives the host's running: in memory.
+/// Like [`replace_file`] on a file system in memory: without syncing.
 ///
 /// # Errors
-/// The system's error; the old file is then still there.
+/// Those of [`replace_file`].
 pub fn replace_file_in_memory(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     put(path, Lasting::No, |temporary| create_file(temporary, text, mode)).map(drop)
 }
 
-/// Like [`replace_link`] where nothing outlives the host's running: in memory.
+/// Like [`replace_link`] on a file system in memory: without syncing.
 ///
 /// # Errors
-/// The system's error; the old link is then still there.
+/// Those of [`replace_link`].
 pub fn replace_link_in_memory(path: &Path, target: &Path) -> io::Result<()> {
     put(path, Lasting::No, |temporary| symlink(target, temporary)).map(drop)
 }
 
-/// Whether a change must be there after a crash.
+/// Whether a change must survive a crash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lasting {
     Yes,
@@ -149,17 +160,14 @@ fn replace(path: &Path, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<
     sync_directory(put(path, Lasting::Yes, create)?)
 }
 
-/// Puts something at `path`; returns the directory, which is not synced yet.
+/// Replaces what is at `path`; returns its directory, which is not synced yet.
 fn put(path: &Path, lasting: Lasting, create: impl Fn(&Path) -> io::Result<()>) -> io::Result<OwnedFd> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Before the rename, after which as little as can be may fail.
+    // Opened before the rename, so that as little as possible can fail after it.
     let directory = open_directory(parent)?;
     let temporary = temporary_name(path)?;
-    // One that is left was written by a program that was killed.
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    // A process of the same id was killed while it wrote.
+    if_present(std::fs::remove_file(&temporary))?;
     let written = create(&temporary)
         .and_then(|()| if lasting == Lasting::Yes { Ok(rustix::fs::syncfs(&directory)?) } else { Ok(()) })
         .and_then(|()| std::fs::rename(&temporary, path));
@@ -169,8 +177,8 @@ fn put(path: &Path, lasting: Lasting, create: impl Fn(&Path) -> io::Result<()>) 
     written.map(|()| directory)
 }
 
-/// Removes what killed programs have left of replacing a file or link in
-/// `directory`, where nobody else replaces any now. What cannot be removed stays.
+/// Removes the temporary files that killed processes have left in `directory`,
+/// in which no other process replaces a file now. Those that it cannot remove stay.
 pub fn remove_leftovers(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name().to_str().and_then(replaced_by).is_some() {
@@ -179,16 +187,16 @@ pub fn remove_leftovers(directory: &Path) {
     }
 }
 
-/// What a file or directory with a [`temporary_name`] is to replace.
+/// The name of the file or directory that one with a [`temporary_name`] was to replace.
 pub fn replaced_by(temporary: &str) -> Option<&str> {
     let (name, process) = temporary.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
     process.parse::<u32>().is_ok().then_some(name)
 }
 
-/// A name beside `path` that nothing else has.
+/// A name beside `path` that no other process uses.
 ///
 /// # Errors
-/// When `path` has no name.
+/// When `path` has no last name, such as `/`.
 pub fn temporary_name(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut temporary = std::ffi::OsString::from(".");
@@ -211,7 +219,7 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
         replace_link(&path, Path::new("elsewhere")).unwrap();
         assert_eq!(std::fs::read_link(&path).unwrap(), Path::new("elsewhere"));
-        // A directory is not replaced, and no temporary file stays.
+        // It does not replace a directory, and leaves no temporary file.
         let directory = dir.path().join("directory");
         std::fs::create_dir(&directory).unwrap();
         assert!(replace_file(&directory, "x", 0o644).is_err());

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! JSON documents with a `version` field, which tells which fields they may have.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Why a text is not the document that it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// Not JSON, or not the fields of that version.
+    #[error("is not {what}: {error}")]
+    Syntax {
+        /// What it should be, such as `a catalog`.
+        what: &'static str,
+        /// Where and why.
+        error: serde_json::Error,
+    },
+    /// Another version of this program wrote it.
+    #[error("has version {found}, this program reads version {expected}")]
+    Version {
+        /// The version that it has.
+        found: u32,
+        /// The version that this program reads.
+        expected: u32,
+    },
+}
+
+/// Reads `text` as `what`, a document of version `expected`.
+///
+/// # Errors
+/// See [`DocumentError`]. A wrong version is told before an unknown field.
+pub fn parse<T: DeserializeOwned>(text: &str, what: &'static str, expected: u32) -> Result<T, DocumentError> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let syntax = |error| DocumentError::Syntax { what, error };
+    let Version { version: found } = serde_json::from_str(text).map_err(syntax)?;
+    if found != expected {
+        return Err(DocumentError::Version { found, expected });
+    }
+    serde_json::from_str(text).map_err(syntax)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_the_version_that_this_program_reads() {
+        let parsed = |text: &str| parse::<serde_json::Value>(text, "a list", 2).map_err(|e| e.to_string());
+        assert_eq!(parsed(r#"{"version": 2, "x": 1}"#).unwrap()["x"], 1);
+        assert_eq!(parsed(r#"{"version": 3}"#), Err("has version 3, this program reads version 2".into()));
+        assert!(parsed("{}").unwrap_err().starts_with("is not a list: missing field `version`"));
+    }
+}
