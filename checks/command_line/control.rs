@@ -129,8 +129,8 @@ fn a_broken_vm_is_explained_and_not_started() {
     run(&mut place.host.sync()).exits(1);
     for verb in VERBS {
         let ran = run(&mut place.call(&[verb, "b", "a"])).exits(1);
-        let error = format!("microvm-spectrum: error: {}: ", entry.display());
-        ran.complains(&[&error, "microvm-spectrum:   help: ", "microvm-spectrum: a cannot run\n"]);
+        let error = format!("error: {}: ", entry.display());
+        ran.complains(&[&error, "\n  help: ", "microvm-spectrum: a cannot run\n"]);
         assert_eq!(place.calls(), [""; 0]);
     }
     // One that still runs can be stopped.
@@ -157,7 +157,10 @@ fn a_start_that_fails_says_what_the_supervisor_said() {
          *) echo 'Job failed.' >&2; exit 1 ;;\nesac\n",
     );
     let ran = run(&mut place.call(&["start", "a"])).exits(3);
-    ran.complains(&["microvm-spectrum: a: no disk \\u{1b}[31m\n", "microvm-spectrum log --all a says more"]);
+    ran.complains(&[
+        "microvm-spectrum: a: no disk \\u{1b}[31m\n",
+        "a: run 'microvm-spectrum log --all a' to see more",
+    ]);
     // A systemd that says nothing, and none at all.
     place.answers("systemctl", "exit 1");
     run(&mut place.call(&["start", "a"])).exits(3);

@@ -68,7 +68,7 @@ fn a_plan_says_what_becomes_of_each_vm_and_changes_nothing() {
 fn everything_that_is_wrong_is_in_the_catalog() {
     let host = host();
     let nothing = run(&mut host.call(&["check"])).exits(1);
-    nothing.complains(&["nothing was ever installed: see microvm-spectrum-sync(1)"]);
+    nothing.complains(&["no VM is installed: see microvm-spectrum-sync(1)"]);
     host.vm("fine");
     host.vm("lost").provider("nobody\u{1b}[31m");
     host.vm("both");

@@ -11,8 +11,7 @@ use clap::Args;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
 
-use super::vms::Vms;
-use super::{Exit, StateArgs, report};
+use super::{Exit, StateArgs, fail, report};
 use crate::base::name::VmName;
 use crate::base::printable::printable;
 use crate::package::{self, MANIFEST};
@@ -34,9 +33,12 @@ pub(super) struct ConsoleArgs {
 }
 
 pub(super) fn run(args: &ConsoleArgs) -> Exit {
-    let vms = Vms::of(&args.state.state_dir);
-    let Ok(name) = vms.known(&args.name) else { return Exit::Input };
-    let package = vms.package(&name);
+    let installed = args.state.installed();
+    let name = match installed.known(&args.name) {
+        Ok(name) => name,
+        Err(error) => return fail(&error.into()),
+    };
+    let package = installed.package(&name);
     match enter_as_its_user(&name) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return does_not_run(&name),

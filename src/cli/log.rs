@@ -6,10 +6,10 @@
 use std::io::{self, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
+use anyhow::Context as _;
 use clap::Args;
 
-use super::vms::Vms;
-use super::{Exit, StateArgs, report};
+use super::{Exit, StateArgs};
 use crate::base::printable::StreamFilter;
 use crate::system::systemd;
 
@@ -18,15 +18,15 @@ pub(super) struct LogArgs {
     /// The VM's name
     name: String,
 
-    /// Show what comes, too, until interrupted
+    /// Go on with new lines until interrupted
     #[arg(short, long)]
     follow: bool,
 
-    /// Show only so many lines, the last ones
+    /// Show only the last N lines
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u32>,
 
-    /// Show what the supervisor and systemd say, too; the second column tells who
+    /// Show also the messages of the supervisor and of systemd; the second column names the sender
     #[arg(long)]
     all: bool,
 
@@ -34,16 +34,15 @@ pub(super) struct LogArgs {
     state: StateArgs,
 }
 
-pub(super) fn run(args: &LogArgs) -> Exit {
-    let vms = Vms::of(&args.state.state_dir);
-    // Also of a VM that cannot run any more.
-    let Ok(name) = vms.known(&args.name) else { return Exit::Input };
+pub(super) fn run(args: &LogArgs) -> anyhow::Result<Exit> {
+    // Also for a VM that cannot run any more.
+    let name = args.state.installed().known(&args.name)?;
     let mut command = Command::new("journalctl");
     command.arg(format!("--unit={}", systemd::unit(&name))).args(["--no-pager", "--quiet", "--all"]);
     if args.all {
         command.arg("--output=short-iso");
     } else {
-        // A guest cannot take another identifier, and nobody else has this one.
+        // The identifier of this guest's output; a guest cannot choose another.
         command.arg(format!("--identifier=microvm@{name}")).arg("--output=cat");
     }
     if args.follow {
@@ -55,18 +54,16 @@ pub(super) fn run(args: &LogArgs) -> Exit {
         (None, false) => {}
     }
     match pass_on(&mut command) {
-        Ok(true) => Exit::Fine,
-        Ok(false) => Exit::Host,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
-        Err(error) => {
-            report::line(&format!("the journal cannot be read: {error}"));
-            Exit::Host
+        Ok(false) => Ok(Exit::Host),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("the journal cannot be read")
         }
+        _ => Ok(Exit::Fine),
     }
 }
 
-/// Runs journalctl; what it prints is made printable, since not every package's
-/// `microvm-run` does that.
+/// Runs journalctl and makes what it prints printable, since not every package's
+/// `microvm-run` did that. Returns whether journalctl succeeded.
 fn pass_on(command: &mut Command) -> io::Result<bool> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     if let Some(mut pipe) = child.stdout.take() {

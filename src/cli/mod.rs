@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! The command line.
+//! The command line: words in, words out.
 //!
-//! Everything that comes from outside is resolved here, at the edge, and passed
-//! inwards: arguments, the environment, the host's architecture, whether KVM
-//! works.
+//! It resolves what comes from outside and passes it inwards: arguments, the
+//! environment, the host's architecture, whether KVM works. It prints what the
+//! stages return, and decides nothing about VMs.
 
 mod build;
 mod check;
@@ -24,7 +24,6 @@ mod sync;
 mod tell_systemd;
 mod units;
 mod vm;
-mod vms;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,9 +36,14 @@ use crate::base::problem::{Problem, Problems};
 use crate::base::tool::{self, Tool};
 use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{self, Definition, Location, SharedDirectories};
+use crate::host::units::UnitPathError;
 use crate::hypervisor::kvm_probe;
 use crate::plan::{Accelerator, HypervisorName};
+use crate::state::catalog::Catalog;
 use crate::state::directory::DEFAULT_STATE_DIRECTORY;
+use crate::state::installed::{Installed, VmError};
+use crate::system::control::Verb as Control;
+use crate::system::journal;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +52,45 @@ pub enum Exit {
     Fine = 0,
     /// The input has problems.
     Input = 1,
-    /// The arguments make no sense (clap's own status for them).
+    /// The usage is wrong (clap's own status for that).
     Usage = 2,
-    /// The host failed us.
+    /// The host failed.
     Host = 3,
+}
+
+impl Exit {
+    /// How the program ends after an error. This is the only place that knows.
+    fn of(error: &anyhow::Error) -> Self {
+        if let Some(problem) = error.downcast_ref::<Problem>() {
+            Self::of_problem(problem)
+        } else if let Some(problems) = error.downcast_ref::<Problems>() {
+            Self::of_problems(problems)
+        } else if error.is::<VmError>() {
+            Self::Input
+        } else if error.is::<UnitPathError>() {
+            Self::Usage
+        } else {
+            Self::Host
+        }
+    }
+
+    fn of_problem(problem: &Problem) -> Self {
+        Self::of_problems(&problem.clone().into())
+    }
+
+    fn of_problems(problems: &Problems) -> Self {
+        match (problems.has_host_errors(), problems.has_errors()) {
+            (true, _) => Self::Host,
+            (false, true) => Self::Input,
+            (false, false) => Self::Fine,
+        }
+    }
+}
+
+/// Reports an error, and tells how the program ends after it.
+fn fail(error: &anyhow::Error) -> Exit {
+    report::error(error);
+    Exit::of(error)
 }
 
 impl From<Exit> for ExitCode {
@@ -63,11 +102,9 @@ impl From<Exit> for ExitCode {
 /// Run Spectrum OS virtual machine directories on any systemd distribution.
 #[derive(Debug, Parser)]
 #[command(name = "microvm-spectrum", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(
-    after_help = "Exit status: 0 fine, 1 the input has problems, 2 wrong usage, 3 the host failed us.\n\
+#[command(after_help = "Exit status: 0 fine, 1 the input has problems, 2 wrong usage, 3 host error.\n\
     `vm run` ends with 0 when the guest powered off, 4 its kernel panicked, 5 the virtual machine\n\
-    monitor failed, 6 it did not start, 7 a shared directory's server ended, 8 it had to be killed."
-)]
+    monitor failed, 6 it did not start, 7 the server of a shared directory ended, 8 it was killed.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Verb,
@@ -75,35 +112,35 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Say everything that is wrong with VM directories, or with the VMs of all sources
+    /// Report every problem of VM directories, or of the installed VMs
     Check(check::CheckArgs),
     /// Build the runner package of a VM directory
     Build(build::BuildArgs),
-    /// Print the virtual machine monitor's command line of a built package
+    /// Print the command line with which a runner package starts the virtual machine monitor
     Command(command::CommandArgs),
     /// Install the VMs of all sources
     Sync(sync::SyncArgs),
-    /// Let go of what VMs have leased that are gone: user ids and addresses
+    /// Release the user ids and addresses of removed VMs
     Forget(forget::ForgetArgs),
-    /// Show the installed VMs
+    /// List the installed VMs and what they do
     List(list::ListArgs),
-    /// Draw which VM provides which with a network
+    /// Draw which VM provides which other with a network
     Graph(graph::GraphArgs),
-    /// Start VMs, and wait until they run
+    /// Start VMs and wait until they run
     Start(control::ControlArgs),
-    /// Stop VMs: press the power button, and wait until they have ended
+    /// Stop VMs: press their power buttons and wait until they have powered off
     Stop(control::ControlArgs),
     /// Stop VMs and start them again
     Restart(control::ControlArgs),
     /// Attach to the console of a running VM; Ctrl-] detaches
     Console(console::ConsoleArgs),
-    /// Show what a VM has printed on its serial console
+    /// Print what a VM has written to its serial console
     Log(log::LogArgs),
     /// Write unit files for systemd
     Units(units::UnitsArgs),
-    /// What the scripts of a runner package call
+    /// Do the work of the scripts in a runner package
     Vm(vm::VmArgs),
-    /// What the unit files call
+    /// Do the work of the unit files
     Host(host::HostArgs),
 }
 
@@ -115,7 +152,24 @@ struct StateArgs {
     state_dir: PathBuf,
 }
 
-/// A path made absolute, which may not be there.
+impl StateArgs {
+    /// What is installed. Reports a catalog that cannot be used.
+    fn installed(&self) -> Installed {
+        let installed = Installed::read(&self.state_dir);
+        report::to_stderr(installed.problem.as_slice());
+        installed
+    }
+
+    /// The catalog, for commands that have nothing to do without one.
+    fn catalog(&self) -> anyhow::Result<Catalog> {
+        match Installed::read(&self.state_dir) {
+            Installed { problem: Some(problem), .. } => Err(problem.into()),
+            Installed { catalog, .. } => catalog.ok_or_else(|| VmError::NoneInstalled.into()),
+        }
+    }
+}
+
+/// Makes a path absolute, which need not exist.
 fn absolute(path: &str) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| error.to_string())
 }
@@ -123,40 +177,42 @@ fn absolute(path: &str) -> Result<PathBuf, String> {
 /// Where VM directories are, and where their links may lead.
 #[derive(Debug, Args)]
 struct LocationArgs {
-    /// What Spectrum mounts at /ext [default: P when DIR is P/svc/data/NAME, else DIR itself]
+    /// The directory that Spectrum mounts at /ext [default: P when DIR is P/svc/data/NAME, else DIR]
     #[arg(long, value_name = "ROOT")]
     user_partition: Option<PathBuf>,
 
-    /// Where else links may lead: targets that begin with PREFIX, which is HOSTDIR on this host
+    /// Allow links whose targets begin with PREFIX, and look for these in HOSTDIR on this host
     #[arg(long, value_name = "PREFIX[=HOSTDIR]")]
     allow: Vec<AllowedPrefix>,
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    match parse().command {
-        Verb::Check(args) => check::run(&args).into(),
-        Verb::Build(args) => build::run(&args).into(),
-        Verb::Command(args) => command::run(&args).into(),
-        Verb::Sync(args) => sync::run(&args).into(),
-        Verb::Forget(args) => forget::run(&args).into(),
-        Verb::List(args) => list::run(&args).into(),
-        Verb::Graph(args) => graph::run(&args).into(),
-        Verb::Start(args) => control::run("start", &args).into(),
-        Verb::Stop(args) => control::run("stop", &args).into(),
-        Verb::Restart(args) => control::run("restart", &args).into(),
-        Verb::Console(args) => console::run(&args).into(),
-        Verb::Log(args) => log::run(&args).into(),
-        Verb::Units(args) => units::run(&args).into(),
-        Verb::Vm(args) => vm::run(&args),
-        Verb::Host(args) => host::run(&args),
-    }
+    journal::connect(std::env::var_os("JOURNAL_STREAM").as_deref());
+    let ended = match parse().command {
+        Verb::Check(args) => check::run(&args),
+        Verb::Build(args) => Ok(build::run(&args)),
+        Verb::Command(args) => Ok(command::run(&args)),
+        Verb::Sync(args) => Ok(sync::run(&args)),
+        Verb::Forget(args) => Ok(forget::run(&args)),
+        Verb::List(args) => list::run(&args),
+        Verb::Graph(args) => graph::run(&args),
+        Verb::Start(args) => control::run(Control::Start, &args),
+        Verb::Stop(args) => control::run(Control::Stop, &args),
+        Verb::Restart(args) => control::run(Control::Restart, &args),
+        Verb::Console(args) => Ok(console::run(&args)),
+        Verb::Log(args) => log::run(&args),
+        Verb::Units(args) => units::run(&args),
+        Verb::Vm(args) => return vm::run(&args),
+        Verb::Host(args) => return host::run(&args),
+    };
+    ended.unwrap_or_else(|error| fail(&error)).into()
 }
 
-/// Reads the arguments; clap ends the program when they make no sense.
+/// Reads the arguments; clap ends the program when they are wrong.
 ///
-/// Its messages repeat arguments, and a shell's `*` makes arguments of names that
-/// are not the user's own: they are told in printable form.
+/// Its messages repeat arguments, and a shell's `*` puts untrusted names among
+/// these, so it repeats them in printable form.
 fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
         match Cli::try_parse_from(std::env::args_os().map(crate::base::printable::printable)) {
@@ -166,10 +222,10 @@ fn parse() -> Cli {
     })
 }
 
-/// The architecture that VMs have here, or the problem that there is none.
+/// The architecture of this host and so of its VMs.
 fn host_architecture() -> Result<Architecture, Problem> {
     Architecture::host().ok_or_else(|| {
-        Problem::error(
+        Problem::host(
             "/proc/cpuinfo",
             format!("VMs cannot run on {}", std::env::consts::ARCH),
             "use a machine with x86_64 or aarch64",
@@ -177,7 +233,7 @@ fn host_architecture() -> Result<Architecture, Problem> {
     })
 }
 
-/// Where all tools are: those that are `given`, this program, and what is in PATH.
+/// Where all tools are: those `given`, this program, and the others in PATH.
 fn find_tools(mut given: BTreeMap<Tool, PathBuf>) -> BTreeMap<Tool, PathBuf> {
     if let Ok(own) = std::env::current_exe() {
         given.entry(Tool::MicrovmSpectrum).or_insert(own);
@@ -185,24 +241,22 @@ fn find_tools(mut given: BTreeMap<Tool, PathBuf>) -> BTreeMap<Tool, PathBuf> {
     tool::find_all(&given, &std::env::var_os("PATH").unwrap_or_default())
 }
 
-/// What executes guests' instructions under QEMU here; says so when it is slow.
+/// What QEMU executes guests with here. Tells the user when that is slow.
 fn usable_accelerator(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) -> Accelerator {
     let qemu = HypervisorName::Qemu.implementation().tools(architecture).first();
     let qemu = qemu.and_then(|tool| tools.get(tool));
     match qemu.map(|qemu| kvm_probe::probe(qemu, architecture)) {
         Some(Err(why)) => {
-            report::line(&format!(
-                "the guest's instructions are executed by TCG, which is slow: {}",
-                crate::base::printable::printable(why)
-            ));
+            let why = crate::base::printable::printable(why);
+            report::line(&format!("KVM does not work here ({why}); using TCG emulation, which is slow"));
             Accelerator::Tcg
         }
-        // A QEMU that is missing is reported with the rest.
+        // A missing QEMU is reported with the other problems.
         Some(Ok(())) | None => Accelerator::Kvm,
     }
 }
 
-/// Reads one VM directory; the problems include those with the hypervisor.
+/// Reads one VM directory, also for problems with the hypervisor.
 fn read_definition(
     directory: &std::path::Path,
     location: &LocationArgs,
@@ -219,10 +273,6 @@ fn read_definition(
             }
             (reading.definition, problems)
         }
-        Err(problem) => {
-            let mut problems = Problems::default();
-            problems.push(problem);
-            (None, problems)
-        }
+        Err(problem) => (None, problem.into()),
     }
 }

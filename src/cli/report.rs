@@ -1,53 +1,55 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Printing problems: errors in red and notes in blue, on terminals only.
+//! Printing: problems and errors to standard error, results to standard output.
+//! Colours are for terminals only.
 
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::base::problem::{Problem, Severity};
+use crate::base::printable::printable;
+use crate::base::problem::{Problem, Problems, Severity};
 use crate::state::catalog::CatalogProblem;
+use crate::state::installed::VmError;
 
 /// A problem in printable form.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Told {
+pub(super) struct Printable {
     severity: Severity,
-    path: String,
-    cause: String,
-    remedy: String,
+    #[serde(flatten)]
+    texts: CatalogProblem,
 }
 
-impl Told {
-    /// A problem that stands in the catalog, which has it in printable form.
-    pub fn of_catalog(severity: Severity, problem: &CatalogProblem) -> Self {
-        let CatalogProblem { path, cause, remedy } = problem.clone();
-        Self { severity, path, cause, remedy }
+impl Printable {
+    /// A problem of the catalog, which has it in printable form.
+    pub fn of_catalog(severity: Severity, texts: CatalogProblem) -> Self {
+        Self { severity, texts }
     }
 
-    /// How bad it is.
+    /// How much it matters.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 }
 
-impl From<&Problem> for Told {
+impl From<&Problem> for Printable {
     fn from(problem: &Problem) -> Self {
-        Self::of_catalog(problem.severity, &CatalogProblem::from(problem))
+        Self::of_catalog(problem.severity, problem.into())
     }
 }
 
 /// Writes `problems`, each with path, cause and remedy.
-pub(super) fn write(out: &mut impl Write, problems: &[Told]) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, problems: &[Printable]) -> io::Result<()> {
     for problem in problems {
         let colour = match problem.severity {
             Severity::Error => AnsiColor::Red,
             Severity::Note => AnsiColor::Blue,
         };
         let style = Style::new().bold().fg_color(Some(colour.into()));
-        let Told { severity, path, cause, remedy } = problem;
+        let Printable { severity, texts: CatalogProblem { path, cause, remedy } } = problem;
         writeln!(out, "{style}{severity}{style:#}: {path}: {cause}")?;
         writeln!(out, "  help: {remedy}")?;
     }
@@ -56,12 +58,53 @@ pub(super) fn write(out: &mut impl Write, problems: &[Told]) -> io::Result<()> {
 
 /// Writes `problems` to standard error.
 pub(super) fn to_stderr(problems: &[Problem]) {
-    // There is nobody left to tell if this fails.
-    let told: Vec<_> = problems.iter().map(Told::from).collect();
-    let _ = write(&mut anstream::stderr(), &told);
+    let printable: Vec<_> = problems.iter().map(Printable::from).collect();
+    // A failure cannot be reported anywhere.
+    let _ = write(&mut anstream::stderr(), &printable);
 }
 
 /// Writes one line to standard error.
 pub(super) fn line(text: &str) {
     let _ = writeln!(anstream::stderr(), "microvm-spectrum: {text}");
+}
+
+/// Writes an error to standard error: problems as such, others with their causes.
+pub(super) fn error(error: &anyhow::Error) {
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        return to_stderr(&problems.clone().into_sorted());
+    }
+    if let Some(problem) = error.downcast_ref::<Problem>() {
+        return to_stderr(std::slice::from_ref(problem));
+    }
+    if let Some(VmError::CannotRun(vm)) = error.downcast_ref() {
+        let problems = vm.problems().iter().cloned();
+        let problems: Vec<_> =
+            problems.map(|problem| Printable::of_catalog(Severity::Error, problem)).collect();
+        let _ = write(&mut anstream::stderr(), &problems);
+    }
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Many errors name their cause themselves.
+        if !text.ends_with(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text.extend([colon, &cause]);
+        }
+    }
+    text.lines().for_each(|text| line(&printable(text)));
+}
+
+/// Writes a result to standard output with `write`. A reader that does not want
+/// the rest is no error.
+///
+/// # Errors
+/// When standard output cannot be written; `what` is the result.
+pub(super) fn to_stdout(
+    what: &str,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = anstream::AutoStream::auto(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.with_context(|| format!("{what} cannot be written")),
+    }
 }

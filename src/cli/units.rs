@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 
-use super::{Exit, StateArgs, absolute, report};
-use crate::base::printable::printable;
+use super::{Exit, StateArgs, absolute};
 use crate::host::units::{self, UnitPaths};
 
 #[derive(Debug, Args)]
@@ -25,26 +25,12 @@ pub(super) struct UnitsArgs {
     program: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &UnitsArgs) -> Exit {
-    let program = match args.program.clone().map_or_else(std::env::current_exe, Ok) {
-        Ok(program) => program,
-        Err(error) => {
-            report::line(&format!("this program's path is unknown ({error}): use --program"));
-            return Exit::Host;
-        }
-    };
-    let paths = match UnitPaths::new(&program, &args.state.state_dir) {
-        Ok(paths) => paths,
-        Err(error) => {
-            report::line(&printable(error.to_string()));
-            return Exit::Usage;
-        }
-    };
-    match units::write(&paths, &args.output) {
-        Ok(()) => Exit::Fine,
-        Err((path, error)) => {
-            report::line(&printable(format!("{} cannot be written: {error}", path.display())));
-            Exit::Host
-        }
-    }
+pub(super) fn run(args: &UnitsArgs) -> anyhow::Result<Exit> {
+    let program = args.program.clone().map_or_else(std::env::current_exe, Ok);
+    let program = program.context("this program cannot find itself; name it with --program")?;
+    let paths = UnitPaths::new(&program, &args.state.state_dir)?;
+    units::write(&paths, &args.output).map_err(|(path, error)| {
+        anyhow::Error::from(error).context(format!("{} cannot be written", path.display()))
+    })?;
+    Ok(Exit::Fine)
 }

@@ -8,6 +8,9 @@
 
 pub mod catalog;
 pub mod directory;
+pub mod installed;
 pub mod leases;
+pub mod network;
 pub mod nix_store;
 pub mod started;
+pub mod status;

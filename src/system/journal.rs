@@ -3,21 +3,22 @@
 
 //! Messages to systemd's journal, apart from what a guest prints.
 //!
-//! In a unit, the guest's serial console is standard output, and a guest can
-//! print whatever it likes. So what the program itself says goes to the journal
-//! by another way and under a name of its own, which no guest can take. The
-//! protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL>.
+//! In a unit, the guest's serial console is standard output, and the guest decides
+//! what appears there. So the program sends its own messages directly to the
+//! journal's socket, under an identifier that no guest can use. Protocol:
+//! <https://systemd.io/JOURNAL_NATIVE_PROTOCOL>.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::net::UnixDatagram;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use crate::base::name::VmName;
 use crate::system::systemd;
 
 /// The journal's socket.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// Whose messages these are.
+/// The identifier of this program's messages.
 pub const IDENTIFIER: &str = "microvm-spectrum";
 
 /// How much a message matters (`syslog(3)`).
@@ -25,36 +26,44 @@ pub const IDENTIFIER: &str = "microvm-spectrum";
 pub enum Priority {
     /// Something failed.
     Error = 3,
-    /// What happened.
+    /// An event that is not an error.
     Info = 6,
 }
 
-/// Whether standard error is the journal (`JOURNAL_STREAM` in `systemd.exec(5)`).
-pub fn is_connected() -> bool {
-    static CONNECTED: LazyLock<bool> = LazyLock::new(|| {
-        let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-        let Ok(found) = rustix::fs::fstat(rustix::stdio::stderr()) else { return false };
-        stream == format!("{}:{}", found.st_dev, found.st_ino)
-    });
-    *CONNECTED
+/// Whether standard error is the journal.
+static CONNECTED: OnceLock<bool> = OnceLock::new();
+
+/// Finds out whether standard error is the journal: `stream` is the value of the
+/// environment variable `JOURNAL_STREAM` (`systemd.exec(5)`).
+pub fn connect(stream: Option<&OsStr>) {
+    let is_stderr = |stream: &OsStr| {
+        let found = rustix::fs::fstat(rustix::stdio::stderr());
+        found.is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino).as_str())
+    };
+    let _ = CONNECTED.set(stream.is_some_and(is_stderr));
 }
 
-/// Sends one message; `vm` is whom root says it about, so that it stands in
-/// that VM's journal, too.
+/// Whether standard error is the journal; false before [`connect`].
+pub fn is_connected() -> bool {
+    CONNECTED.get().copied().unwrap_or_default()
+}
+
+/// Sends one message. One about a `vm` appears in the journal of that VM, too, if
+/// root sends it.
 ///
 /// # Errors
-/// The system's error.
+/// When there is no journal, or its socket does not take the message immediately.
 pub fn send(priority: Priority, vm: Option<&VmName>, line: &str) -> io::Result<()> {
-    // One line a field: a line feed would begin another field.
+    // A line feed would end the field and begin another.
     let line = line.replace('\n', " ");
     let priority = priority as u8;
     let mut message = format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER={IDENTIFIER}\nMESSAGE={line}\n");
     if let Some(vm) = vm {
-        // Counts for messages of root alone (`systemd.journal-fields(7)`).
+        // The journal honours it in messages of root alone (`systemd.journal-fields(7)`).
         message.push_str(&format!("OBJECT_SYSTEMD_UNIT={}\n", systemd::unit(vm)));
     }
     let socket = UnixDatagram::unbound()?;
-    // Nobody waits for a journal that does not take it.
+    // A journal that is stuck must not stop the supervisor.
     socket.set_nonblocking(true)?;
     socket.send_to(message.as_bytes(), SOCKET).map(drop)
 }

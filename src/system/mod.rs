@@ -3,10 +3,11 @@
 
 //! The machine that the program runs on: disks, processes, systemd, user accounts.
 //!
-//! Nothing here knows what a VM directory or a package is. Every stage may use
-//! it; it uses [`base`](crate::base) alone.
+//! Nothing here knows what a VM directory or a package is. Every later stage may
+//! use it; it uses [`base`](crate::base) alone.
 
 pub mod accounts;
+pub mod control;
 pub mod durable;
 pub mod journal;
 pub mod process;

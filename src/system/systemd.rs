@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Talking to systemd, by its own `systemctl`.
+//! Talking to systemd, by its own `systemctl`, and the names of units.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,26 +10,27 @@ use std::process::{Command, Output, Stdio};
 
 use crate::base::name::VmName;
 
-/// What systemd knows of a unit.
+/// What systemd knows about a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitStatus {
     /// `active`, `inactive`, `failed`, `activating`, `deactivating`, …
     pub active: String,
-    /// The state in more detail, `running` or `auto-restart`.
+    /// The state in more detail, such as `running` or `auto-restart`.
     pub sub: String,
-    /// What the supervisor last told of itself.
+    /// The last status text of its main process; untrusted, it may quote the guest.
     pub text: String,
-    /// Whether its last start was skipped, since a condition was not met.
+    /// Whether systemd skipped its last start because a condition was not met.
     pub skipped: bool,
 }
-
-/// The units that a VM's unit requires.
-const HELPERS: [&str; 4] =
-    ["microvm-set-booted", "microvm-tap-interfaces", "microvm-pci-devices", "microvm-virtiofsd"];
 
 /// The name of the unit that runs a VM.
 pub fn unit(name: &VmName) -> String {
     format!("microvm@{name}.service")
+}
+
+/// The VM that the unit with this name runs, if it runs one.
+pub fn vm_of_unit(unit: &str) -> Option<VmName> {
+    VmName::new(unit.strip_prefix("microvm@")?.strip_suffix(".service")?).ok()
 }
 
 /// Whether systemd is this system's PID 1 (`sd_booted(3)`).
@@ -37,7 +38,7 @@ pub fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-fn systemctl(arguments: &[&str]) -> Command {
+pub(super) fn systemctl(arguments: &[&str]) -> Command {
     let mut command = Command::new("systemctl");
     command.args(arguments).stdin(Stdio::null());
     command
@@ -52,10 +53,10 @@ fn succeeded(output: &Output) -> io::Result<()> {
     Err(io::Error::other(format!("systemctl ended with {}: {said}", output.status)))
 }
 
-/// Has systemd read all unit files again, and run its generators.
+/// Has systemd read all unit files again and run its generators.
 ///
 /// # Errors
-/// What systemctl says.
+/// When `systemctl` cannot be started or fails; then with its first line.
 pub fn reload() -> io::Result<()> {
     succeeded(&systemctl(&["daemon-reload"]).output()?)
 }
@@ -63,7 +64,7 @@ pub fn reload() -> io::Result<()> {
 /// Has systemd start units, without waiting.
 ///
 /// # Errors
-/// What systemctl says.
+/// See [`reload`].
 pub fn start_soon(units: &[String]) -> io::Result<()> {
     succeeded(&systemctl(&["start", "--no-block", "--"]).args(units).output()?)
 }
@@ -71,7 +72,7 @@ pub fn start_soon(units: &[String]) -> io::Result<()> {
 /// Has systemd stop units, without waiting.
 ///
 /// # Errors
-/// What systemctl says.
+/// See [`reload`].
 pub fn stop_soon(units: &[String]) -> io::Result<()> {
     succeeded(&systemctl(&["stop", "--no-block", "--"]).args(units).output()?)
 }
@@ -79,19 +80,19 @@ pub fn stop_soon(units: &[String]) -> io::Result<()> {
 /// Has systemd restart those of these units that run, without waiting.
 ///
 /// # Errors
-/// What systemctl says.
+/// See [`reload`].
 pub fn restart_soon(units: &[String]) -> io::Result<()> {
     succeeded(&systemctl(&["try-restart", "--no-block", "--"]).args(units).output()?)
 }
 
-/// The name of the unit that stands for a path, of this type.
+/// The name of the unit of type `suffix` for a path.
 ///
 /// Source: `systemd.unit(5)`, "String escaping for inclusion in unit names".
 pub fn unit_of_path(path: &Path, suffix: &str) -> String {
     format!("{}.{suffix}", escape_path(path))
 }
 
-/// A path as the name of one thing, which no other path has.
+/// A path as a name, different for every path.
 pub fn escape_path(path: &Path) -> String {
     use std::fmt::Write as _;
     use std::os::unix::ffi::OsStrExt as _;
@@ -108,7 +109,7 @@ pub fn escape_path(path: &Path) -> String {
             b'/' => name.push('-'),
             b'.' if name.is_empty() => name.push_str("\\x2e"),
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => name.push(char::from(byte)),
-            // Writing to a string does not fail.
+            // Writing to a String cannot fail.
             _ => drop(write!(name, "\\x{byte:02x}")),
         }
     }
@@ -118,34 +119,12 @@ pub fn escape_path(path: &Path) -> String {
     name
 }
 
-/// Has systemd do `verb` (`start`, `stop`, `restart`) to VMs, and waits for it.
-///
-/// systemctl talks to the user, and asks for a password where it takes one.
+/// The status of the units of VMs; those that systemd says nothing about are left out.
 ///
 /// # Errors
-/// When systemctl cannot be started. Returns whether it succeeded.
-pub fn control(verb: &str, names: &[VmName]) -> io::Result<bool> {
-    let mut units: Vec<_> = names.iter().map(unit).collect();
-    let helpers = names.iter().flat_map(|name| HELPERS.map(|unit| format!("{unit}@{name}.service")));
-    if verb == "stop" {
-        // They stop by themselves; this waits for them.
-        units.extend(helpers.clone());
-    }
-    if matches!(verb, "start" | "restart") {
-        // Somebody wants it now, however often it has failed before.
-        let all: Vec<_> = units.iter().cloned().chain(helpers).collect();
-        let _ = systemctl(&["reset-failed", "--"]).args(all).stderr(Stdio::null()).status();
-    }
-    let mut command = systemctl(&[verb, "--"]);
-    command.args(units).stdin(Stdio::inherit());
-    Ok(command.status()?.success())
-}
-
-/// The status of units, by name.
-///
-/// # Errors
-/// What systemctl says.
-pub fn status(units: &[String]) -> io::Result<BTreeMap<String, UnitStatus>> {
+/// See [`reload`].
+pub fn status<'a>(names: impl IntoIterator<Item = &'a VmName>) -> io::Result<BTreeMap<VmName, UnitStatus>> {
+    let units: Vec<_> = names.into_iter().map(unit).collect();
     let mut found = BTreeMap::new();
     if units.is_empty() {
         return Ok(found);
@@ -156,11 +135,11 @@ pub fn status(units: &[String]) -> io::Result<BTreeMap<String, UnitStatus>> {
             .output()?;
     succeeded(&output)?;
     for block in String::from_utf8_lossy(&output.stdout).split("\n\n") {
-        let mut id = String::new();
+        let mut name = None;
         let mut status = UnitStatus::default();
         for (key, value) in block.lines().filter_map(|line| line.split_once('=')) {
             match key {
-                "Id" => value.clone_into(&mut id),
+                "Id" => name = vm_of_unit(value),
                 "ActiveState" => value.clone_into(&mut status.active),
                 "SubState" => value.clone_into(&mut status.sub),
                 "StatusText" => value.clone_into(&mut status.text),
@@ -169,7 +148,7 @@ pub fn status(units: &[String]) -> io::Result<BTreeMap<String, UnitStatus>> {
                 _ => {}
             }
         }
-        found.insert(id, status);
+        found.extend(name.map(|name| (name, status)));
     }
     Ok(found)
 }

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The installed VMs: those of the catalog, and those that others installed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::base::name::VmName;
+use crate::base::printable::printable;
+use crate::base::problem::{Problem, Severity};
+use crate::state::catalog::{Catalog, CatalogError, CatalogProblem, CatalogVm, VmState};
+use crate::state::directory::StateDirectory;
+
+/// How similar a wrong name must be to the one that is suggested, from 0 to 1.
+const SIMILAR: f64 = 0.7;
+
+/// The installed VMs of a state directory.
+pub struct Installed {
+    /// The state directory.
+    pub state: StateDirectory,
+    /// The catalog, if there is one that can be used.
+    pub catalog: Option<Catalog>,
+    /// Why the catalog that is there cannot be used.
+    pub problem: Option<Problem>,
+}
+
+/// Why a command has no VM to work on.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// `sync` was never called.
+    #[error("no VM is installed: see microvm-spectrum-sync(1)")]
+    NoneInstalled,
+    /// No VM has that name.
+    #[error("there is no VM '{name}'{hint}")]
+    Unknown {
+        /// The name, untrusted.
+        name: String,
+        /// What the user may have meant, or can do.
+        hint: String,
+    },
+    /// It has problems, or a VM that provides its network has.
+    #[error("{} cannot run", .0.name)]
+    CannotRun(Box<CatalogVm>),
+}
+
+impl Installed {
+    /// Reads what is installed in the state directory at `root`.
+    pub fn read(root: &Path) -> Self {
+        let state = StateDirectory::at(root);
+        let path = state.catalog();
+        let (catalog, problem) = match Catalog::read(&path) {
+            Ok(catalog) => (Some(catalog), None),
+            Err(CatalogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => (None, None),
+            Err(CatalogError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+                let remedy = "check its permissions and the file system";
+                (None, Some(Problem::host(path, format!("cannot be read: {error}"), remedy)))
+            }
+            Err(error) => {
+                let remedy = "run 'microvm-spectrum sync' to write it again";
+                (None, Some(Problem::error(path, error.to_string(), remedy)))
+            }
+        };
+        Self { state, catalog, problem }
+    }
+
+    /// The names of the VMs that are not in the catalog: others installed them, or
+    /// they still run although they were removed from their source.
+    pub fn others(&self) -> Vec<VmName> {
+        let entries = std::fs::read_dir(self.state.root()).into_iter().flatten();
+        let is_known =
+            |name: &VmName| self.catalog.iter().any(|catalog| catalog.vms.iter().any(|vm| vm.name == *name));
+        let mut names: Vec<_> = entries
+            .filter_map(|entry| VmName::new(entry.ok()?.file_name()).ok())
+            .filter(|name| {
+                let theirs = self.state.vm(name).is_dir() && self.state.is_anothers(name);
+                theirs || (self.state.booted(name).is_symlink() && !is_known(name))
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn names(&self) -> Vec<VmName> {
+        let known = self.catalog.iter().flat_map(|catalog| &catalog.vms).map(|vm| vm.name.clone());
+        let mut names: Vec<_> = known.chain(self.others()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The VM with the name that a user typed.
+    ///
+    /// # Errors
+    /// [`VmError::Unknown`].
+    pub fn known(&self, text: &str) -> Result<VmName, VmError> {
+        let names = self.names();
+        if let Some(name) = names.iter().find(|name| name.as_str() == text) {
+            return Ok(name.clone());
+        }
+        let near = names
+            .iter()
+            .map(|name| (strsim::jaro_winkler(name.as_str(), text), name))
+            .filter(|(similar, _)| *similar > SIMILAR)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let hint = match near {
+            Some((_, name)) => format!("; did you mean {name}?"),
+            None if self.problem.is_some() => String::new(),
+            None if names.is_empty() => "; none is installed: see microvm-spectrum-sync(1)".to_owned(),
+            None => "; microvm-spectrum list shows them".to_owned(),
+        };
+        Err(VmError::Unknown { name: text.to_owned(), hint })
+    }
+
+    /// The VM with the name that a user typed, if it can run or still does.
+    ///
+    /// # Errors
+    /// See [`VmError`].
+    pub fn usable(&self, text: &str) -> Result<VmName, VmError> {
+        let name = self.known(text)?;
+        let vm = self.catalog.as_ref().and_then(|catalog| catalog.find(&name));
+        let runs = || self.state.booted(&name).symlink_metadata().is_ok();
+        match vm.filter(|vm| !matches!(vm.state, VmState::Runnable(_)) && !runs()) {
+            Some(vm) => Err(VmError::CannotRun(Box::new(vm.clone()))),
+            None => Ok(name),
+        }
+    }
+
+    /// The package that a VM runs from, or that its next start will run.
+    pub fn package(&self, name: &VmName) -> PathBuf {
+        let booted = self.state.booted(name);
+        if booted.exists() { booted } else { self.state.current(name) }
+    }
+}
+
+/// What a catalog says about the directories of its sources and VMs, in their order.
+pub fn findings(catalog: &Catalog) -> Vec<(String, Vec<(Severity, CatalogProblem)>)> {
+    let of_source = |problem: &CatalogProblem| (Severity::Note, problem.clone());
+    let sources = catalog
+        .sources
+        .iter()
+        .filter_map(|source| Some((printable(&source.directory), vec![of_source(source.problem.as_ref()?)])));
+    let vms = catalog.vms.iter().map(|vm| (vm.directory.clone(), findings_of(vm)));
+    sources.chain(vms).collect()
+}
+
+fn findings_of(vm: &CatalogVm) -> Vec<(Severity, CatalogProblem)> {
+    match &vm.state {
+        // The finding is that of the source.
+        VmState::Runnable(_) | VmState::Unavailable { .. } => Vec::new(),
+        VmState::Broken { problems } | VmState::Blocked { problems, .. } => {
+            problems.iter().map(|problem| (Severity::Error, problem.clone())).collect()
+        }
+        VmState::Shadowed { by } => {
+            let cause = format!("is shadowed by the VM of that name in {by}");
+            let (path, remedy) = (vm.directory.clone(), "rename one of them".to_owned());
+            vec![(Severity::Note, CatalogProblem { path, cause, remedy })]
+        }
+    }
+}

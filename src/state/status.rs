@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What VMs do now: what the catalog, systemd and the records of running VMs say
+//! together.
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use crate::base::name::{SourceName, VmName};
+use crate::base::printable::printable;
+use crate::state::catalog::{CatalogLease, CatalogVm, VmState};
+use crate::state::installed::Installed;
+use crate::state::started::Started;
+use crate::system::systemd::{self, UnitStatus};
+use crate::system::trust;
+
+/// What a VM does now, or why it cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It runs.
+    Running,
+    /// systemd starts it.
+    Starting,
+    /// systemd stops it.
+    Stopping,
+    /// It can run and does not.
+    Stopped,
+    /// It has failed, and systemd will start it again.
+    Restarting,
+    /// It has failed.
+    Failed,
+    /// Its directory or its settings have errors.
+    Broken,
+    /// A VM that provides its network cannot run.
+    Blocked,
+    /// Its source cannot be read now.
+    Unavailable,
+    /// An earlier source has a VM of the same name.
+    Shadowed,
+    /// It is in no source any more and keeps its leases.
+    Removed,
+    /// systemd does not say.
+    Unknown,
+}
+
+impl Condition {
+    /// Its name, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+            Self::Broken => "broken",
+            Self::Blocked => "blocked",
+            Self::Unavailable => "unavailable",
+            Self::Shadowed => "shadowed",
+            Self::Removed => "removed",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn of(status: &UnitStatus) -> Self {
+        match (status.active.as_str(), status.sub.as_str()) {
+            ("active" | "reloading", _) => Self::Running,
+            ("activating", "auto-restart") => Self::Restarting,
+            ("activating", _) => Self::Starting,
+            ("deactivating", _) => Self::Stopping,
+            ("failed", _) => Self::Failed,
+            _ => Self::Stopped,
+        }
+    }
+
+    /// Whether another VM runs under this one's name, if any does.
+    fn is_anothers(self) -> bool {
+        matches!(self, Self::Shadowed | Self::Removed)
+    }
+}
+
+impl Serialize for Condition {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One VM, for people and programs. All texts are printable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VmStatus {
+    /// Its name.
+    pub name: VmName,
+    /// What it does.
+    pub state: Condition,
+    /// Why its next start would run something else than runs now.
+    pub stale: Vec<String>,
+    /// Why it is in that state, if there is more to say.
+    pub detail: Option<String>,
+    /// The hypervisor that runs it.
+    pub hypervisor: Option<String>,
+    /// Its source, unless others installed it.
+    pub source: Option<SourceName>,
+    /// The addresses that its guest takes on its links.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Its user id.
+    pub uid: Option<u32>,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+}
+
+/// The installed VMs by name; with `all`, also shadowed VMs and removed ones that
+/// keep their leases.
+pub fn of_installed(installed: &Installed, all: bool) -> Vec<VmStatus> {
+    let vms = installed.catalog.iter().flat_map(|catalog| &catalog.vms);
+    let leases = installed.catalog.iter().flat_map(|catalog| &catalog.leases).filter(|_| all);
+    let mut found: Vec<_> = vms
+        .map(VmStatus::of_catalog)
+        .filter(|vm| all || vm.state != Condition::Shadowed)
+        .chain(installed.others().into_iter().map(|name| VmStatus::of_other(name, installed)))
+        .chain(leases.map(VmStatus::of_lease))
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    let asked = || found.iter().filter(|vm| !vm.state.is_anothers()).map(|vm| &vm.name);
+    let units = systemd::status(asked()).unwrap_or_default();
+    for vm in found.iter_mut().filter(|vm| !vm.state.is_anothers()) {
+        if let Some(unit) = units.get(&vm.name) {
+            vm.apply(unit, installed);
+        }
+    }
+    found
+}
+
+impl VmStatus {
+    fn new(name: &VmName, source: Option<&SourceName>, state: Condition) -> Self {
+        Self {
+            name: name.clone(),
+            state,
+            stale: Vec::new(),
+            detail: None,
+            hypervisor: None,
+            source: source.cloned(),
+            addresses: Vec::new(),
+            uid: None,
+            autostart: false,
+        }
+    }
+
+    fn of_catalog(vm: &CatalogVm) -> Self {
+        let status = |state| Self::new(&vm.name, Some(&vm.source), state);
+        let first = vm.problems().first();
+        let cause = first.map(|problem| problem.cause.clone());
+        match &vm.state {
+            VmState::Runnable(runnable) => Self {
+                hypervisor: Some(runnable.hypervisor.to_string()),
+                addresses: runnable.links.iter().map(|link| link.ipv4).collect(),
+                uid: Some(runnable.uid),
+                autostart: runnable.autostart,
+                ..status(Condition::Unknown)
+            },
+            VmState::Broken { .. } => Self {
+                detail: first.map(|problem| format!("{}: {}", problem.path, problem.cause)),
+                ..status(Condition::Broken)
+            },
+            VmState::Blocked { .. } => Self { detail: cause, ..status(Condition::Blocked) },
+            VmState::Unavailable { last, .. } => Self {
+                detail: cause,
+                uid: last.as_ref().map(|last| last.uid),
+                ..status(Condition::Unavailable)
+            },
+            VmState::Shadowed { by } => Self {
+                detail: Some(format!("by the VM of that name in {by}")),
+                ..status(Condition::Shadowed)
+            },
+        }
+    }
+
+    /// A VM that is not in the catalog.
+    fn of_other(name: VmName, installed: &Installed) -> Self {
+        // Root reads it, so only root may have put it there.
+        let path = trust::resolve(&installed.package(&name).join("share/microvm/hypervisor"));
+        let hypervisor = path.ok().and_then(|path| std::fs::read_to_string(path).ok());
+        let removed = !installed.state.is_anothers(&name);
+        Self {
+            detail: removed.then(|| "was removed from its source and still runs".to_owned()),
+            hypervisor: hypervisor.map(|text| printable(text.trim_end())),
+            ..Self::new(&name, None, Condition::Unknown)
+        }
+    }
+
+    fn of_lease(lease: &CatalogLease) -> Self {
+        Self {
+            detail: Some(format!("keeps its leases until microvm-spectrum forget {}", lease.vm)),
+            addresses: lease.links.iter().map(|link| link.ipv4).collect(),
+            uid: lease.uid,
+            ..Self::new(&lease.vm.name, Some(&lease.vm.source), Condition::Removed)
+        }
+    }
+
+    /// Adds what systemd says. A VM that cannot run may still do so.
+    fn apply(&mut self, unit: &UnitStatus, installed: &Installed) {
+        let state = Condition::of(unit);
+        if self.state != Condition::Unknown && !matches!(state, Condition::Running | Condition::Stopping) {
+            return;
+        }
+        self.state = state;
+        if matches!(state, Condition::Running | Condition::Starting)
+            && let (Some(catalog), Some(started)) = (&installed.catalog, Started::of(&self.name))
+        {
+            self.stale = started.stale(catalog, &installed.state);
+            if !self.stale.is_empty() {
+                self.detail = Some(format!("stale: {}", self.stale.join(", ")));
+            }
+        }
+        if matches!(state, Condition::Failed | Condition::Restarting) && !unit.text.is_empty() {
+            self.detail = Some(printable(&unit.text));
+        }
+    }
+}
