@@ -85,7 +85,7 @@ fn everything_that_makes_no_sense_is_told_at_once() {
     let causes = [
         "two sources have the name user",
         "the path of the source relative is not absolute",
-        "the user ids 1000 to 2000 are no range that VMs can have",
+        "the user ids 1000 to 2000 are not a valid range for VMs",
         "the path of ip, bin/ip, is not absolute",
         "[vm.\"plain\"] names no VM of a source",
         "[vm.\"nobody/a\"] names no VM of a source",
@@ -115,7 +115,8 @@ fn a_configuration_that_cannot_be_read() {
     let ran = run(&mut host.sync()).exits(1);
     ran.complains(&[&path, "cannot be read: No such file", "create it; microvm-spectrum-config(5)"]);
     fs::create_dir(&host.config).unwrap();
-    run(&mut host.sync()).exits(1).complains(&[&path, "cannot be read: Is a directory"]);
+    // The file is there, and the host cannot read it.
+    run(&mut host.sync()).exits(3).complains(&[&path, "cannot be read: Is a directory"]);
     fs::remove_dir(&host.config).unwrap();
     fs::write(&host.config, b"name = '\xff'\n").unwrap();
     run(&mut host.sync()).exits(1).complains(&[&path, "cannot be read", "UTF-8"]);
@@ -257,6 +258,6 @@ fn one_vm_has_one_table() {
     host.vm("a");
     host.configure("[vm.a]\nautostart = true\n[vm.'user/a']\nmemory = 64\n");
     let ran = run(&mut host.sync()).exits(1);
-    ran.complains(&["[vm.\"a\"] and [vm.\"user/a\"] name the same VM", "write one table for it"]);
+    ran.complains(&["[vm.\"a\"] and [vm.\"user/a\"] name the same VM", "merge the two tables"]);
     nothing_is_made(&host);
 }

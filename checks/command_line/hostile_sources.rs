@@ -71,7 +71,7 @@ fn what_a_name_says_is_shown_and_not_done() {
     assert!(problems.iter().all(|problem| !problem.text.starts_with("fake")), "{all}");
     for what in [
         format!("{SHOWN}: a VM name cannot contain the character '\\u{{1b}}'"),
-        format!("file {SHOWN}: is no VM directory"),
+        format!("file {SHOWN}: is not a VM directory"),
         format!("blk/{SHOWN}.img: leads to"),
         "\\xff\\xfe: a VM name cannot contain bytes that are not UTF-8".to_owned(),
     ] {
@@ -130,7 +130,7 @@ fn nobody_waits_for_a_named_pipe() {
     make_fifo(&host.partition.root.join("pipe"));
     make_fifo(&host.data().join("pipe"));
     let ran = soon(&host, 1);
-    ran.complains(&["is a named pipe", "leads to a named pipe", "is no VM directory"]);
+    ran.complains(&["is a named pipe", "leads to a named pipe", "is not a VM directory"]);
     let broken = host.states().iter().filter(|(_, state)| state == "broken").count();
     assert_eq!(broken, 8);
     assert_eq!(host.in_catalog("user/good")["state"], "runnable");
@@ -296,7 +296,7 @@ fn thousands_of_entries_that_are_no_vms() {
     // Files are counted; what was meant for a VM is reported one by one.
     let notes: Vec<_> = problems.iter().filter(|problem| problem.severity == "note").collect();
     assert_eq!(notes.len(), 9, "{notes:?}");
-    assert!(notes.iter().any(|note| note.text.contains("19992 more entries are no VM directories")));
+    assert!(notes.iter().any(|note| note.text.contains("19992 more entries are not VM directories")));
     // The first ones by name, whatever order the file system has.
     assert!((0..8).all(|index| notes.iter().any(|note| note.text.contains(&format!("/file {index:05}: ")))));
     assert!(problems.len() >= 3000);

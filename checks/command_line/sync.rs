@@ -420,7 +420,7 @@ fn what_is_no_vm_directory_gets_a_note() {
     let (problems, _) = parse(&ran.stderr);
     let told: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.severity, p.text)).collect();
     let expected = ["fifo", "file", "socket"]
-        .map(|name| format!("note: {}: is no VM directory and is ignored", data.join(name).display()));
+        .map(|name| format!("note: {}: is not a VM directory; it is ignored", data.join(name).display()));
     assert_eq!(told, expected);
     host.has(&[("user/a", "runnable")]);
 }

@@ -77,9 +77,10 @@ pub(super) fn run(args: &SyncArgs) -> Exit {
     let config = match Config::read(&args.config) {
         Ok(config) => config,
         Err(problems) => {
+            let exit = Exit::of_problems(&problems);
             report::to_stderr(&problems.into_sorted());
             go_on_with_what_is_there(args, &state);
-            return Exit::Input;
+            return exit;
         }
     };
     let Ok(nix_store) = nix_store(args.nix_store || config.nix_store) else {

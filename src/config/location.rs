@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Sources: places where VM directories live.
+//! Where a source keeps its VM directories.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -16,9 +18,18 @@ use crate::directory::boundary::{Boundary, ResolveError};
 use crate::directory::definition::{DATA_DIRECTORY, Location, MAX_NAMED_EXTRAS};
 use crate::system::durable;
 
-/// The most VM directories of one source. Whoever writes to a partition would
-/// otherwise decide how long a sync takes, and use up all user ids.
+/// The most VM directories of one source. Otherwise an untrusted partition would
+/// decide how long a sync takes, and could use up all user ids.
 pub const MAX_VMS: usize = 10_000;
+
+/// The directory that holds VM directories, open for listing.
+struct Opened {
+    /// The source's root, free of links.
+    root: PathBuf,
+    /// The directory's path, free of links.
+    real: PathBuf,
+    directory: OwnedFd,
+}
 
 impl SourceConfig {
     /// The directory that holds the VM directories.
@@ -29,97 +40,99 @@ impl SourceConfig {
         }
     }
 
-    /// The places of all VM directories, in the order of their names; what else
-    /// is there is noted.
+    /// The places of all VM directories, sorted by name. Adds a note for every other
+    /// entry to `problems`.
     ///
     /// # Errors
-    /// When the source cannot be looked at, as a partition that is not mounted.
+    /// When the source cannot be read, such as a partition that is not mounted.
     pub fn locations(&self, problems: &mut Problems) -> Result<Vec<Location>, Problem> {
         self.first_locations(MAX_VMS, problems)
     }
 
-    /// Like [`Self::locations`], of so many at most.
+    /// Like [`Self::locations`], but no more than `most`.
     fn first_locations(&self, most: usize, problems: &mut Problems) -> Result<Vec<Location>, Problem> {
         let directory = self.vm_directories();
-        let unreadable = |error: std::io::Error| {
-            Problem::note(
-                &directory,
-                format!("the source {} cannot be read: {error}", self.name),
-                "mount its file system, or remove it from the configuration",
-            )
-        };
-        let root = self.root().canonicalize().map_err(unreadable)?;
-        // Free of links, so that the way to it is followed once for all of its VMs.
-        let (opened, real) = match self.kind {
-            // Whoever writes to the partition does not choose what is listed here.
-            SourceKind::UserPartition => {
-                let boundary = Boundary { user_partition: root.clone(), allowed: Vec::new() };
-                match boundary.resolve(DATA_DIRECTORY.as_ref()) {
-                    Ok(found) => (found.open_directory(), found.path),
-                    Err(ResolveError::Missing(_)) => return Err(unreadable(Errno::NOENT.into())),
-                    Err(ResolveError::NotADirectory(_)) => return Err(unreadable(Errno::NOTDIR.into())),
-                    Err(ResolveError::Io { error, .. }) => return Err(unreadable(error)),
-                    Err(leads_elsewhere) => {
-                        let cause = leads_elsewhere.problem(&directory).cause;
-                        return Err(Problem::error(
-                            directory,
-                            cause,
-                            "put the VM directories on the partition",
-                        ));
-                    }
-                }
-            }
-            SourceKind::Builtin => (durable::open_directory(&directory), root.clone()),
-        };
-        let opened = opened.map_err(unreadable)?;
-        let mut found = Vec::new();
-        for entry in Dir::read_from(&opened).map_err(|e| unreadable(e.into()))? {
-            let entry = entry.map_err(|e| unreadable(e.into()))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                found.push((OsStr::from_bytes(name).to_owned(), entry.file_type()));
-            }
+        let Opened { root, real, directory: opened } = self.open()?;
+        let entries = entries(&opened).map_err(|error| self.unreadable(error))?;
+        let is_vm = |file_type| matches!(file_type, FileType::Directory | FileType::Symlink);
+        let (vms, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(_, file_type)| is_vm(*file_type));
+        for (name, _) in others.iter().take(MAX_NAMED_EXTRAS) {
+            problems.note(directory.join(name), "is not a VM directory; it is ignored", "remove it");
         }
-        found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        let (mut locations, mut ignored, mut left_out) = (Vec::new(), 0_usize, 0_usize);
-        for (name, mut file_type) in found {
-            let path = directory.join(&name);
-            if file_type == FileType::Unknown {
-                // Not all file systems tell.
-                let found = rustix::fs::statat(&opened, &name, AtFlags::SYMLINK_NOFOLLOW);
-                file_type = found.map_or(file_type, |found| FileType::from_raw_mode(found.st_mode));
-            }
-            match file_type {
-                // A link is judged by the boundary when it is read.
-                FileType::Directory | FileType::Symlink if locations.len() == most => left_out += 1,
-                FileType::Directory | FileType::Symlink => {
-                    match Location::beneath(&root, &real.join(&name), &path, &self.allow) {
-                        Ok(location) => locations.push(location),
-                        Err(problem) => problems.push(problem),
-                    }
-                }
-                _ => {
-                    ignored += 1;
-                    if ignored <= MAX_NAMED_EXTRAS {
-                        problems.note(path, "is no VM directory and is ignored", "remove it");
-                    }
-                }
-            }
+        if let Some(more) = others.len().checked_sub(MAX_NAMED_EXTRAS).filter(|more| *more > 0) {
+            problems.note(&directory, format!("{more} more entries are not VM directories"), "remove them");
         }
-        if let Some(more) = ignored.checked_sub(MAX_NAMED_EXTRAS).filter(|more| *more > 0) {
-            problems.note(&directory, format!("{more} more entries are no VM directories"), "remove them");
-        }
-        if left_out > 0 {
+        if let Some(more) = vms.len().checked_sub(most).filter(|more| *more > 0) {
             problems.error(
-                directory,
-                format!(
-                    "holds {left_out} VM directories more than {most}: the last ones by name are left out"
-                ),
+                &directory,
+                format!("holds {more} VM directories more than {most}; sync ignores the last ones by name"),
                 "remove some, or make them a source of their own",
             );
         }
+        let mut locations = Vec::new();
+        for (name, _) in vms.iter().take(most) {
+            // Reading the VM directory judges one that is a link.
+            match Location::beneath(&root, &real.join(name), &directory.join(name), &self.allow) {
+                Ok(location) => locations.push(location),
+                Err(problem) => problems.push(problem),
+            }
+        }
         Ok(locations)
     }
+
+    fn unreadable(&self, error: impl Into<io::Error>) -> Problem {
+        Problem::note(
+            self.vm_directories(),
+            format!("the source {} cannot be read: {}", self.name, error.into()),
+            "mount its file system, or remove it from the configuration",
+        )
+    }
+
+    /// Opens the directory that holds the VM directories, following links once for
+    /// all of these.
+    fn open(&self) -> Result<Opened, Problem> {
+        let directory = self.vm_directories();
+        let unreadable = |error: io::Error| self.unreadable(error);
+        let root = self.root().canonicalize().map_err(unreadable)?;
+        if self.kind == SourceKind::Builtin {
+            let opened = durable::open_directory(&directory).map_err(unreadable)?;
+            return Ok(Opened { real: root.clone(), root, directory: opened });
+        }
+        // A link on the partition must not choose a directory of the host.
+        let boundary = Boundary { user_partition: root.clone(), allowed: Vec::new() };
+        let found = boundary.resolve(DATA_DIRECTORY.as_ref()).map_err(|error| match error {
+            ResolveError::Missing(_) => self.unreadable(Errno::NOENT),
+            ResolveError::NotADirectory(_) => self.unreadable(Errno::NOTDIR),
+            ResolveError::Io { error, .. } => self.unreadable(error),
+            leads_elsewhere => {
+                let cause = leads_elsewhere.problem(&directory).cause;
+                Problem::error(&directory, cause, "put the VM directories on the partition")
+            }
+        })?;
+        let opened = found.open_directory().map_err(unreadable)?;
+        Ok(Opened { root, real: found.path, directory: opened })
+    }
+}
+
+/// The entries of a directory, sorted by name.
+fn entries(directory: &OwnedFd) -> io::Result<Vec<(OsString, FileType)>> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
+        let mut file_type = entry.file_type();
+        if file_type == FileType::Unknown {
+            // Some file systems do not list it.
+            let found = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+            file_type = found.map_or(file_type, |found| FileType::from_raw_mode(found.st_mode));
+        }
+        if name != "." && name != ".." {
+            found.push((name, file_type));
+        }
+    }
+    found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -128,7 +141,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn nobody_decides_how_long_it_takes() {
+    fn a_source_has_a_limit() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let data = root.join(DATA_DIRECTORY);
@@ -145,7 +158,10 @@ mod tests {
         let found = config.sources[0].first_locations(5, &mut problems).unwrap();
         let names: Vec<_> = found.iter().map(|location| location.file_name().to_str().unwrap()).collect();
         assert_eq!(names, ["vm-00000", "vm-00001", "vm-00002", "vm-00003", "vm-00004"]);
-        let told: Vec<_> = problems.into_sorted().iter().map(ToString::to_string).collect();
-        assert!(told.len() == 1 && told[0].contains("holds 3 VM directories more than 5"), "{told:?}");
+        let printed: Vec<_> = problems.into_sorted().iter().map(ToString::to_string).collect();
+        assert!(
+            printed.len() == 1 && printed[0].contains("holds 3 VM directories more than 5"),
+            "{printed:?}"
+        );
     }
 }

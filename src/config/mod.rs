@@ -3,8 +3,8 @@
 
 //! The configuration: what the host's administrator decides.
 //!
-//! It is one TOML file, `/etc/microvm-spectrum/config.toml`: the sources of VMs
-//! in their order, and settings, which are never part of a VM directory.
+//! One TOML file, `/etc/microvm-spectrum/config.toml`, names the sources of VMs in
+//! their order, and has the settings, which are never part of a VM directory.
 
 mod check;
 pub mod location;
@@ -21,26 +21,26 @@ use serde::Deserialize;
 pub use settings::{AcceleratorChoice, Settings};
 pub use source::{PARTITIONS, PartUuid, SourceConfig, SourceKind};
 
-use crate::base::name::{VmId, VmName};
+use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::problem::{Problem, Problems};
 use crate::base::tool::Tool;
 use crate::link::id::LinkId;
 
-/// Where the configuration is when nobody says otherwise.
+/// Where the configuration is by default.
 pub const DEFAULT_PATH: &str = "/etc/microvm-spectrum/config.toml";
 
-/// The user ids that VMs get when nobody chooses.
+/// The user ids that VMs get by default.
 ///
 /// Above the ids that systemd gives to services with a dynamic user, and below
 /// those that distributions give to users for their containers
 /// (systemd's "Users, Groups, UIDs and GIDs"; `SUB_UID_MIN` in `login.defs(5)`).
 pub const DEFAULT_UIDS: RangeInclusive<u32> = 70_000..=89_999;
-/// The smallest user id that a VM may have: no system or dynamic user's.
+/// The smallest user id that a VM may have: above those of system and dynamic users.
 const MIN_UID: u32 = 65_536;
-/// The largest; those beyond mean something to the kernel or to systemd.
+/// The largest; those above have a meaning for the kernel or systemd.
 const MAX_UID: u32 = ((u16::MAX as u32) << 16) - 1;
 
-/// Whether a VM may have this user id at all: never root's, for one.
+/// Whether a VM may have this user id; never that of root, for example.
 pub fn may_be_a_vms(uid: u32) -> bool {
     (MIN_UID..=MAX_UID).contains(&uid)
 }
@@ -50,8 +50,10 @@ pub fn may_be_a_vms(uid: u32) -> bool {
 #[serde(deny_unknown_fields)]
 pub struct UidRange {
     /// The first.
+    #[serde(deserialize_with = "settings::uid")]
     pub first: u32,
     /// The last.
+    #[serde(deserialize_with = "settings::uid")]
     pub last: u32,
 }
 
@@ -65,96 +67,130 @@ impl Default for UidRange {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The sources: those that are built in, then the others, each in their order.
+    /// The sources: the built-in ones, then the others, each in their order.
     #[serde(default, rename = "source")]
     pub sources: Vec<SourceConfig>,
-    /// The settings of VMs that say nothing else.
+    /// The settings of VMs that do not set them themselves.
     #[serde(default)]
     pub defaults: Settings,
     /// The user ids that VMs get.
     #[serde(default)]
     pub uids: UidRange,
-    /// Where programs are, instead of in PATH.
+    /// Where programs are that should not be looked for in PATH.
     #[serde(default)]
     pub tools: BTreeMap<Tool, PathBuf>,
-    /// Whether packages are put into the host's Nix store.
+    /// Whether `sync` puts packages into the host's Nix store.
     #[serde(default, rename = "nix-store")]
     pub nix_store: bool,
-    /// Settings by `SOURCE/NAME`, or by NAME where there is only one source.
-    #[serde(default)]
-    vm: BTreeMap<String, Settings>,
+    /// The tables of VMs by their keys, which are `SOURCE/NAME`, or NAME where there
+    /// is only one source; empty once they are in `vms`.
+    #[serde(default, rename = "vm")]
+    tables: BTreeMap<String, Settings>,
+    /// The tables of VMs.
+    #[serde(skip)]
+    vms: BTreeMap<VmId, Table>,
     /// The file that it was read from.
     #[serde(skip)]
     pub path: PathBuf,
+}
+
+/// The settings of one VM, as the administrator wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Table {
+    key: String,
+    /// The VM that the key names, if it names one.
+    id: Option<VmId>,
+    settings: Settings,
 }
 
 impl Config {
     /// Reads the configuration at `path`.
     ///
     /// # Errors
-    /// What is wrong with it, with line and column.
+    /// Everything that is wrong with it, a value with its line and column; an error
+    /// of the host when the file exists and cannot be read.
     pub fn read(path: &Path) -> Result<Self, Problems> {
-        let one = |problem: Problem| {
-            let mut problems = Problems::default();
-            problems.push(problem);
-            problems
-        };
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let remedy = match error.kind() {
-                io::ErrorKind::NotFound => "create it; microvm-spectrum-config(5) has an example",
-                _ => "make it a file that can be read",
-            };
-            one(Problem::error(path, format!("cannot be read: {error}"), remedy))
+            let cause = format!("cannot be read: {error}");
+            match error.kind() {
+                io::ErrorKind::NotFound => {
+                    Problem::error(path, cause, "create it; microvm-spectrum-config(5) has an example")
+                }
+                io::ErrorKind::InvalidData => Problem::error(path, cause, "write it as UTF-8 text"),
+                _ => Problem::host(path, cause, "check its permissions and the file system"),
+            }
         })?;
         let mut config: Self = toml::from_str(&text).map_err(|error| {
             let (line, column) = error.span().map_or((1, 1), |span| position(&text, span.start));
             let place = format!("{}:{line}:{column}", path.display());
-            one(Problem::error(
-                place,
-                error.message(),
-                "correct it; microvm-spectrum-config(5) has every key",
-            ))
+            Problem::error(place, error.message(), "correct it; microvm-spectrum-config(5) has every key")
         })?;
         path.clone_into(&mut config.path);
         // Stable: those of a kind stay in their order.
         config.sources.sort_by_key(|source| source.kind != SourceKind::Builtin);
-        let problems = config.check(path);
-        if problems.has_errors() { Err(problems) } else { Ok(config) }
+        let tables: Vec<_> = std::mem::take(&mut config.tables)
+            .into_iter()
+            .map(|(key, settings)| Table { id: config.id_of(&key, &settings), key, settings })
+            .collect();
+        let problems = check::check(&config, &tables);
+        if problems.has_errors() {
+            return Err(problems);
+        }
+        config.vms = tables.into_iter().filter_map(|table| Some((table.id.clone()?, table))).collect();
+        Ok(config)
     }
 
-    /// All link ids that are declared, with the links' client and provider.
+    /// The VM that the key of a table names.
+    fn id_of(&self, key: &str, settings: &Settings) -> Option<VmId> {
+        if key.contains('/') {
+            return key.parse().ok();
+        }
+        let name = VmName::new(key).ok()?;
+        let source = match self.sources.as_slice() {
+            _ if settings.runner.is_some() => SourceName::configuration(),
+            [source] => source.name.clone(),
+            _ => return None,
+        };
+        Some(VmId { source, name })
+    }
+
+    /// The source with this name, if there is one.
+    fn source(&self, name: &SourceName) -> Option<&SourceConfig> {
+        self.sources.iter().find(|source| source.name == *name)
+    }
+
+    fn tables(&self) -> impl Iterator<Item = (&VmId, &Settings)> {
+        self.vms.iter().map(|(id, table)| (id, &table.settings))
+    }
+
+    /// All declared link ids, each with the link's client and provider.
     pub fn declared_links(&self) -> impl Iterator<Item = (VmId, &VmName, LinkId)> {
-        let tables = self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm)));
-        tables.flat_map(|(client, vm)| vm.links.iter().map(move |(p, id)| (client.clone(), p, *id)))
+        self.tables().flat_map(|(client, vm)| vm.links.iter().map(|(p, id)| (client.clone(), p, *id)))
     }
 
-    /// All user ids that are declared, with their VMs.
+    /// All declared user ids, each with its VM.
     pub fn declared_uids(&self) -> impl Iterator<Item = (VmId, u32)> {
-        self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm.uid?)))
+        self.tables().filter_map(|(id, vm)| Some((id.clone(), vm.uid?)))
     }
 
     /// The VMs that run from a package that was built elsewhere, and that package.
     pub fn runners(&self) -> impl Iterator<Item = (VmId, &Path)> {
-        self.vm.iter().filter_map(|(key, vm)| Some((self.id_of(key)?, vm.runner.as_deref()?)))
+        self.tables().filter_map(|(id, vm)| Some((id.clone(), vm.runner.as_deref()?)))
     }
 
-    /// The VMs that have settings of their own, by the keys of their tables.
+    /// The VMs that have settings of their own, with the keys of their tables.
     pub fn named(&self) -> impl Iterator<Item = (&str, VmId)> {
-        self.vm.keys().filter_map(|key| Some((key.as_str(), self.id_of(key)?)))
+        self.vms.iter().map(|(id, table)| (table.key.as_str(), id.clone()))
     }
 
-    /// The settings of one VM, with the defaults of the configuration.
+    /// The settings of one VM, completed from `[defaults]`.
     pub fn settings(&self, id: &VmId) -> Settings {
-        let own = self.vm.get(&id.to_string());
-        let plain = || {
-            let vm = self.vm.get(id.name.as_str())?;
-            (self.id_of(id.name.as_str())? == *id).then_some(vm)
-        };
-        own.or_else(plain).map_or_else(|| self.defaults.clone(), |own| own.or(&self.defaults))
+        let own = self.vms.get(id);
+        own.map_or_else(|| self.defaults.clone(), |table| table.settings.or(&self.defaults))
     }
 }
 
-/// Line and column of a byte, both from 1 on; a column is a character.
+/// The line and column of a byte, both counted from 1; a column is a character.
 fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = text.get(..byte).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or_default();
@@ -178,7 +214,7 @@ mod tests {
     const SOURCE: &str = "[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '/srv/P'\n";
 
     #[test]
-    fn everything_that_can_stand_in_it() {
+    fn everything_that_it_can_hold() {
         let text = format!(
             "{SOURCE}autostart = true\nallow = ['/usr/img=/srv/img']\n[defaults]\nmemory = 512\nhypervisor = 'qemu'\n\
              [uids]\nfirst = 80000\nlast = 80010\n[tools]\nvirtiofsd = '/opt/virtiofsd'\n\
@@ -247,7 +283,10 @@ mod tests {
         let other = "[[source]]\nkind = 'builtin'\nname = 'own'\npath = '/srv/own'\n";
         let table = "[vm.'user/a']\nautostart = true\n";
         let told = read(&format!("{SOURCE}{other}{table}")).unwrap_err();
-        assert!(told.contains("[vm.\"user/a\"] is to start with the host"), "{told}");
+        assert!(
+            told.contains("[vm.\"user/a\"] sets autostart, but source 'user' does not allow it"),
+            "{told}"
+        );
         for good in [
             format!("{SOURCE}autostart = true\n{other}{table}"),
             format!("{SOURCE}{other}{}", table.replace("user", "own")),
@@ -277,7 +316,7 @@ mod tests {
             (entry("partuuid = '../../sda'"), "'../../sda' is no PARTUUID"),
             (
                 entry(&format!("partuuid = '{uuid}'")).replace("user-partition", "builtin"),
-                "is no user-partition",
+                "is not a user-partition",
             ),
         ] {
             let told = read(&text).unwrap_err();
@@ -301,19 +340,19 @@ mod tests {
         for (text, cause) in [
             (
                 format!("{runner}memory = 64\nlinks = {{ a = 'a546' }}\n"),
-                "which decides about memory by itself",
+                "sets memory, which its runner has built in",
             ),
             (
                 format!("{SOURCE}{}", runner.replace("vm.nixed", "vm.'user/nixed'")),
-                "has a runner and is a VM of a source",
+                "sets runner, but is a VM of a source",
             ),
             (runner.replace("/nix", "nix"), "is not an absolute path"),
             (
                 format!("{runner}[vm.'configuration/other']\nautostart = true\n"),
                 "[vm.\"configuration/other\"] has no runner",
             ),
-            (format!("[defaults]\nrunner = '/a'\n{runner}"), "[defaults] has a runner or a uid"),
-            (SOURCE.replace("'user'", "'configuration'"), "no source can be called configuration"),
+            (format!("[defaults]\nrunner = '/a'\n{runner}"), "[defaults] sets runner or uid"),
+            (SOURCE.replace("'user'", "'configuration'"), "the source name configuration is reserved"),
             (format!("{SOURCE}[vm.a]\nuid = 70001\n[vm.b]\nuid = 70001\n"), "both have the user id 70001"),
             (
                 format!("{SOURCE}{}", SOURCE.replace("'user'", "'other'")),

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Settings: what the administrator decides per VM.
+//! Settings: what the administrator decides for each VM.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use crate::base::name::VmName;
 use crate::link::id::LinkId;
 use crate::plan::pci::PciAddress;
 use crate::plan::{Accelerator, HypervisorName};
 
-/// What executes a guest's instructions, as an administrator chooses it.
+/// What executes a guest's instructions, as the administrator chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AcceleratorChoice {
@@ -26,7 +29,7 @@ pub enum AcceleratorChoice {
 }
 
 impl AcceleratorChoice {
-    /// The accelerator, if it was chosen.
+    /// The chosen accelerator; none for a probe.
     pub fn chosen(self) -> Option<Accelerator> {
         match self {
             Self::Kvm => Some(Accelerator::Kvm),
@@ -36,41 +39,44 @@ impl AcceleratorChoice {
     }
 }
 
-/// Settings of one VM, or the defaults of all; what is not set is taken from
-/// the defaults, and then from the program.
+/// Settings of one VM, or the defaults of all. What a VM does not set comes from the
+/// defaults, and then from the program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// The hypervisor that runs it.
     pub hypervisor: Option<HypervisorName>,
     /// The guest's memory, in MiB.
+    #[serde(default, deserialize_with = "mebibytes")]
     pub memory: Option<u32>,
     /// The number of virtual processors.
+    #[serde(default, deserialize_with = "number")]
     pub vcpus: Option<u16>,
     /// What executes the guest's instructions (QEMU only).
     pub accel: Option<AcceleratorChoice>,
     /// Whether it starts with the host.
     pub autostart: Option<bool>,
-    /// Whether it is restarted by `sync` when it is no longer what it was
-    /// started with.
+    /// Whether `sync` restarts it when it is stale.
     pub restart_if_changed: Option<bool>,
     /// For how many clients it can provide networks.
+    #[serde(default, deserialize_with = "number")]
     pub link_ports: Option<u8>,
-    /// The ids of its links, by provider; the others are derived.
+    /// The ids of its links, by provider; the program derives the others.
     #[serde(default)]
     pub links: BTreeMap<VmName, LinkId>,
-    /// The host's PCI devices that it gets.
+    /// The PCI devices of the host that it gets.
     #[serde(default)]
     pub devices: Vec<PciAddress>,
-    /// The user id that it runs as, instead of the next of the range.
+    /// The user id that it runs as, instead of the next one of the range.
+    #[serde(default, deserialize_with = "number")]
     pub uid: Option<u32>,
-    /// A runner package that was built elsewhere, an absolute path: the VM is of
-    /// no source.
+    /// The absolute path of a runner package that was built elsewhere. The VM belongs
+    /// to no source then.
     pub runner: Option<PathBuf>,
 }
 
 impl Settings {
-    /// These settings, with those that are not set taken from `defaults`.
+    /// These settings, and those of `defaults` for what they do not set.
     #[must_use]
     pub fn or(&self, defaults: &Self) -> Self {
         Self {
@@ -88,7 +94,7 @@ impl Settings {
         }
     }
 
-    /// What is set that a runner package decides by itself, by key.
+    /// The keys that are set although a runner package has them built in.
     pub(super) fn of_a_definition(&self) -> impl Iterator<Item = &'static str> {
         [
             ("hypervisor", self.hypervisor.is_some()),
@@ -102,4 +108,32 @@ impl Settings {
         .into_iter()
         .filter_map(|(key, set)| set.then_some(key))
     }
+}
+
+/// An integer. Errors describe it in words, not by its type in Rust.
+struct Number<T>(&'static str, PhantomData<T>);
+
+/// For unsigned integers of 8 to 64 bits.
+impl<T: TryFrom<i64>> Visitor<'_> for Number<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from 0 to {}", self.0, u64::MAX >> (u64::BITS - 8 * size_of::<T>() as u32))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        T::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+}
+
+fn mebibytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    deserializer.deserialize_i64(Number("a whole number of MiB", PhantomData)).map(Some)
+}
+
+fn number<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    deserializer.deserialize_i64(Number("a whole number", PhantomData)).map(Some)
+}
+
+pub(super) fn uid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    deserializer.deserialize_i64(Number("a user id", PhantomData))
 }
