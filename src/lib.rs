@@ -10,21 +10,21 @@
 //!
 //! | stage | module |
 //! |---|---|
-//! | words that every stage uses | [`base`] |
+//! | what every stage uses: names, problems, printable text | [`base`] |
 //! | disk, processes, systemd, accounts | [`system`] |
 //! | a VM directory, read and validated | [`directory`] |
 //! | links between VMs | [`link`] |
-//! | everything that running one VM takes | [`plan`] |
+//! | everything that running one VM needs | [`plan`] |
 //! | the VMM's command line and its control | [`hypervisor`] |
 //! | the runner package: decided, laid out, published | [`package`] |
 //! | what the administrator decides | [`config`] |
 //! | the state directory, the catalog, the leases | [`state`] |
-//! | from all sources to one generation of packages | [`sync`] |
+//! | from all sources to one new generation of packages | [`sync`] |
 //! | running a VM from its start to its end | [`supervisor`] |
 //! | unit files, and what the units call | [`host`] |
 //! | the command line | [`cli`] |
 
-// Whatever the input, the program does not panic.
+// The program does not panic, whatever its input.
 #![cfg_attr(
     not(test),
     warn(

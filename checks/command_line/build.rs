@@ -237,7 +237,7 @@ fn tools_are_taken_from_path() {
 fn wrong_usage_is_status_2() {
     let place = place();
     for (arguments, says) in [
-        (&["--tool", "qemu=/usr/bin/qemu"][..], "no tool has the name 'qemu'; there are ch-remote"),
+        (&["--tool", "qemu=/usr/bin/qemu"][..], "there is no tool 'qemu'; the tools are ch-remote"),
         (&["--tool", "virtiofsd"], "expected NAME=PATH"),
         (&["--tool", "virtiofsd="], "expected NAME=PATH"),
         (&["--memory", "much"], "--memory"),

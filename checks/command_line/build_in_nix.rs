@@ -107,23 +107,23 @@ fn a_declaration_is_compared_in_both_directions() {
         (
             r#"{"providers": [], "shares": {"home": null}}"#,
             "providers/net/netvm",
-            "exists, and was not declared",
+            "exists, but was not declared",
         ),
         (
             r#"{"providers": ["netvm", "other"], "shares": {"home": null}}"#,
             "providers/net/other",
-            "was declared, and does not exist",
+            "was declared, but does not exist",
         ),
-        (r#"{"providers": ["netvm"], "shares": {}}"#, "shared-dirs/home/dir", "exists, and was not declared"),
+        (r#"{"providers": ["netvm"], "shares": {}}"#, "shared-dirs/home/dir", "exists, but was not declared"),
         (
             r#"{"providers": ["netvm"], "shares": {"home": null, "b": null}}"#,
             "shared-dirs/b/dir",
-            "was declared, and does not exist",
+            "was declared, but does not exist",
         ),
         (
             r#"{"providers": ["netvm"], "shares": {"home": "/srv/x"}}"#,
             "shared-dirs/home/dir",
-            "and /srv/x was declared",
+            "but /srv/x was declared",
         ),
     ];
     for (text, path, cause) in bad {
@@ -133,7 +133,10 @@ fn a_declaration_is_compared_in_both_directions() {
     let both = place.declared(&vm, r#"{"providers": [], "shares": {}}"#).exits(1);
     both.complains(&["providers/net/netvm", "shared-dirs/home/dir"]);
     for text in ["", "[]", r#"{"providers": []}"#, r#"{"providers": ["a b"], "shares": {}}"#] {
-        place.declared(&vm, text).exits(1).complains(&["declared.json: is no declaration", "write it like"]);
+        place
+            .declared(&vm, text)
+            .exits(1)
+            .complains(&["declared.json: is not a declaration", "write it like"]);
     }
     place.build(&vm, &["--declared=/nowhere"]).exits(1).complains(&["/nowhere: cannot be read"]);
 }

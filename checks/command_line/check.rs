@@ -16,7 +16,7 @@ const ERRORS: [(&str, &str); 14] = [
     ("", "a VM name cannot contain the character ' '"),
     ("blk/dangling.img", "does not exist"),
     ("blk/directory.img", "is a directory, not a regular file"),
-    ("blk/loop.img", "too many links"),
+    ("blk/loop.img", "follows more than 40 links"),
     ("blk/outside.img", "leads to '/dev/sda', outside"),
     ("blk/pipe.img", "is a named pipe, not a regular file"),
     ("providers/net/-bad", "is not the name of a VM"),
@@ -134,7 +134,11 @@ fn a_clean_directory_is_fine_and_so_is_one_with_notes() {
     run(&mut check(&vm.path)).finds_nothing();
     run(check(&vm.path).args(["--hypervisor", "qemu"])).finds_nothing();
     let vm = vm.file("notes.txt", b"");
-    run(&mut check(&vm.path)).has_one_note(&vm.path.join("notes.txt"), "means nothing", "remove it");
+    run(&mut check(&vm.path)).has_one_note(
+        &vm.path.join("notes.txt"),
+        "is not part of a Spectrum VM directory",
+        "remove it",
+    );
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn place(directories: &[&str]) -> Place {
 #[track_caller]
 fn refused(vm: &VmDirectory, tag: &str, why: &str) {
     let entry = vm.path.join("shared-dirs").join(tag).join("dir");
-    run(&mut check(&vm.path)).has_one_error(&entry, why, "share a directory of its own");
+    run(&mut check(&vm.path)).has_one_error(&entry, why, "share a separate directory");
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_share_through_which_another_share_is_found() {
     symlink("/ext/y", place.partition.root.join("y/tagdir/dir")).unwrap();
     fs::create_dir(vm.path.join("shared-dirs")).unwrap();
     symlink("/ext/y/tagdir", vm.path.join("shared-dirs/s")).unwrap();
-    refused(&vm, "s", "contains what leads to shared-dirs/s/dir");
+    refused(&vm, "s", "contains a directory on the path to shared-dirs/s/dir");
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_share_through_which_an_image_is_found() {
     fs::write(place.partition.root.join("store/root.img"), "").unwrap();
     symlink("/ext/store/root.img", place.partition.root.join("w/deep/middle.img")).unwrap();
     let vm = place.partition.vm("vm").image_link("a.img", "/ext/w/deep/middle.img").share("s", "/ext/w");
-    refused(&vm, "s", "contains what leads to blk/a.img");
+    refused(&vm, "s", "contains a directory on the path to blk/a.img");
     // Beside it is fine.
     let vm = place.partition.vm("beside").image_link("a.img", "/ext/w/deep/middle.img");
     fs::create_dir(place.partition.root.join("w/other")).unwrap();
@@ -66,7 +66,7 @@ fn a_share_that_holds_an_image_or_the_kernel() {
     let vm = place.partition.vm("kernel").image("root.img", b"");
     fs::remove_file(vm.path.join("vmlinux")).unwrap();
     symlink("/ext/z/vmlinux", vm.path.join("vmlinux")).unwrap();
-    refused(&vm.share("s", "/ext/z"), "s", "contains what leads to vmlinux");
+    refused(&vm.share("s", "/ext/z"), "s", "contains a directory on the path to vmlinux");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_share_above_the_user_partition() {
     run(check(&vm.path).args(["--allow", &allow])).has_one_error(
         &entry,
         "contains svc/data",
-        "share a directory",
+        "share a separate directory",
     );
 }
 
@@ -101,7 +101,11 @@ fn a_vm_directory_of_its_own_may_share_what_is_in_it() {
     let vm = VmDirectory::at(&root.join("alone")).image("root.img", b"");
     fs::create_dir(vm.path.join("home")).unwrap();
     let vm = vm.share("fine", "/ext/home");
-    run(&mut check(&vm.path)).has_one_note(&vm.path.join("home"), "means nothing", "remove it");
+    run(&mut check(&vm.path)).has_one_note(
+        &vm.path.join("home"),
+        "is not part of a Spectrum VM directory",
+        "remove it",
+    );
     let ran = run(&mut check(&vm.share("own", "/ext/blk").path)).exits(1);
     assert!(ran.stdout.contains("shared-dirs/own/dir: leads to "), "{}", ran.stdout);
     assert!(ran.stdout.contains("which contains blk"), "{}", ran.stdout);
@@ -131,8 +135,8 @@ fn the_allowed_directory_itself_may_be_shared() {
     let entry = vm.path.join("shared-dirs/s/dir");
     run(check(&vm.path).args(["--allow", &allow])).has_one_error(
         &entry,
-        "contains what leads to shared-dirs/t/dir",
-        "share a directory of its own",
+        "contains a directory on the path to shared-dirs/t/dir",
+        "share a separate directory",
     );
 }
 
@@ -142,5 +146,5 @@ fn a_guest_does_not_choose_its_providers() {
     let vm = place.partition.vm("vm").image("root.img", b"").directory("providers");
     let vm = vm.link("providers/net", "/ext/nets").share("s", "/ext/nets");
     let entry = vm.path.join("shared-dirs/s/dir");
-    run(&mut check(&vm.path)).has_one_error(&entry, "contains providers/net", "share a directory of its own");
+    run(&mut check(&vm.path)).has_one_error(&entry, "contains providers/net", "share a separate directory");
 }

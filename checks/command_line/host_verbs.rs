@@ -44,7 +44,7 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
         run(&mut host.unit_calls(&["clear-booted", "a"])).exits(0).says_nothing();
         assert_eq!(tree::names(&host.state.join("a")), ["current"]);
     }
-    run(&mut host.set_booted("none")).exits(1).complains(&["none: ", "cannot be looked at"]);
+    run(&mut host.set_booted("none")).exits(1).complains(&["none: ", "cannot be examined"]);
     run(&mut host.unit_calls(&["clear-booted", "none"])).exits(0).says_nothing();
     // A folder of another program, where sync was never called.
     let other = host.root.join("other");
@@ -68,7 +68,7 @@ fn root_uses_nothing_that_somebody_else_could_replace() {
     {
         chown(&part, Some(65_533), None).unwrap();
         let told = trusted(1);
-        told.complains(&["is not used by root: somebody else could change", "chown root"]);
+        told.complains(&["is not safe for root: another user could change", "chown root"]);
         chown(&part, Some(0), None).unwrap();
         fs::set_permissions(&part, fs::Permissions::from_mode(0o775)).unwrap();
         trusted(1).complains(&["mode 775"]);
@@ -87,7 +87,7 @@ fn root_uses_nothing_that_somebody_else_could_replace() {
     chown(&up, Some(65_533), None).unwrap();
     let ran = run(&mut host.unit_calls(&["tap-up", "a"])).exits(1);
     assert_eq!(ran.stdout, "");
-    ran.complains(&["a: ", "bin/tap-up", "is not used by root"]);
+    ran.complains(&["a: ", "bin/tap-up", "is not safe for root"]);
 }
 
 #[test]

@@ -98,13 +98,13 @@ fn links_to_nothing() {
 
 #[test]
 fn links_in_a_circle() {
-    refuses_link("x.img", "too many links", "lead to a file");
-    refuses_link("/ext/svc/data/vm/blk/x.img", "too many links", "lead to a file");
+    refuses_link("x.img", "follows more than 40 links", "lead to a file");
+    refuses_link("/ext/svc/data/vm/blk/x.img", "follows more than 40 links", "lead to a file");
     let two = |vm: VmDirectory| vm.link("blk/other", "x.img").image_link("x.img", "other");
     let (_guard, root) = workplace();
     let vm = two(vm(&root));
     let ran = run(&mut check(&vm.path)).exits(1);
-    assert!(ran.stdout.contains("blk/x.img: too many links"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("blk/x.img: follows more than 40 links"), "{}", ran.stdout);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn as_many_as_a_vm_can_have() {
     };
     with(12).0.finds_nothing();
     let (ran, path) = with(13);
-    ran.has_one_error(&path, "holds 13 disk images, a VM can have 12", "remove some");
+    ran.has_one_error(&path, "holds 13 disk images; a VM can have 12", "remove some");
 }
 
 #[test]

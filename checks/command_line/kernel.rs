@@ -51,8 +51,8 @@ fn a_bzimage() {
 #[test]
 fn compressed() {
     refuses(|vm| vm.kernel(b"\x1f\x8b\x08\0"), "is compressed with gzip", "gzip -dc");
-    refuses(|vm| vm.kernel(b"\xfd7zXZ\0"), "is compressed with xz", "extract it");
-    refuses(|vm| vm.kernel(b"\x28\xb5\x2f\xfd"), "is compressed with zstd", "extract it");
+    refuses(|vm| vm.kernel(b"\xfd7zXZ\0"), "is compressed with xz", "decompress it");
+    refuses(|vm| vm.kernel(b"\x28\xb5\x2f\xfd"), "is compressed with zstd", "decompress it");
 }
 
 #[test]

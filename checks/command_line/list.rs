@@ -236,7 +236,11 @@ fn a_catalog_that_cannot_be_used_is_not_passed_over() {
             let ran = run(host.call(&["list"]).args(json)).exits(1);
             let expected = format!("error: {}: {why}", catalog.display());
             assert!(ran.stderr.starts_with(&expected) && !ran.stdout.is_empty(), "{}", ran.stderr);
-            assert!(ran.stderr.contains("help: run 'microvm-spectrum sync' to write it again"), "{}", ran.stderr);
+            assert!(
+                ran.stderr.contains("help: run 'microvm-spectrum sync' to write it again"),
+                "{}",
+                ran.stderr
+            );
         }
         for verb in ["start", "stop", "log", "console"] {
             let ran = run(&mut host.call(&[verb, "a"])).exits(1);

@@ -36,7 +36,7 @@ fn names_that_are_none() {
         let (_guard, vm) = vm();
         let vm = vm.provider("netvm").provider(name);
         let cause = format!("is not the name of a VM: a VM name {cause}");
-        run(&mut check(&vm.path)).has_one_error(&provider(&vm, name), &cause, "name the file like the VM");
+        run(&mut check(&vm.path)).has_one_error(&provider(&vm, name), &cause, "name the file after the VM");
     }
 }
 
@@ -54,7 +54,7 @@ fn as_many_as_a_vm_can_have() {
     let vm = vm.provider("a").provider("b").provider("c").provider("d");
     run(&mut check(&vm.path)).finds_nothing();
     let vm = vm.provider("e");
-    let cause = "names 5 network providers, a VM can have 4";
+    let cause = "names 5 network providers; a VM can have 4";
     run(&mut check(&vm.path)).has_one_error(&vm.path.join("providers/net"), cause, "remove some");
 }
 

@@ -45,7 +45,7 @@ fn refuses(vm: &VmDirectory, entry: &str, cause: &str, help: &str) {
 #[track_caller]
 fn exposes(ran: Ran, vm: &VmDirectory) {
     let path = vm.path.join("shared-dirs/tag/dir");
-    ran.has_one_error(&path, "the guest could rewrite VM definitions", "a directory of its own");
+    ran.has_one_error(&path, "the guest could rewrite VM definitions", "a separate directory");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn links_to_other_things() {
         ("/ext/file", "leads to a regular file, not a directory"),
         ("/ext/pipe", "leads to a named pipe, not a directory"),
         ("/ext/none", "does not exist"),
-        ("dir", "too many links"),
+        ("dir", "follows more than 40 links"),
         ("/", "leads to '/', outside"),
         ("/etc", "leads to '/etc', outside"),
         ("../../../../../..", "outside"),
@@ -109,7 +109,7 @@ fn tags_have_at_most_36_bytes() {
     run(&mut check(&vm.path)).finds_nothing();
     let longer = "t".repeat(37);
     let vm = vm.without("shared-dirs").share(&longer, "/ext/documents");
-    let cause = "the tag has 37 bytes, a virtio-fs tag has at most 36";
+    let cause = "the tag has 37 bytes; a virtio-fs tag has at most 36";
     refuses(&vm, &format!("shared-dirs/{longer}"), cause, "shorter");
     let longer = format!("{}t", "ü".repeat(18));
     let vm = vm.without("shared-dirs").share(&longer, "/ext/documents");
@@ -193,7 +193,12 @@ fn a_share_that_holds_an_image() {
     let place = place();
     fs::write(place.root.join("partition/documents/root.img"), "").unwrap();
     let vm = place.share("/ext/documents").link("blk/root.img", "/ext/documents/root.img");
-    refuses(&vm, "shared-dirs/tag/dir", "which contains what leads to blk/root.img", "apart from");
+    refuses(
+        &vm,
+        "shared-dirs/tag/dir",
+        "which contains a directory on the path to blk/root.img",
+        "away from",
+    );
 }
 
 #[test]
@@ -210,5 +215,5 @@ fn as_many_as_a_vm_can_have() {
     let vm = (0..8).fold(place.vm(), |vm, number| vm.share(format!("{number}"), "/ext/documents"));
     run(&mut check(&vm.path)).finds_nothing();
     let vm = vm.share("8", "/ext/documents");
-    refuses(&vm, "shared-dirs", "holds 9 shared directories, a VM can have 8", "remove some");
+    refuses(&vm, "shared-dirs", "holds 9 shared directories; a VM can have 8", "remove some");
 }

@@ -496,7 +496,7 @@ fn a_state_directory_that_is_not_roots_is_not_used() {
         ln -s /etc/shadow link/current/share/microvm/hypervisor";
     script_as(&host, microvm, replace).exits(0);
     // What it names would be removed, since no VM uses it.
-    host.run(&["sync"]).exits(1).complains(&["/var/lib/microvms", "somebody else could change"]);
+    host.run(&["sync"]).exits(1).complains(&["/var/lib/microvms", "another user could change"]);
     assert_eq!(host.machine.read("/opt/precious/within/file"), "untouched\n");
     assert_eq!(fs::read_dir(host.machine.path("/opt/precious")).unwrap().count(), 1);
     // The generator neither takes a user from there.

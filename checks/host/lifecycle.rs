@@ -180,7 +180,9 @@ fn a_unit_never_starts_with_the_drop_in_of_another_generation() {
     let journal = host.machine.journal("microvm@appvm.service");
     assert!(journal.contains("the VMs have changed since systemd read generation 1"), "{journal}");
     // systemd takes that for success, and a user does not.
-    host.run(&["start", "appvm"]).exits(3).complains(&["appvm was not started", "run 'microvm-spectrum sync'"]);
+    host.run(&["start", "appvm"])
+        .exits(3)
+        .complains(&["appvm was not started", "run 'microvm-spectrum sync'"]);
     host.ok(&["systemctl", "daemon-reload"]);
     host.start("appvm");
 }

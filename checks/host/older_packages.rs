@@ -252,7 +252,7 @@ fn a_package_with_scripts_of_its_own() {
         host.ok(&["journalctl", "--sync"]);
         let log = host.run(&["log", "--all", "new"]).stdout;
         let more = log.strip_prefix(&before).unwrap_or(&log);
-        assert!(more.contains(&format!("somebody else could change {part} (owner ")), "{bad}: {more}");
+        assert!(more.contains(&format!("another user could change {part} (owner ")), "{bad}: {more}");
         assert!(!more.contains("microvm-run by"), "{bad}: {more}");
         assert!(!host.machine.path("/run/microvm-spectrum/owned").exists(), "{bad}");
         change(good);

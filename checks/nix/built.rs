@@ -83,7 +83,7 @@ fn a_directory_with_links_to_the_host_that_will_run_it() {
     assert!(said.contains("shared-dirs/home/dir") && said.contains("does not exist"), "{said}");
     // What was said of the link is compared with it.
     let said = build(r#"allow."/ext" = "/srv"; shares.home = "/srv/other";"#).unwrap_err();
-    assert!(said.contains("leads to /srv/home/user, and /srv/other was declared"), "{said}");
+    assert!(said.contains("leads to /srv/home/user, but /srv/other was declared"), "{said}");
 }
 
 #[test]
@@ -112,15 +112,15 @@ fn what_was_said_of_a_directory_before_it_was_built() {
     let package = build(r#"providers = [ "netvm" ]; shares = [ "home" ];"#).unwrap();
     assert_eq!(manifest(&package)["name"], "other-name");
     for (more, said) in [
-        (r#"shares = [ "home" ];"#, "providers/net/netvm: exists, and was not declared"),
-        (r#"providers = [ "netvm" ];"#, "shared-dirs/home/dir: exists, and was not declared"),
+        (r#"shares = [ "home" ];"#, "providers/net/netvm: exists, but was not declared"),
+        (r#"providers = [ "netvm" ];"#, "shared-dirs/home/dir: exists, but was not declared"),
         (
             r#"providers = [ "netvm" "vpn" ]; shares = [ "home" ];"#,
-            "providers/net/vpn: was declared, and does not exist",
+            "providers/net/vpn: was declared, but does not exist",
         ),
         (
             r#"providers = [ "netvm" ]; shares = { home = null; b = null; };"#,
-            "shared-dirs/b/dir: was declared, and does not exist",
+            "shared-dirs/b/dir: was declared, but does not exist",
         ),
     ] {
         let found = build(more).unwrap_err();

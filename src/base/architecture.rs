@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! The processor architecture of host and guest, which are always the same.
+//! The processor architecture, which host and guest share.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// The architecture that this program was built for; `None` on others.
+    /// The architecture that this program was built for; `None` where Spectrum does not run.
     pub fn host() -> Option<Self> {
         match std::env::consts::ARCH {
             "x86_64" => Some(Self::X86_64),

@@ -4,7 +4,7 @@
 //! Words that every stage uses: names, architectures, problems, printable text,
 //! tools, templates, versioned documents.
 //!
-//! Nothing here knows of virtual machines beyond their names. Every other
+//! Nothing here knows more about virtual machines than their names. Every other
 //! folder may use it; it uses none of them.
 
 pub mod architecture;

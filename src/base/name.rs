@@ -16,22 +16,22 @@ pub struct VmName(String);
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// Why a text is no VM name.
+/// Why a text is not a VM name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// There is no text at all.
+    /// The text is empty.
     #[error("a VM name cannot be empty")]
     Empty,
     /// The name is longer than [`MAX_NAME_BYTES`].
     #[error("the name has {0} bytes, a VM name has at most {MAX_NAME_BYTES}")]
     TooLong(usize),
-    /// A character that is allowed later cannot stand first.
+    /// The first character is one that is only allowed later.
     #[error("a VM name cannot begin with '{0}'")]
     First(char),
-    /// A character that is allowed nowhere.
+    /// A character is not allowed anywhere.
     #[error("a VM name cannot contain the character '{0}'")]
     Character(char),
-    /// Not UTF-8, and no other character that is not allowed.
+    /// The text is not UTF-8; all its other characters are allowed.
     #[error("a VM name cannot contain bytes that are not UTF-8")]
     NotUtf8,
 }
@@ -40,7 +40,7 @@ impl VmName {
     /// Checks `text` against the rule.
     ///
     /// # Errors
-    /// The first rule that `text` breaks, with the character that breaks it.
+    /// The first part of the rule that `text` breaks, with the character that breaks it.
     pub fn new(text: impl AsRef<OsStr>) -> Result<Self, NameError> {
         let raw = text.as_ref();
         let Some(name) = raw.to_str() else {
@@ -123,8 +123,8 @@ impl SourceName {
         VmName::new(text).map(Self)
     }
 
-    /// What VMs are listed under that the configuration itself brings, as runner
-    /// packages; no source can have this name.
+    /// The name under which VMs are listed whose runner packages the configuration
+    /// names. No source can have this name.
     pub fn configuration() -> Self {
         Self(VmName("configuration".to_owned()))
     }
@@ -136,7 +136,7 @@ impl fmt::Display for SourceName {
     }
 }
 
-/// A VM of a source, written `SOURCE/NAME`: what settings and leases belong to.
+/// A VM of a source, written `SOURCE/NAME`. Settings and leases belong to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VmId {
     /// The source.
@@ -179,7 +179,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
     #[test]
-    fn accepts_what_the_contract_names() {
+    fn accepts_every_kind_of_allowed_character() {
         let longest = "a".repeat(64);
         for good in ["a", "_", "9", "appvm-lynx", "user.appvm_2", longest.as_str()] {
             assert_eq!(VmName::new(good).unwrap().as_str(), good);

@@ -3,15 +3,15 @@
 
 //! Untrusted text made safe to print.
 //!
-//! File names, link targets and whatever a guest prints may hold terminal
-//! escapes, line breaks, or characters that reorder the line they stand in.
-//! Nothing of that kind reaches a terminal, a log or a JSON report raw.
+//! File names, link targets and the output of guests may hold terminal escapes,
+//! line breaks, or characters that reorder their line. None of these reaches a
+//! terminal, a log or a JSON report raw.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 
-/// `text` with everything that is not plainly printable written as an escape.
+/// `text` with an escape for each part that is not plainly printable.
 ///
 /// Bytes that are not UTF-8 become `\xNN`, control and invisible characters
 /// `\n`, `\u{1b}` and so on, a backslash `\\`; the result is unambiguous.
@@ -26,8 +26,7 @@ pub fn printable(text: impl AsRef<OsStr>) -> String {
     out
 }
 
-/// Whether `text` is one that [`printable`] can have made, so that it can be printed
-/// as it is.
+/// Whether [`printable`] can have made `text`, so that it can be printed as it is.
 pub fn is_printable(text: &str) -> bool {
     text.chars().all(|c| matches!(c, '\\' | '\'' | '"') || c.escape_debug().len() == 1)
 }
@@ -48,10 +47,10 @@ fn push_bytes(out: &mut String, bytes: &[u8]) {
 
 /// Makes a stream of a guest's output printable, piece by piece.
 ///
-/// Line feeds and tabs stay, carriage returns before a line feed go, and
-/// everything else that is not printable is escaped as by [`printable`] (but
-/// a backslash stays one: a log is for reading). A character cut in two by the
-/// end of a piece waits for its rest, three bytes at most.
+/// It keeps line feeds and tabs, removes carriage returns before a line feed, and
+/// escapes other unprintable parts like [`printable`], except for backslashes, since
+/// a log is for reading. It holds back a character that the end of a piece cuts in
+/// two, three bytes at most.
 #[derive(Debug, Default)]
 pub struct StreamFilter {
     pending: Vec<u8>,
@@ -68,7 +67,7 @@ impl StreamFilter {
             let last = chunks.peek().is_none();
             let mut valid = chunk.valid();
             if last && chunk.invalid().is_empty() && valid.ends_with('\r') {
-                // Whether a line feed follows shows in the next piece.
+                // The next piece shows whether a line feed follows.
                 valid = valid.strip_suffix('\r').unwrap_or(valid);
                 self.pending.push(b'\r');
             }
@@ -82,7 +81,7 @@ impl StreamFilter {
         out
     }
 
-    /// What was still waiting when the stream ended.
+    /// What it still holds back when the stream ends.
     pub fn finish(&mut self) -> String {
         let mut out = String::new();
         match std::mem::take(&mut self.pending).as_slice() {
@@ -104,7 +103,7 @@ fn push_lines(out: &mut String, text: &str) {
     }
 }
 
-/// Whether `bytes` could be the beginning of a character.
+/// Whether `bytes` can be the beginning of a character.
 fn is_cut_short(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
 }
@@ -127,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_made_printable_is(bytes in prop::collection::vec(any::<u8>(), 0..40), text in ".*") {
+        fn printable_text_is_printable(bytes in prop::collection::vec(any::<u8>(), 0..40), text in ".*") {
             prop_assert!(is_printable(&printable(OsStr::from_bytes(&bytes))));
             prop_assert!(is_printable(&printable(&text)));
             let raw = [text + "\x1b", "\u{202e}".to_owned(), "a\nb".to_owned()];

@@ -20,18 +20,18 @@ pub fn render(template: &str, data: &impl Serialize) -> String {
         Mutex::new(templates)
     });
     let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
-    // Each is read once, however many VMs there are; its text is its name.
+    // Parses each template once, however many VMs there are; its text is its name.
     if !templates.has_template(template) && templates.register_template_string(template, template).is_err() {
         return String::new();
     }
-    // Every test renders all templates.
+    // Rendering cannot fail: the tests render every template.
     let mut text = templates.render(template, data).unwrap_or_default();
-    // Room for 8 KiB was made.
+    // Handlebars reserves 8 KiB.
     text.shrink_to_fit();
     text
 }
 
-/// `{{sh value}}`: a value as one word of a shell's command line.
+/// `{{sh value}}`: writes a value as one word for a shell.
 fn sh(
     helper: &Helper<'_>,
     _: &Handlebars<'_>,

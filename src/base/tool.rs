@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! The programs that running a VM takes, and where they are.
+//! The programs that running a VM needs, and where they are.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use std::str::FromStr;
 use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
-/// A program that running a VM may take.
+/// A program that running a VM may need.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -23,13 +23,13 @@ pub enum Tool {
     /// Cloud Hypervisor.
     #[serde(rename = "cloud-hypervisor")]
     CloudHypervisor,
-    /// The tool of iproute2, for tap interfaces.
+    /// iproute2's tool, which makes tap interfaces.
     #[serde(rename = "ip")]
     Ip,
-    /// This program, which the package's scripts call.
+    /// This program, which the scripts of packages call.
     #[serde(rename = "microvm-spectrum")]
     MicrovmSpectrum,
-    /// The tool of nftables, for the rules that keep links apart.
+    /// nftables' tool, which loads the rules that join the taps of a link.
     #[serde(rename = "nft")]
     Nft,
     /// QEMU for 64-bit Arm.
@@ -38,7 +38,7 @@ pub enum Tool {
     /// QEMU for 64-bit x86.
     #[serde(rename = "qemu-system-x86_64")]
     QemuX86,
-    /// The virtio-fs server, the one written in Rust.
+    /// The virtio-fs server written in Rust.
     #[serde(rename = "virtiofsd")]
     Virtiofsd,
 }
@@ -70,7 +70,7 @@ impl Tool {
         }
     }
 
-    /// Where users get it.
+    /// Where users can get it.
     pub fn origin(self) -> &'static str {
         match self {
             Self::ChRemote | Self::CloudHypervisor => "package cloud-hypervisor of Nixpkgs, or its releases",
@@ -90,14 +90,14 @@ impl fmt::Display for Tool {
     }
 }
 
-/// Why a text is no `NAME=PATH` of a tool.
+/// Why a text is not a `NAME=PATH` of a tool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolError {
     /// There is no `=`.
     #[error("expected NAME=PATH, such as virtiofsd=/usr/libexec/virtiofsd")]
     Syntax,
-    /// Nobody uses a program of that name.
-    #[error("no tool has the name '{0}'; there are {all}", all = Tool::ALL.map(Tool::as_str).join(", "))]
+    /// No tool has that name.
+    #[error("there is no tool '{0}'; the tools are {all}", all = Tool::ALL.map(Tool::as_str).join(", "))]
     Unknown(String),
 }
 
@@ -112,13 +112,13 @@ impl FromStr for Tool {
     }
 }
 
-/// Directories where distributions keep virtiofsd, which is not meant for PATH.
+/// Directories outside of PATH where distributions keep virtiofsd.
 const VIRTIOFSD_DIRECTORIES: [&str; 2] = ["/usr/libexec", "/usr/lib/virtiofsd"];
 
-/// Looks for every tool that `given` does not name in the directories of `path`.
+/// Looks for every tool that is not `given` in the directories of `path`.
 ///
-/// `path` has the form of the environment variable PATH; directories that are
-/// not absolute are passed over. Tools that are nowhere are left out.
+/// `path` has the form of the environment variable PATH; relative directories are
+/// ignored. The result leaves out tools that are not found.
 pub fn find_all(given: &BTreeMap<Tool, PathBuf>, path: &OsStr) -> BTreeMap<Tool, PathBuf> {
     let mut found = given.clone();
     for tool in Tool::ALL {
@@ -133,8 +133,8 @@ pub fn find_all(given: &BTreeMap<Tool, PathBuf>, path: &OsStr) -> BTreeMap<Tool,
     found
 }
 
-/// The first executable file called `name` in the directories of `path`, which
-/// has the form of the environment variable PATH.
+/// The first executable file `name` in the directories of `path`, which has the form
+/// of the environment variable PATH.
 pub fn find(name: &str, path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(path).filter(|d| d.is_absolute()).find_map(|d| executable(&d.join(name)))
 }

@@ -30,7 +30,7 @@ pub enum DocumentError {
 /// Reads `text` as `what`, a document of version `expected`.
 ///
 /// # Errors
-/// See [`DocumentError`]. A wrong version is told before an unknown field.
+/// See [`DocumentError`]. It reports a wrong version rather than an unknown field.
 pub fn parse<T: DeserializeOwned>(text: &str, what: &'static str, expected: u32) -> Result<T, DocumentError> {
     #[derive(Deserialize)]
     struct Version {

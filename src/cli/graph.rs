@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_who_provides_whom() {
+    fn draws_which_vm_provides_which() {
         let catalog = catalog("app-a:netvm app-b:netvm,vpn end: netvm: vpn:netvm");
         let network = Network::of(&catalog);
         assert_eq!(

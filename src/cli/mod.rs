@@ -153,7 +153,7 @@ struct StateArgs {
 }
 
 impl StateArgs {
-    /// What is installed. Reports a catalog that cannot be used.
+    /// The installed VMs. Reports a catalog that cannot be used.
     fn installed(&self) -> Installed {
         let installed = Installed::read(&self.state_dir);
         report::to_stderr(installed.problem.as_slice());
@@ -241,7 +241,7 @@ fn find_tools(mut given: BTreeMap<Tool, PathBuf>) -> BTreeMap<Tool, PathBuf> {
     tool::find_all(&given, &std::env::var_os("PATH").unwrap_or_default())
 }
 
-/// What QEMU executes guests with here. Tells the user when that is slow.
+/// What executes the instructions of QEMU's guests here. Warns the user if that is slow.
 fn usable_accelerator(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) -> Accelerator {
     let qemu = HypervisorName::Qemu.implementation().tools(architecture).first();
     let qemu = qemu.and_then(|tool| tools.get(tool));

@@ -242,29 +242,29 @@ mod tests {
         };
         assert_eq!(devices("a"), ["0000:01:00.0", "0000:01:00.1"]);
         assert!(devices("b").is_empty());
-        let told = read(&format!(
+        let printed = read(&format!(
             "{SOURCE}[defaults]\ndevices = ['0000:03:00.0']\n{}{}",
             table("a", "'0000:01:00.0', '0000:02:00.0', '0000:02:00.0'"),
             table("b", "'0000:01:00.0'")
         ));
-        let told = told.unwrap_err();
+        let printed = printed.unwrap_err();
         for part in [
             "[vm.\"a\"] and [vm.\"b\"] both list the device 0000:01:00.0",
             "[vm.\"a\"] lists the device 0000:02:00.0 twice",
             "[defaults] lists devices",
         ] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(printed.contains(part), "{part}: {printed}");
         }
-        let told = read(&format!("{SOURCE}{}", table("a", "'01:00.0'"))).unwrap_err();
-        assert!(told.starts_with("error: config.toml:6:11: "), "{told}");
+        let printed = read(&format!("{SOURCE}{}", table("a", "'01:00.0'"))).unwrap_err();
+        assert!(printed.starts_with("error: config.toml:6:11: "), "{printed}");
         assert!(
-            told.contains("'01:00.0' is not the full form of a PCI address: write 0000:01:00.0"),
-            "{told}"
+            printed.contains("'01:00.0' is not the full form of a PCI address: write 0000:01:00.0"),
+            "{printed}"
         );
     }
 
     #[test]
-    fn mistakes_are_told_with_line_and_column() {
+    fn mistakes_have_a_line_and_a_column() {
         for (text, place, cause) in [
             ("[defaults]\nmemroy = 5\n", "config.toml:2:1", "unknown field `memroy`"),
             ("[defaults]\nmemory = 'x'\n", "config.toml:2:10", "invalid type"),
@@ -273,19 +273,22 @@ mod tests {
             (&SOURCE.replace("'user'", "'a b'"), "config.toml:3:8", "cannot contain the character ' '"),
             (&format!("{SOURCE}allow = ['x']\n"), "config.toml:5:9", "expected PREFIX"),
         ] {
-            let told = read(text).unwrap_err();
-            assert!(told.starts_with(&format!("error: {place}")) && told.contains(cause), "{text}: {told}");
+            let printed = read(text).unwrap_err();
+            assert!(
+                printed.starts_with(&format!("error: {place}")) && printed.contains(cause),
+                "{text}: {printed}"
+            );
         }
     }
 
     #[test]
-    fn a_partition_starts_nothing_unless_its_entry_says_so() {
+    fn a_partition_starts_nothing_unless_its_entry_allows_it() {
         let other = "[[source]]\nkind = 'builtin'\nname = 'own'\npath = '/srv/own'\n";
         let table = "[vm.'user/a']\nautostart = true\n";
-        let told = read(&format!("{SOURCE}{other}{table}")).unwrap_err();
+        let printed = read(&format!("{SOURCE}{other}{table}")).unwrap_err();
         assert!(
-            told.contains("[vm.\"user/a\"] sets autostart, but source 'user' does not allow it"),
-            "{told}"
+            printed.contains("[vm.\"user/a\"] sets autostart, but source 'user' does not allow it"),
+            "{printed}"
         );
         for good in [
             format!("{SOURCE}autostart = true\n{other}{table}"),
@@ -293,7 +296,7 @@ mod tests {
             format!("{SOURCE}{other}[defaults]\nautostart = true\n"),
         ] {
             let config = read(&good).unwrap();
-            // What is built in comes first, however it is written.
+            // The built-in source comes first, wherever it is written.
             let order: Vec<_> = config.sources.iter().map(|source| source.name.to_string()).collect();
             assert_eq!(order, ["own", "user"]);
         }
@@ -313,14 +316,14 @@ mod tests {
         for (text, cause) in [
             (entry(""), "neither a path nor a partuuid"),
             (entry(&format!("path = '/srv/P'\npartuuid = '{uuid}'")), "both a path and a partuuid"),
-            (entry("partuuid = '../../sda'"), "'../../sda' is no PARTUUID"),
+            (entry("partuuid = '../../sda'"), "'../../sda' is not a PARTUUID"),
             (
                 entry(&format!("partuuid = '{uuid}'")).replace("user-partition", "builtin"),
                 "is not a user-partition",
             ),
         ] {
-            let told = read(&text).unwrap_err();
-            assert!(told.contains(cause), "{cause}: {told}");
+            let printed = read(&text).unwrap_err();
+            assert!(printed.contains(cause), "{cause}: {printed}");
         }
     }
 
@@ -360,18 +363,18 @@ mod tests {
             ),
             (format!("{SOURCE}[vm.a]\nuid = 0\n"), "the user id 0, which no VM can have"),
         ] {
-            let told = read(&text).unwrap_err();
-            assert!(told.contains(cause), "{cause}: {told}");
+            let printed = read(&text).unwrap_err();
+            assert!(printed.contains(cause), "{cause}: {printed}");
         }
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_at_once() {
+    fn every_mistake_is_reported_in_one_go() {
         let text = format!(
             "{SOURCE}{}[uids]\nfirst = 1000\nlast = 2000\n[tools]\nip = 'ip'\n[vm.'a']\n[vm.'other/x']\n[vm.'a b']\n",
             SOURCE.replace("/srv/P", "P")
         );
-        let told = read(&text).unwrap_err();
+        let printed = read(&text).unwrap_err();
         for part in [
             "two sources have the name user",
             "the path of the source user is not absolute",
@@ -381,7 +384,7 @@ mod tests {
             "[vm.\"other/x\"]",
             "[vm.\"a b\"]",
         ] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(printed.contains(part), "{part}: {printed}");
         }
     }
 }

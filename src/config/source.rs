@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Sources as the configuration names them.
+//! Sources, as the configuration describes them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,28 +12,28 @@ use serde::{Deserialize, Serialize};
 use crate::base::name::SourceName;
 use crate::directory::boundary::AllowedPrefix;
 
-/// Where partitions are mounted that the configuration names by their PARTUUID.
+/// Where systemd mounts the partitions that the configuration names by PARTUUID.
 pub const PARTITIONS: &str = "/run/microvm-spectrum/partitions";
 
 /// What kind of place a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
-    /// A directory of VM directories that comes with the system.
+    /// A directory with VM directories that belongs to the system.
     Builtin,
     /// A partition with VM directories in its `svc/data`.
     UserPartition,
 }
 
-/// What identifies a partition, as in `/dev/disk/by-partuuid`: a UUID (GPT), or
-/// the disk's number and the partition's (MBR), in lower case.
+/// The identity of a partition, as in `/dev/disk/by-partuuid`: a UUID (GPT), or the
+/// disk's number and the partition's (MBR), in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct PartUuid(String);
 
-/// Why a text is no [`PartUuid`].
+/// Why a text is not a [`PartUuid`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no PARTUUID: write it as /dev/disk/by-partuuid has it, hexadecimal digits and '-'")]
+#[error("'{0}' is not a PARTUUID: write it as in /dev/disk/by-partuuid, in hexadecimal digits and '-'")]
 pub struct PartUuidError(String);
 
 impl TryFrom<String> for PartUuid {
@@ -56,7 +56,7 @@ impl fmt::Display for PartUuid {
     }
 }
 
-/// A place where VM directories live.
+/// A source: a place with VM directories.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
@@ -66,9 +66,9 @@ pub struct SourceConfig {
     pub name: SourceName,
     /// Where it is on this host, an absolute path.
     path: Option<PathBuf>,
-    /// The partition that it is, which is mounted when it appears.
+    /// The partition, which systemd mounts when it appears.
     pub partuuid: Option<PartUuid>,
-    /// Where else links of its VM directories may lead.
+    /// Where else the links of its VM directories may lead.
     #[serde(default, deserialize_with = "allowed")]
     pub allow: Vec<AllowedPrefix>,
     /// Whether VMs of it may start with the host.
@@ -81,18 +81,18 @@ fn allowed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Allo
 }
 
 impl SourceConfig {
-    /// Where it is, or will be when its partition appears.
+    /// Where it is, or where its partition will be mounted.
     pub fn root(&self) -> PathBuf {
         self.path.clone().unwrap_or_else(|| Path::new(PARTITIONS).join(self.name.to_string()))
     }
 
-    /// Whether VMs of it may start with the host: those of a partition, which
-    /// may appear by itself, only if the administrator says so.
+    /// Whether its VMs may start with the host. Those of a partition, which may appear
+    /// by itself, may only if the administrator allows it.
     pub fn may_autostart(&self) -> bool {
         self.autostart.unwrap_or(self.kind == SourceKind::Builtin)
     }
 
-    /// Its path as the configuration has it.
+    /// The path that the configuration sets.
     pub(super) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }

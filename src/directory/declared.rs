@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What somebody said that a VM directory names, before it could be looked at.
+//! What the administrator declared about a VM directory before it existed.
 //!
-//! Nix evaluates networks and shared directories of VMs whose directories are
-//! yet to be built. What it was told must be what is there in the end.
+//! Nix evaluates the networks and shared directories of VMs before it builds their
+//! directories. The built directory must match the declaration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,7 +25,7 @@ const REMEDY: &str =
 pub struct Declaration {
     /// The network providers.
     providers: BTreeSet<VmName>,
-    /// The tags of the shared directories, with the directory where that was said, too.
+    /// The tags of the shared directories, each with the directory if that was declared.
     shares: BTreeMap<String, Option<String>>,
 }
 
@@ -33,7 +33,7 @@ impl Declaration {
     /// Reads a declaration from a file.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// When the file cannot be read, or is not a declaration.
     pub fn read(path: &Path) -> Result<Self, Problem> {
         let refused = |cause: String| {
             let remedy =
@@ -41,10 +41,10 @@ impl Declaration {
             Problem::error(path, cause, remedy)
         };
         let text = std::fs::read_to_string(path).map_err(|e| refused(format!("cannot be read: {e}")))?;
-        serde_json::from_str(&text).map_err(|e| refused(format!("is no declaration: {e}")))
+        serde_json::from_str(&text).map_err(|e| refused(format!("is not a declaration: {e}")))
     }
 
-    /// Every difference between what was said and what is there.
+    /// Every difference between the declaration and the VM directory.
     pub fn check(&self, definition: &Definition) -> Problems {
         let mut problems = Problems::default();
         let directory = definition.location.directory();
@@ -52,18 +52,18 @@ impl Declaration {
         let is: BTreeSet<_> = definition.network_providers.iter().cloned().collect();
         let provider = |name: &VmName| Path::new("providers/net").join(name.as_str());
         for missing in self.providers.difference(&is) {
-            differs(&provider(missing), "was declared, and does not exist".to_owned());
+            differs(&provider(missing), "was declared, but does not exist".to_owned());
         }
         for unexpected in is.difference(&self.providers) {
-            differs(&provider(unexpected), "exists, and was not declared".to_owned());
+            differs(&provider(unexpected), "exists, but was not declared".to_owned());
         }
         for share in &definition.shares {
             match self.shares.get(&share.tag) {
-                None => differs(Path::new(&share.entry), "exists, and was not declared".to_owned()),
+                None => differs(Path::new(&share.entry), "exists, but was not declared".to_owned()),
                 Some(Some(source)) if *source != share.source => {
                     differs(
                         Path::new(&share.entry),
-                        format!("leads to {}, and {source} was declared", share.source),
+                        format!("leads to {}, but {source} was declared", share.source),
                     );
                 }
                 Some(_) => {}
@@ -71,7 +71,7 @@ impl Declaration {
         }
         for tag in self.shares.keys().filter(|tag| !definition.shares.iter().any(|s| s.tag == **tag)) {
             let entry = Path::new("shared-dirs").join(tag).join("dir");
-            differs(&entry, "was declared, and does not exist".to_owned());
+            differs(&entry, "was declared, but does not exist".to_owned());
         }
         problems
     }

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Stamps: what tells, without reading a file, whether it is still the same.
+//! Stamps: whether a file is still the same, without reading it.
 
 use rustix::fs::Stat;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a file of a definition was at one moment.
+/// The identity, size and times of a file at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileStamp {
-    /// Its path within the VM directory, or that of the manifest within its package.
+    /// Its path within the VM directory or, for a manifest, within the package.
     pub entry: String,
-    /// The number of the device that it is on.
+    /// The number of its device.
     pub device: u64,
-    /// Its number there.
+    /// Its inode number there.
     pub inode: u64,
     /// Its size, in bytes.
     pub size: u64,
-    /// When its content was changed, in nanoseconds since 1970.
+    /// When its content last changed, in nanoseconds since 1970.
     pub modified: i64,
-    /// When anything of it was changed, in nanoseconds since 1970.
+    /// When its content or its metadata last changed, in nanoseconds since 1970.
     pub changed: i64,
 }
 
 impl FileStamp {
-    /// The stamp of the file that `entry` leads to, by its status.
+    /// The stamp of the file to which `entry` leads and which has this status.
     pub fn new(entry: &str, stat: &Stat) -> Self {
-        // The nanoseconds have another type on other architectures.
+        // The nanoseconds have different types on different architectures.
         let time = |seconds: i64, nanoseconds: u64| {
             seconds
                 .saturating_mul(1_000_000_000)

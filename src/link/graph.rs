@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Who provides whom with networks.
+//! Which VM provides which other with a network.
 //!
-//! The graph has a VM for each that can run, and an edge from each client to
-//! each of its providers.
+//! The graph has a node for each VM that could run by itself, and an edge from each
+//! client to each of its providers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::base::name::VmName;
 
-/// Why a VM cannot run although nothing is wrong with itself.
+/// Why a VM cannot run although its own definition is fine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Blocked {
     /// No source has a provider of that name.
     #[error("its network provider {0} does not exist")]
     Missing(VmName),
-    /// The provider is there, and cannot run.
+    /// The provider exists, but cannot run.
     #[error("its network provider {0} cannot run")]
     Provider(VmName),
-    /// The VM provides its own network, by way of the others.
+    /// The VM provides its own network, through other VMs.
     #[error("VMs provide each other's networks in a circle: {0}")]
     Cycle(Circle),
 }
 
-/// The most VMs of a circle that are named: each of its VMs is told the circle.
+/// The most VMs of a circle that a message names, since each of them has that message.
 const MAX_NAMED: usize = 32;
 
-/// A circle, as it is seen from one of its VMs.
+/// A circle, beginning at one of its VMs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Circle {
-    /// The first VMs of it; more are not told.
+    /// Its first VMs.
     first: Vec<VmName>,
     /// How many more there are.
     more: usize,
 }
 
 impl Circle {
-    /// The circle from its VM number `index` on.
+    /// The circle, beginning at its VM number `index`.
     fn from(circle: &[VmName], index: usize) -> Self {
         let numbers = (0..circle.len().min(MAX_NAMED)).map(|after| (index + after) % circle.len());
         Self {
@@ -61,8 +61,8 @@ impl fmt::Display for Circle {
 
 /// Finds all VMs that cannot run because of the VMs that provide their networks.
 ///
-/// `clients` are the VMs that could run by themselves, with their providers;
-/// `broken` those that are there and could not.
+/// `clients` are the VMs that could run by themselves, each with its providers;
+/// `broken` are the others.
 pub fn blocked(
     clients: &BTreeMap<VmName, Vec<VmName>>,
     broken: &BTreeSet<VmName>,
@@ -73,7 +73,7 @@ pub fn blocked(
             found.entry(name.clone()).or_default().push(Blocked::Cycle(Circle::from(&cycle, index)));
         }
     }
-    // What is blocked blocks its own clients.
+    // A blocked VM blocks its own clients.
     let mut of_provider: BTreeMap<&VmName, Vec<&VmName>> = BTreeMap::new();
     for (client, providers) in clients {
         for provider in providers {
@@ -106,13 +106,13 @@ pub fn blocked(
     found
 }
 
-/// All circles that can be found by always going on: each VM is in one at most.
+/// The circles that a depth-first search finds; each VM is in one at most.
 fn cycles(clients: &BTreeMap<VmName, Vec<VmName>>) -> Vec<Vec<VmName>> {
     let mut done: BTreeSet<&VmName> = BTreeSet::new();
     let mut cycles = Vec::new();
     for start in clients.keys() {
-        // The way from `start`, each with the providers that are still to be gone to.
-        let mut way: Vec<(&VmName, std::slice::Iter<'_, VmName>)> = Vec::new();
+        // The path from `start`: each VM with its providers that are still to visit.
+        let mut path: Vec<(&VmName, std::slice::Iter<'_, VmName>)> = Vec::new();
         let mut places: BTreeMap<&VmName, usize> = BTreeMap::new();
         let mut next = Some(start);
         loop {
@@ -121,20 +121,20 @@ fn cycles(clients: &BTreeMap<VmName, Vec<VmName>>) -> Vec<Vec<VmName>> {
                 && !done.contains(name)
             {
                 if let Some(from) = places.get(name).copied() {
-                    cycles.push(way.iter().skip(from).map(|(name, _)| (*name).clone()).collect());
+                    cycles.push(path.iter().skip(from).map(|(name, _)| (*name).clone()).collect());
                 } else {
-                    places.insert(name, way.len());
-                    way.push((name, providers.iter()));
+                    places.insert(name, path.len());
+                    path.push((name, providers.iter()));
                 }
             }
-            match way.last_mut() {
+            match path.last_mut() {
                 None => break,
                 Some((name, providers)) => match providers.next() {
                     Some(provider) => next = Some(provider),
                     None => {
                         done.insert(name);
                         places.remove(name);
-                        way.pop();
+                        path.pop();
                     }
                 },
             }
@@ -161,37 +161,37 @@ mod tests {
             .collect()
     }
 
-    fn told(text: &str, broken: &[&str]) -> String {
+    fn reasons(text: &str, broken: &[&str]) -> String {
         let found = blocked(&graph(text), &broken.iter().map(|b| name(b)).collect());
         let lines = found.iter().flat_map(|(n, why)| why.iter().map(move |why| format!("{n}: {why}")));
         lines.collect::<Vec<_>>().join("\n")
     }
 
     #[test]
-    fn says_what_blocks_whom() {
-        assert_eq!(told("app:net net:up up:", &[]), "");
+    fn says_which_vm_blocks_which() {
+        assert_eq!(reasons("app:net net:up up:", &[]), "");
         assert_eq!(
-            told("app:net,other net:up", &[]),
+            reasons("app:net,other net:up", &[]),
             "app: its network provider net cannot run\napp: its network provider other does not exist\n\
              net: its network provider up does not exist"
         );
-        assert_eq!(told("app:net", &["net"]), "app: its network provider net cannot run");
+        assert_eq!(reasons("app:net", &["net"]), "app: its network provider net cannot run");
     }
 
     #[test]
     fn names_the_whole_circle() {
         assert_eq!(
-            told("a:b b:c c:a client:a free:", &[]),
+            reasons("a:b b:c c:a client:a free:", &[]),
             "a: VMs provide each other's networks in a circle: a -> b -> c -> a\n\
              b: VMs provide each other's networks in a circle: b -> c -> a -> b\n\
              c: VMs provide each other's networks in a circle: c -> a -> b -> c\n\
              client: its network provider a cannot run"
         );
-        assert_eq!(told("a:a", &[]), "a: VMs provide each other's networks in a circle: a -> a");
+        assert_eq!(reasons("a:a", &[]), "a: VMs provide each other's networks in a circle: a -> a");
     }
 
-    /// Somebody else decides how many there are: with each VM of a circle told all of
-    /// them, or all looked at for each, this would not end.
+    /// An untrusted source decides how many there are. If each VM of a circle named all
+    /// of them, or a search visited all for each, this would not end.
     #[test]
     fn a_circle_and_a_chain_of_very_many() {
         let vm = |number: usize| name(&format!("vm{number}"));
@@ -200,19 +200,19 @@ mod tests {
         clients.insert(vm(50_000), vec![vm(0)]);
         let found = blocked(&clients, &BTreeSet::new());
         assert_eq!(found.len(), 50_001);
-        let told = found[&vm(7)][0].to_string();
+        let reason = found[&vm(7)][0].to_string();
         assert!(
-            told.contains(": vm7 -> vm8 -> ") && told.ends_with(" -> vm38 -> (49969 more) -> vm7"),
-            "{told}"
+            reason.contains(": vm7 -> vm8 -> ") && reason.ends_with(" -> vm38 -> (49969 more) -> vm7"),
+            "{reason}"
         );
         clients.insert(vm(50_000), vec![]);
         assert_eq!(blocked(&clients, &BTreeSet::new()), BTreeMap::new());
     }
 
     proptest! {
-        /// What is not blocked can be started in some order, and nothing else can.
+        /// VMs can be started in some order if and only if they are not blocked.
         #[test]
-        fn exactly_what_can_be_started_is_not_blocked(
+        fn exactly_the_vms_that_can_be_started_are_not_blocked(
             edges in proptest::collection::vec((0usize..8, 0usize..10), 0..20),
             broken in proptest::collection::btree_set(8usize..10, 0..2),
         ) {

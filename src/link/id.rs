@@ -23,13 +23,13 @@ pub const OUI: [u8; 3] = [0x0a, 0xb3, 0xec];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u16);
 
-/// Why a text or number is no link id.
+/// Why a text or number is not a link id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// Not four hexadecimal digits.
     #[error("a link id is four hexadecimal digits such as a546")]
     Syntax,
-    /// `0000` and `ffff` would be the network's own and its broadcast address.
+    /// The ids of the network address and of the broadcast address.
     #[error("the link ids 0000 and ffff are not used")]
     Reserved,
     /// All 65,534 ids are taken.
@@ -49,10 +49,10 @@ impl LinkId {
         }
     }
 
-    /// The id of the link from `client` to `provider`, none of those in `taken`.
+    /// The id of the link from `client` to `provider` that is not in `taken`.
     ///
-    /// It is the first two bytes of the SHA-256 of both names with a line feed
-    /// between (neither can contain one), or else the next number that is free.
+    /// It is the first two bytes of the SHA-256 of both names with a line feed between
+    /// them (neither can contain one) or, if that id is taken, the next free one.
     ///
     /// # Errors
     /// [`LinkError::Exhausted`] when no id is free.
@@ -60,7 +60,7 @@ impl LinkId {
         Self::derive_unless(client, provider, |id| taken.contains(id))
     }
 
-    /// Like [`LinkId::derive`], none of those that are `taken`.
+    /// Like [`LinkId::derive`], but `taken` decides which ids are.
     ///
     /// # Errors
     /// [`LinkError::Exhausted`] when no id is free.
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn worked_example_of_the_contract() {
+    fn the_documented_example() {
         let id: LinkId = "a546".parse().unwrap();
         assert_eq!(id.client_mac().to_string(), "0A:B3:EC:00:A5:46");
         assert_eq!(id.provider_mac().to_string(), "0A:B3:EC:80:A5:46");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_id() {
+    fn refuses_other_texts() {
         assert_eq!("0000".parse::<LinkId>(), Err(LinkError::Reserved));
         assert_eq!("FFFF".parse::<LinkId>(), Err(LinkError::Reserved));
         for bad in ["", "1", "+123", "12345", "12g4", " 123"] {

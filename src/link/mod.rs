@@ -4,7 +4,7 @@
 //! A link: one network connection from a client VM to its network provider.
 //!
 //! Ids and addresses, the graph of clients and providers, the taps that the host
-//! joins, and the records of who is linked with whom. All stages from the
+//! joins, and the records of existing links. All stages from the
 //! [`plan`](crate::plan) on may use it.
 
 pub mod graph;

@@ -3,11 +3,10 @@
 
 //! The host's side of a link: two taps and what joins them.
 //!
-//! A frame that comes out of one tap goes straight into the other, before the
-//! host's own network sees it: no address, no firewall and no bridge of the host
-//! has to do with it. Only frames with the sender's own addresses pass. The
-//! bridge shows which taps belong together, keeps them from being taken for
-//! interfaces that somebody should configure, and passes nothing itself.
+//! A frame that leaves one tap enters the other before the host's own network sees
+//! it, so no address, firewall or bridge of the host is involved. Only frames with the
+//! sender's own addresses pass. The bridge shows which taps belong together, and keeps
+//! network managers from configuring them. It forwards nothing itself.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -17,10 +16,10 @@ use std::process::{Command, Stdio};
 use crate::base::template;
 use crate::link::id::LinkId;
 
-/// The rules of a link, for `nft(8)`; they come and go in one step.
+/// The rules of a link, for `nft(8)`, which replaces all of them in one transaction.
 const RULES: &str = include_str!("link.nft.hbs");
 
-/// The programs that make links.
+/// The programs with which the host makes links.
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// iproute2's `ip`.
@@ -29,13 +28,13 @@ pub struct Tools {
     pub nft: PathBuf,
 }
 
-/// Why there is no link.
+/// Why the host could not make or remove a link.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// A program cannot be started, or the kernel's files cannot be written.
+    /// A program cannot be started, or a file of the kernel cannot be written.
     #[error("{what}: {error}")]
     Io {
-        /// What was tried.
+        /// What failed.
         what: String,
         /// The system's error.
         error: io::Error,
@@ -47,19 +46,19 @@ pub enum WireError {
         what: String,
         /// How it ended.
         status: std::process::ExitStatus,
-        /// What it said.
+        /// The first line of its error messages.
         said: String,
     },
-    /// There is something else of that name.
+    /// Another interface has that name.
     #[error("{0} exists and is not what a link needs: remove or rename it")]
     Taken(String),
 }
 
-/// Makes a link, with taps for one user each; what is there already and right is
-/// kept. Returns whether the provider's tap is another one than before.
+/// Makes a link with one tap for each user, and keeps the parts that are already right.
+/// Returns whether the provider's tap is new.
 ///
 /// # Errors
-/// See [`WireError`]. What was made is then removed by [`down`].
+/// See [`WireError`]. The caller then removes the parts that were made with [`down`].
 pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> Result<bool, WireError> {
     let bridge = link.bridge();
     let mut new = BTreeSet::new();
@@ -86,10 +85,10 @@ pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> 
         }
         quieten(tools, &tap)?;
     }
-    // Before the first frame can pass.
+    // Before the taps are up.
     rules(tools, link)?;
-    // The bridge stays down, and passes nothing: also when somebody loads his
-    // firewall anew and these rules are gone with it, nothing is open.
+    // The bridge stays down and forwards nothing, so that the link stays closed when the
+    // administrator reloads the firewall and these rules are lost.
     ip(tools, &["link", "set", "dev", &bridge, "down"])?;
     for tap in [link.client_tap(), link.provider_tap()] {
         ip(tools, &["link", "set", "dev", &tap, "master", &bridge, "up"])?;
@@ -97,10 +96,10 @@ pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> 
     Ok(new.contains(&link.provider_tap()))
 }
 
-/// Removes a link, as far as it is there.
+/// Removes the parts of a link that exist.
 ///
 /// # Errors
-/// See [`WireError`]; everything was tried.
+/// The first one; it tries to remove every part.
 pub fn down(tools: &Tools, link: LinkId) -> Result<(), WireError> {
     let mut result = Ok(());
     for (name, kind) in
@@ -114,7 +113,7 @@ pub fn down(tools: &Tools, link: LinkId) -> Result<(), WireError> {
     result.and(nft(tools, &script))
 }
 
-/// Whether somebody uses the provider's tap.
+/// Whether a VMM has the provider's tap open.
 pub fn provider_is_attached(link: LinkId) -> bool {
     std::fs::read_to_string(interface(&link.provider_tap()).join("carrier"))
         .is_ok_and(|text| text.trim() == "1")
@@ -128,22 +127,22 @@ fn exists(name: &str) -> bool {
     interface(name).exists()
 }
 
-/// Whether an interface has what only its kind has in its directory.
+/// Whether an interface has the attribute that only its type has.
 fn is(name: &str, attribute: &str) -> bool {
     interface(name).join(attribute).exists()
 }
 
-/// The user whom a tap is for; an id that nobody has if it is everybody's.
+/// The user id that may open a tap; an id that no user has if all may.
 fn owner(tap: &str) -> Option<u32> {
     let text = std::fs::read_to_string(interface(tap).join("owner")).ok()?;
     Some(text.trim().parse().unwrap_or(u32::MAX))
 }
 
-/// Keeps the host from speaking on an interface by itself.
+/// Keeps the host from sending on an interface by itself.
 fn quieten(tools: &Tools, name: &str) -> Result<(), WireError> {
     let path = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
     match std::fs::write(&path, "1") {
-        // A host without IPv6, which knows no addrgenmode either (`ipv6.disable=1`).
+        // A host without IPv6 (`ipv6.disable=1`), which has no addrgenmode either.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(|error| WireError::Io {
             what: format!("{} cannot be written", path.display()),
@@ -192,13 +191,13 @@ fn call(command: &mut Command, input: &str) -> Result<(), WireError> {
         .spawn()
         .map_err(io_error)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read says more by its status.
+        // If the program does not read it, its status shows why.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().map_err(io_error)?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it says nothing").to_owned();
+    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("no message").to_owned();
     Err(WireError::Failed { what, status: output.status, said })
 }

@@ -49,7 +49,7 @@ fn succeeded(output: &Output) -> io::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").to_owned();
     Err(io::Error::other(format!("systemctl ended with {}: {said}", output.status)))
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What root executes only root can replace: the check of it.
+//! Checks that only root can replace what root executes.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -9,30 +9,30 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-/// The most links that one path goes through, as in the kernel.
+/// The most links in one path, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// Who else than the owner may write.
+/// The permission of others than the owner to write.
 const OTHERS_WRITE: u32 = 0o022;
-/// Only a file's owner may rename it in such a directory.
+/// In a directory with this bit, only a file's owner may rename it.
 const STICKY: u32 = 0o1000;
 
-/// Why root does not use a path.
+/// Why root must not use a path.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
-    /// Somebody else than root owns a part of it, or may write there.
-    #[error("{} is not used by root: somebody else could change {} (owner {owner}, mode {mode:o}); make it root's alone: chown root, chmod go-w", .path.display(), .part.display())]
+    /// Another user owns a part of it, or may write there.
+    #[error("{} {}; {}", .path.display(), changeable(.part, *.owner, *.mode), OWN_IT)]
     Writable {
         /// The whole path.
         path: PathBuf,
-        /// The part.
+        /// The part that another user could change.
         part: PathBuf,
         /// Its owner's user id.
         owner: u32,
         /// Its mode.
         mode: u32,
     },
-    /// It cannot be looked at.
-    #[error("{} cannot be looked at: {error}", .part.display())]
+    /// A part of it cannot be examined.
+    #[error("{} cannot be examined: {error}", .part.display())]
     Io {
         /// The part of the path.
         part: PathBuf,
@@ -41,34 +41,36 @@ pub enum Untrusted {
     },
 }
 
+/// What to do about a part that another user could change.
+const OWN_IT: &str = "give it to root alone: chown root, chmod go-w";
+
+fn changeable(part: &Path, owner: u32, mode: u32) -> String {
+    format!(
+        "is not safe for root: another user could change {} (owner {owner}, mode {mode:o})",
+        part.display()
+    )
+}
+
 impl Untrusted {
     /// What is wrong, and what to do about it.
     pub fn cause_and_remedy(&self) -> (String, &'static str) {
         match self {
-            Self::Writable { part, owner, mode, .. } => {
-                let part = part.display();
-                (
-                    format!(
-                        "is not used by root: somebody else could change {part} (owner {owner}, mode {mode:o})"
-                    ),
-                    "make it root's alone: chown root, chmod go-w",
-                )
-            }
+            Self::Writable { part, owner, mode, .. } => (changeable(part, *owner, *mode), OWN_IT),
             Self::Io { part, error } => (
-                format!("cannot be used: {} cannot be looked at: {error}", part.display()),
+                format!("cannot be used: {} cannot be examined: {error}", part.display()),
                 "make it readable",
             ),
         }
     }
 }
 
-/// Follows an absolute path, and returns it without links.
+/// Follows an absolute path and returns it without links.
 ///
-/// When it succeeds, nobody but root could change where the path leads, so
-/// that what was checked is what is used.
+/// After that, only root can change where the path leads, so that root uses what was
+/// checked.
 ///
 /// # Errors
-/// See [`Untrusted`].
+/// When a part of the path is [`Untrusted`].
 pub fn resolve(path: &Path) -> Result<PathBuf, Untrusted> {
     let names = |path: &Path| -> VecDeque<OsString> {
         path.components()
@@ -107,11 +109,10 @@ pub fn resolve(path: &Path) -> Result<PathBuf, Untrusted> {
     Ok(here)
 }
 
-/// Like [`resolve`] for something in a directory that [`resolve`] has found to be
-/// root's alone.
+/// Like [`resolve`], for an entry of a directory that [`resolve`] has returned.
 ///
 /// # Errors
-/// See [`Untrusted`].
+/// Those of [`resolve`].
 pub fn check_in_trusted(path: &Path) -> Result<(), Untrusted> {
     match check(path, path)?.is_symlink() {
         true => resolve(path).map(drop),
@@ -119,24 +120,24 @@ pub fn check_in_trusted(path: &Path) -> Result<(), Untrusted> {
     }
 }
 
-/// Like [`resolve`] for a directory, and for everything in it, where links lead
-/// to included.
+/// Like [`resolve`], for a directory, everything in it, and the targets of the links
+/// in it.
 ///
 /// # Errors
-/// See [`Untrusted`].
+/// Those of [`resolve`], for the first entry that has one.
 pub fn resolve_tree(path: &Path) -> Result<PathBuf, Untrusted> {
     let top = resolve(path)?;
     let mut waiting = vec![top.clone()];
     while let Some(directory) = waiting.pop() {
-        let told = |error| Untrusted::Io { part: directory.clone(), error };
-        for entry in std::fs::read_dir(&directory).map_err(told)? {
-            let entry = entry.map_err(told)?;
+        let failed = |error| Untrusted::Io { part: directory.clone(), error };
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
             match resolve(&entry.path()) {
-                // A link to nowhere gives nobody anything.
+                // A link to nowhere is harmless.
                 Err(Untrusted::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
                 resolved => drop(resolved?),
             }
-            if entry.file_type().map_err(told)?.is_dir() {
+            if entry.file_type().map_err(failed)?.is_dir() {
                 waiting.push(entry.path());
             }
         }
@@ -146,7 +147,7 @@ pub fn resolve_tree(path: &Path) -> Result<PathBuf, Untrusted> {
 
 fn check(path: &Path, part: &Path) -> Result<std::fs::Metadata, Untrusted> {
     let found = part.symlink_metadata().map_err(|error| Untrusted::Io { part: part.to_owned(), error })?;
-    // A link's mode means nothing, and whoever owns it cannot change it.
+    // A link's mode has no effect.
     let writable = !found.is_symlink()
         && found.mode() & OTHERS_WRITE != 0
         && !(found.is_dir() && found.mode() & STICKY != 0);
@@ -163,7 +164,7 @@ mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
-    /// Whether this user can make what is root's and what is not.
+    /// Whether this user can make files of root and of others.
     fn is_root() -> bool {
         rustix::process::geteuid().is_root()
     }
@@ -195,7 +196,7 @@ mod tests {
             chown(&part, Some(0), None).unwrap();
         }
         std::os::unix::fs::lchown(root.join("a/link"), Some(4242), None).unwrap();
-        assert!(resolve(&path).is_err(), "another's link");
+        assert!(resolve(&path).is_err(), "the link of another user");
         symlink("loop", root.join("loop")).unwrap();
         assert!(matches!(resolve(&root.join("loop")), Err(Untrusted::Io { .. })));
         assert!(matches!(resolve(&root.join("none")), Err(Untrusted::Io { .. })));

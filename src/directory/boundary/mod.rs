@@ -3,12 +3,12 @@
 
 //! Where the links of a VM directory may lead, and the walk that keeps to it.
 //!
-//! Every path is walked one name at a time, each step from
-//! the file descriptor of the step before, so that no link swapped meanwhile
-//! leads anywhere but where it could have led at first. What the walk ends at
-//! is pinned by its descriptor (`O_PATH`, so opening neither blocks nor has
-//! effects) and used through it.
+//! A walk takes one name at a time, each from the file descriptor of the step
+//! before, so that a link that is swapped meanwhile can only lead where it could have
+//! led at first. It ends with a descriptor (`O_PATH`, so that opening neither blocks
+//! nor has effects), through which the program uses what was found.
 
+mod place;
 mod walk;
 
 use std::fs::File;
@@ -19,27 +19,28 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
 
-pub use walk::{Entry, Place, Walker, ancestors};
+pub use place::{Entry, Place, ancestors};
+pub use walk::Walker;
 
 use self::walk::names_of;
 use crate::base::problem::Problem;
 
-/// Where Spectrum mounts the user partition; links are written for that place.
+/// Where Spectrum mounts the user partition, as links on it have it.
 const SPECTRUM_PARTITION: &str = "/ext";
-/// Where links may always lead.
+/// A directory to which links may always lead.
 const NIX_STORE: &str = "/nix/store";
 
-/// A place outside of the user partition where links may lead.
+/// A directory outside of the user partition to which links may lead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AllowedPrefix {
-    /// What targets of links begin with, an absolute path without `.` and `..`.
+    /// The beginning of such targets, an absolute path without `.` and `..`.
     pub prefix: PathBuf,
-    /// The directory of this host that stands for it, an absolute path.
+    /// The directory of this host to which it leads, an absolute path.
     pub directory: PathBuf,
 }
 
-/// Why a text is no [`AllowedPrefix`].
+/// Why a text is not an [`AllowedPrefix`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected PREFIX or PREFIX=HOSTDIR, absolute paths without '.' and '..', such as /usr/img=/srv/img")]
 pub struct AllowedPrefixError;
@@ -67,11 +68,11 @@ impl std::str::FromStr for AllowedPrefix {
 pub struct Boundary {
     /// The user partition's root on this host, an absolute path.
     pub user_partition: PathBuf,
-    /// The administrator's further places, in their order.
+    /// Where else the administrator allows them to lead, in order.
     pub allowed: Vec<AllowedPrefix>,
 }
 
-/// What tells one file from all others: its device and its inode.
+/// Identifies a file: its device and its inode.
 pub type FileId = (u64, u64);
 
 /// The [`FileId`] of a file's status.
@@ -79,29 +80,29 @@ pub fn file_id(stat: &Stat) -> FileId {
     (stat.st_dev, stat.st_ino)
 }
 
-/// What a walk ended at.
+/// The result of a walk.
 #[derive(Debug)]
 pub struct Resolved {
-    /// An `O_PATH` descriptor of it.
+    /// An `O_PATH` descriptor of what was found.
     pub fd: OwnedFd,
-    /// Its path on this host when it was walked, free of links beneath the
-    /// place where it was found.
+    /// Its path on this host at that time, free of links beneath the directory where
+    /// the walk began or to which the last absolute link led.
     pub path: PathBuf,
-    /// What it was at that time.
+    /// Its status at that time.
     pub stat: Stat,
-    /// Every directory that had a say in where the walk ended: those in which
-    /// a name was looked up, and all that they lie in. Whoever can write there
-    /// can make the walk end elsewhere. Empty when the walk was only to open it.
+    /// Every directory that decided where the walk ended: those in which it looked up
+    /// a name, and all that contain these. A process that can write there can make
+    /// the walk end elsewhere. Empty for [`Boundary::resolve`].
     pub through: Vec<FileId>,
 }
 
-/// Why a walk could not be finished.
+/// Why a walk found nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// A name does not exist.
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
-    /// A name on the way is not a directory.
+    /// A name on the path is not a directory.
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
     /// A link leads out of every allowed place.
@@ -113,10 +114,10 @@ pub enum ResolveError {
         target: PathBuf,
     },
     /// More than 40 links, most likely in a circle.
-    #[error("too many links, one after the other: the last was {}", .0.display())]
+    #[error("follows more than 40 links; the last one was {}", .0.display())]
     Loop(PathBuf),
-    /// The system refused.
-    #[error("cannot look at {}: {error}", .path.display())]
+    /// A system call failed.
+    #[error("{} cannot be examined: {error}", .path.display())]
     Io {
         /// Where.
         path: PathBuf,
@@ -126,23 +127,23 @@ pub enum ResolveError {
 }
 
 impl ResolveError {
-    /// The problem of the entry `shown`, from which the walk began.
+    /// The problem of the entry `shown`, at which the walk began.
     pub fn problem(&self, shown: &Path) -> Problem {
-        // What the path says already is not said again.
+        // Does not repeat the path.
         let cause = match self {
             Self::Missing(path) if path == shown => "does not exist".to_owned(),
             Self::NotADirectory(path) if path == shown => "is not a directory".to_owned(),
             Self::Outside { link, target } if link == shown => {
                 format!("leads to '{}', outside of the places where links may lead", target.display())
             }
-            Self::Io { path, error } if path == shown => format!("cannot be looked at: {error}"),
+            Self::Io { path, error } if path == shown => format!("cannot be examined: {error}"),
             other => other.to_string(),
         };
         let remedy = match self {
             Self::Missing(_) => "create it, or correct the link that leads there",
             Self::NotADirectory(_) => "correct the path or the link that leads through it",
             Self::Outside { .. } => {
-                "put the target on the user partition, or let the administrator allow its directory \
+                "put the target on the user partition, or have the administrator allow its directory \
                  with --allow PREFIX[=HOSTDIR]"
             }
             Self::Loop(_) => "make the link lead to a file or directory",
@@ -153,7 +154,7 @@ impl ResolveError {
 }
 
 impl Boundary {
-    /// Walks `relative`, a path beneath the user partition, following links.
+    /// Walks `relative`, a path beneath the user partition, and follows links.
     ///
     /// # Errors
     /// See [`ResolveError`].
@@ -161,9 +162,9 @@ impl Boundary {
         Walker::only_to_open(self.clone()).resolve(relative)
     }
 
-    /// Where an absolute target leads on the host that will run the VM, told by
-    /// its text alone; `None` when it leads beneath the user partition, which is
-    /// here, or to no place where links may lead.
+    /// Where an absolute target leads on the host that will run the VM, by its text
+    /// alone. `None` when it leads beneath the user partition, which is here, or to a
+    /// directory to which links may not lead.
     pub fn elsewhere(&self, target: &Path) -> Option<PathBuf> {
         let (place, rest) = self.place_of(target).filter(|(place, _)| *place != self.user_partition)?;
         let mut names = Vec::new();
@@ -176,8 +177,8 @@ impl Boundary {
         Some(names.iter().fold(place, |path, name| path.join(name)))
     }
 
-    /// The directory of this host that an absolute target lies beneath, and
-    /// the rest of the target; the longest prefix wins.
+    /// The directory of this host beneath which an absolute target lies, and the rest
+    /// of the target. The longest prefix wins.
     fn place_of(&self, target: &Path) -> Option<(PathBuf, PathBuf)> {
         let partition = self.user_partition.as_path();
         let places = [
@@ -206,11 +207,11 @@ impl Resolved {
 
     /// Opens the regular file that was found, for reading.
     ///
-    /// Goes through the descriptor, not through the path: nothing that was
-    /// swapped since the walk can come in its place.
+    /// Uses the descriptor, not the path, so that nothing that was swapped since the
+    /// walk takes its place.
     ///
     /// # Errors
-    /// The system's error; `InvalidInput` when it is not a regular file.
+    /// `InvalidInput` when it is not a regular file; otherwise when it cannot be opened.
     pub fn open_file(&self) -> io::Result<File> {
         if self.file_type() != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -223,7 +224,7 @@ impl Resolved {
     /// Opens the directory that was found, for listing.
     ///
     /// # Errors
-    /// The system's error, `ENOTDIR` when it is not a directory.
+    /// When it is not a directory (`ENOTDIR`), or cannot be opened.
     pub fn open_directory(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.fd, ".", flags, Mode::empty())?)
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_by_its_text_where_a_link_leads_elsewhere() {
+    fn the_text_of_a_link_shows_where_it_leads_elsewhere() {
         let mut boundary = fixture().boundary;
         let place = |prefix: &str| AllowedPrefix { prefix: prefix.into(), directory: "/srv/there".into() };
         let elsewhere = |boundary: &Boundary, target: &str| boundary.elsewhere(Path::new(target));
@@ -292,7 +293,7 @@ mod tests {
         for target in ["/ext/documents", inside.to_str().unwrap(), "/etc/passwd", "documents", "/usr/img/x"] {
             assert_eq!(elsewhere(&boundary, target).is_some(), target == "/usr/img/x", "{target}");
         }
-        // What is said of a place goes before what is known of it.
+        // The administrator's prefix wins over the built-in one.
         boundary.allowed = vec![place("/ext")];
         assert_eq!(elsewhere(&boundary, "/ext/a/./../b//c"), Some("/srv/there/b/c".into()));
         assert_eq!(elsewhere(&boundary, "/ext"), Some("/srv/there".into()));

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What a guest must not be able to write: its own and others' definitions.
+//! What a guest must not be able to write: the definitions of VMs.
 //!
-//! A guest that can write a directory in which a name of its definition is
-//! looked up chooses its own disks and shared directories at the next start. So
-//! no shared directory may contain such a directory, nor contain or lie within
-//! `svc/data`. The question is asked when a definition is read and again at
-//! each start.
+//! The program looks up the names of a definition in directories. A guest that can
+//! write one of these chooses its own disks and shared directories at the next
+//! start. So no shared directory may contain such a directory, nor contain or lie
+//! within `svc/data`. The program checks this when it reads a definition, and again
+//! at each start.
 //!
-//! Mounts that the administrator made beneath a shared directory, and other user
-//! partitions deeper down in one, are not looked for.
+//! It does not look for mounts that the administrator made beneath a shared
+//! directory, nor for other user partitions deeper down in one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,33 +25,33 @@ use super::location::DATA_DIRECTORY;
 use crate::base::problem::Problem;
 use crate::directory::boundary::{Boundary, FileId, Place, Resolved, Walker, ancestors, file_id};
 
-/// The directories of a VM directory in which names are looked up.
+/// The directories of a VM directory in which the program looks up names.
 pub(super) const OWN: [&str; 4] = ["blk", "providers", "providers/net", "shared-dirs"];
 
-/// The directories that a VM's shares must stay away from.
+/// The directories that a VM's shares must neither contain nor lie within.
 #[derive(Debug)]
 pub struct Exposure {
     partition: Rc<PartitionExposure>,
     own: OwnExposure,
 }
 
-/// Those that are the same for all VMs of a user partition: of many, the first
-/// that must be contained in no share, and the last that must contain none.
+/// The protected directories that all VMs of a user partition have in common. Where
+/// several have one id, `contained` has the first and `within` the last.
 #[derive(Debug, Default)]
 pub(super) struct PartitionExposure {
     contained: BTreeMap<FileId, Rc<What>>,
     within: BTreeMap<FileId, Rc<What>>,
 }
 
-/// Those of one VM.
+/// The protected directories of one VM.
 #[derive(Debug, Default)]
 pub(super) struct OwnExposure {
-    /// Must not be shared, nor anything that contains them, in the order in which
-    /// they were found; all that contain them stand here, too.
+    /// No share may be one of these, or contain one: each with the ids of all
+    /// directories that contain it, in the order in which they were found.
     contained: Vec<(Vec<FileId>, What)>,
-    /// What decides where the files and shares are: as above.
-    ways: Vec<(Vec<FileId>, What)>,
-    /// Nothing within them must be shared.
+    /// The same for the directories that lead to the files and shares.
+    paths: Vec<(Vec<FileId>, What)>,
+    /// No share may lie within these.
     within: Vec<(FileId, What)>,
 }
 
@@ -62,7 +62,7 @@ enum What {
     Own,
     Entry(&'static str),
     Vm(OsString),
-    WayTo(PathBuf),
+    PathTo(PathBuf),
 }
 
 impl fmt::Display for What {
@@ -72,13 +72,13 @@ impl fmt::Display for What {
             Self::Own => f.write_str("the VM directory"),
             Self::Entry(name) => f.write_str(name),
             Self::Vm(name) => write!(f, "the VM directory {}", name.display()),
-            Self::WayTo(entry) => write!(f, "what leads to {}", entry.display()),
+            Self::PathTo(entry) => write!(f, "a directory on the path to {}", entry.display()),
         }
     }
 }
 
 impl OwnExposure {
-    /// Protects the VM directory itself; one that is `alone` is taken for a user
+    /// Protects the VM directory itself. One that is `alone` counts as a user
     /// partition, in which directories may be shared.
     pub(super) fn protect_vm(&mut self, directory: &Place, alone: bool) {
         self.protect_as(directory, What::Own);
@@ -99,13 +99,13 @@ impl OwnExposure {
         self.within.push((id, what));
     }
 
-    /// Protects what leads to what an entry is.
+    /// Protects the directories that lead to the target of an entry.
     pub(super) fn pass(&mut self, found: &Resolved, entry: &Path) {
-        self.ways.push((found.through.clone(), What::WayTo(entry.to_owned())));
+        self.paths.push((found.through.clone(), What::PathTo(entry.to_owned())));
     }
 
     fn contained(&self, id: &FileId) -> Option<&What> {
-        let mut all = self.contained.iter().chain(&self.ways);
+        let mut all = self.contained.iter().chain(&self.paths);
         all.find(|(ids, _)| ids.contains(id)).map(|(_, what)| what)
     }
 
@@ -115,12 +115,12 @@ impl OwnExposure {
 }
 
 impl PartitionExposure {
-    /// Finds them for a user partition.
+    /// Finds those of a user partition.
     pub(super) fn of(walker: &Walker) -> Self {
         let mut found = Self::default();
         let Ok(data) = walker.enter(Path::new(DATA_DIRECTORY)) else { return found };
         found.protect(&data, What::Data);
-        // The other VM directories: also those that are links, or mounted elsewhere.
+        // Other VM directories may be links, or mount points.
         for entry in data.list().unwrap_or_default() {
             let Ok(stat) = data.look_at(&entry) else { continue };
             match FileType::from_raw_mode(stat.st_mode) {
@@ -149,13 +149,13 @@ impl PartitionExposure {
 }
 
 impl Exposure {
-    /// Those of a partition and of a VM on it.
+    /// The protected directories of a partition and of a VM on it.
     pub(super) fn new(partition: Rc<PartitionExposure>, own: OwnExposure) -> Self {
         Self { partition, own }
     }
 
-    /// Finds them for the VM directory at `relative` beneath the user partition,
-    /// whose images' and shares' entries are `entries`.
+    /// Finds those of the VM directory at `relative` beneath the user partition, whose
+    /// images and shares have these `entries`.
     pub fn of(boundary: &Boundary, relative: &Path, entries: &[PathBuf]) -> Self {
         let walker = Walker::new(boundary.clone());
         let mut own = OwnExposure::default();
@@ -175,16 +175,16 @@ impl Exposure {
         Self::new(Rc::new(PartitionExposure::of(&walker)), own)
     }
 
-    /// Checks the directory that the entry `shown` leads to.
+    /// Checks the directory to which the entry `shown` leads.
     ///
     /// # Errors
-    /// The problem of sharing it.
+    /// When the guest could rewrite a definition through it.
     pub fn check(&self, shown: &Path, share: &Resolved) -> Result<(), Problem> {
         let lies_in: Vec<_> = ancestors(share.fd.as_fd()).iter().map(file_id).collect();
         self.check_lying_in(shown, share, &lies_in)
     }
 
-    /// Like [`Exposure::check`], for a directory that lies in these.
+    /// Like [`Exposure::check`], for a directory that lies in those with these ids.
     pub(super) fn check_lying_in(
         &self,
         shown: &Path,
@@ -197,10 +197,10 @@ impl Exposure {
         }
     }
 
-    /// Checks a directory of another host, to which the entry `shown` leads.
+    /// Checks the path of a directory on another host, to which the entry `shown` leads.
     ///
     /// # Errors
-    /// The problem of sharing it, as far as its path tells.
+    /// When the path alone shows that the guest could rewrite a definition.
     pub fn check_path(shown: &Path, path: &Path) -> Result<(), Problem> {
         Self::why_not_by_path(path).map_or(Ok(()), |why| Err(refused(shown, path, &why)))
     }
@@ -216,7 +216,7 @@ impl Exposure {
     }
 
     fn why_not(&self, share: &Resolved, lies_in: &[FileId]) -> Option<String> {
-        // As the path tells it: also for partitions that nothing is known of.
+        // By the path, also for partitions that are not a source.
         if let Some(why) = Self::why_not_by_path(&share.path) {
             return Some(why);
         }
@@ -239,6 +239,6 @@ fn refused(shown: &Path, path: &Path, why: &str) -> Problem {
     Problem::error(
         shown,
         format!("leads to {}, which {why}: the guest could rewrite VM definitions", path.display()),
-        "share a directory of its own, apart from VM directories, kernels and images",
+        "share a separate directory, away from VM directories, kernels and images",
     )
 }

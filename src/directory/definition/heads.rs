@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What the beginnings of files tell, which many VMs may have in common.
+//! The beginnings of files, which many VMs may have in common.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::directory::boundary::{FileId, Resolved, file_id};
 /// A file as it was: its identity, size and times.
 type Version = (FileId, [i128; 5]);
 
-/// What was told by the beginnings of files that were read already.
+/// What the beginnings of known files have shown.
 #[derive(Debug)]
 pub(super) struct KnownHeads<T>(RefCell<BTreeMap<Version, T>>);
 
@@ -25,17 +25,23 @@ impl<T> Default for KnownHeads<T> {
 }
 
 impl<T: Clone> KnownHeads<T> {
-    /// What `tell` says of the first bytes of a file, `length` at most.
-    pub(super) fn get(&self, file: &Resolved, length: u64, tell: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    /// What `examine` returns for the first bytes of a file, `length` at most. Reads
+    /// each version of a file once.
+    pub(super) fn get(
+        &self,
+        file: &Resolved,
+        length: u64,
+        examine: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<T> {
         let version = version(&file.stat);
         if let Some(known) = self.0.borrow().get(&version) {
             return Ok(known.clone());
         }
         let mut head = Vec::new();
         file.open_file()?.take(length).read_to_end(&mut head)?;
-        let told = tell(&head);
-        self.0.borrow_mut().insert(version, told.clone());
-        Ok(told)
+        let found = examine(&head);
+        self.0.borrow_mut().insert(version, found.clone());
+        Ok(found)
     }
 }
 

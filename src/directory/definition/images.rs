@@ -16,14 +16,14 @@ const DIRECTORY: &str = "blk";
 /// The first bytes of a QCOW2 file (QEMU's `docs/interop/qcow2.txt`).
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
 
-/// Whether a name in `blk/` is that of an image, as Spectrum decides it: its
-/// extension is `img`, so that `.img` alone is none.
+/// Whether a name in `blk/` is that of an image, by Spectrum's rule: its extension is
+/// `img`, which `.img` alone does not have.
 fn is_image(name: &OsStr) -> bool {
     Path::new(name).extension().is_some_and(|e| e.as_bytes() == b"img")
 }
 
 impl Reader<'_> {
-    /// The images that are usable, sorted; everything else is reported.
+    /// The usable images, sorted by name. Reports everything else.
     pub(super) fn images(&mut self, top: &Directory) -> Vec<Image> {
         let Some(directory) = self.directory(top, Path::new(DIRECTORY)) else {
             return Vec::new();
@@ -42,7 +42,7 @@ impl Reader<'_> {
         if names.len() > MAX_IMAGES {
             self.problems.error(
                 self.shown(DIRECTORY),
-                format!("holds {} disk images, a VM can have {MAX_IMAGES}", names.len()),
+                format!("holds {} disk images; a VM can have {MAX_IMAGES}", names.len()),
                 "remove some, or join them as partitions of one image",
             );
             return Vec::new();

@@ -12,10 +12,10 @@ use crate::base::architecture::Architecture;
 use crate::directory::stamp::FileStamp;
 
 const ENTRY: &str = "vmlinux";
-/// How much of a file tells its format.
+/// How much of a file shows its format.
 const HEAD_BYTES: u64 = 1024;
 
-/// Why a file is no kernel that Spectrum boots.
+/// Why Spectrum cannot boot a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelFormatError {
     /// A compressed x86 kernel.
@@ -24,7 +24,7 @@ pub enum KernelFormatError {
     /// A compressed file, by the name of its format.
     #[error("is compressed with {0}; Spectrum boots the uncompressed kernel")]
     Compressed(&'static str),
-    /// For another architecture than the host's.
+    /// A kernel for another architecture than the host's.
     #[error("is a kernel for {found}, this VM needs one for {wanted}")]
     Architecture {
         /// What the file is for.
@@ -32,7 +32,7 @@ pub enum KernelFormatError {
         /// What it should be for.
         wanted: &'static str,
     },
-    /// Nothing known.
+    /// No known format.
     #[error("is neither an ELF file nor an arm64 Image")]
     Unknown,
     /// An arm64 `Image` where only ELF boots.
@@ -49,7 +49,7 @@ impl KernelFormatError {
                  extract-vmlinux bzImage > vmlinux (or use the vmlinux of the kernel's build directory)"
             }
             Self::Compressed("gzip") => "extract it: gzip -dc < Image.gz > vmlinux",
-            Self::Compressed(_) => "extract it with the program of that format",
+            Self::Compressed(_) => "decompress it with the program for that format",
             Self::Architecture { .. } | Self::Arm64Image => {
                 "use a kernel that was built for this host's architecture"
             }
@@ -60,7 +60,7 @@ impl KernelFormatError {
     }
 }
 
-/// Tells from the first kilobyte of a file whether it is a kernel that boots.
+/// Checks the first kilobyte of a file: whether it is a kernel that boots.
 ///
 /// Sources: the ELF header (System V ABI, `e_ident` and `e_machine`), the x86
 /// boot protocol (`Documentation/arch/x86/boot.rst`: `0xAA55` at 0x1fe and
@@ -118,14 +118,14 @@ pub(super) fn check_format(head: &[u8], wanted: Architecture) -> Result<(), Kern
 }
 
 impl Reader<'_> {
-    /// The kernel's path; `None` after reporting what is wrong with it.
+    /// The kernel's path; `None` after reporting its problem.
     pub(super) fn kernel(&mut self, top: &Directory) -> Option<String> {
         let entry = Path::new(ENTRY);
         let found = self.find(top, entry, FileType::RegularFile, "put an uncompressed Linux kernel there")?;
         self.exposure.pass(&found, entry);
         let architecture = self.architecture;
-        let told = self.partition.kernels.get(&found, HEAD_BYTES, |head| check_format(head, architecture));
-        match told {
+        let checked = self.partition.kernels.get(&found, HEAD_BYTES, |head| check_format(head, architecture));
+        match checked {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.problems.error(self.shown(ENTRY), error.to_string(), error.remedy());

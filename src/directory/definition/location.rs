@@ -13,13 +13,13 @@ use crate::directory::boundary::{AllowedPrefix, Boundary};
 /// Where user partitions keep their VM directories.
 pub const DATA_DIRECTORY: &str = "svc/data";
 
-/// One VM directory's place.
+/// The place of one VM directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// The user partition, and where links may lead besides.
+    /// The user partition, and where else links may lead.
     pub boundary: Boundary,
-    /// The directory's path beneath the user partition; empty when the
-    /// directory is taken for a partition of its own.
+    /// The directory's path beneath the user partition; empty when the directory
+    /// counts as a partition of its own.
     pub relative: PathBuf,
     name: std::ffi::OsString,
 }
@@ -31,8 +31,8 @@ impl Location {
     /// `P/svc/data/NAME`, else the directory itself.
     ///
     /// # Errors
-    /// A problem when the directory cannot be found or lies elsewhere than
-    /// beneath the given `user_partition`.
+    /// When the directory does not exist, or does not lie beneath the given
+    /// `user_partition`.
     pub fn find(
         directory: &Path,
         user_partition: Option<&Path>,
@@ -41,8 +41,8 @@ impl Location {
         let missing = |error: io::Error| {
             Problem::error(directory, format!("cannot be found: {error}"), "name an existing VM directory")
         };
-        // The last name is the VM's and may be a link that the boundary must
-        // judge; the way to it is the caller's.
+        // The last name is the VM's. It may be a link, which the boundary judges when
+        // the directory is read; the user chose the path to it.
         let named = match directory.file_name() {
             Some(name) => {
                 let parent = directory.parent().filter(|p| !p.as_os_str().is_empty());
@@ -82,11 +82,11 @@ impl Location {
         }
     }
 
-    /// The place of the directory that is `named` by a path which, like that of the
-    /// user partition, is free of links but for its last name; it is `shown` otherwise.
+    /// The place of the directory `named`, a path that is free of links except for its
+    /// last name, like that of the user partition. Problems show it as `shown`.
     ///
     /// # Errors
-    /// A problem when it lies elsewhere than beneath the user partition.
+    /// When it does not lie beneath the user partition.
     pub fn beneath(
         user_partition: &Path,
         named: &Path,
@@ -114,7 +114,7 @@ impl Location {
         }
     }
 
-    /// The directory's name, not yet checked.
+    /// The directory's name, unchecked.
     pub fn file_name(&self) -> &OsStr {
         &self.name
     }

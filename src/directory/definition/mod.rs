@@ -3,10 +3,10 @@
 
 //! A VM definition: one Spectrum VM directory, read and validated.
 //!
-//! Reading is the first stage of the data's way. It finds every problem of the
-//! directory in one go; [`read`] gives a [`Definition`] only when none of them
-//! is an error. The entries and their meaning are those of Spectrum ("Creating
-//! Custom VMs"), one module for each.
+//! Reading is the first stage of the data flow. It finds every problem of the
+//! directory in one go; [`read`] returns a [`Definition`] only when none of them is
+//! an error. The entries and their meaning are those of Spectrum ("Creating Custom
+//! VMs"), each in a module of its own.
 
 mod exposure;
 mod heads;
@@ -44,7 +44,7 @@ pub const MAX_SHARES: usize = 8;
 /// The most network providers of one VM, for the same reason.
 pub const MAX_PROVIDERS: usize = 4;
 
-/// How many other entries of one directory are named before the rest is only counted.
+/// How many unknown entries of one directory are reported by name; the rest is counted.
 pub const MAX_NAMED_EXTRAS: usize = 8;
 
 /// A disk image.
@@ -52,7 +52,7 @@ pub const MAX_NAMED_EXTRAS: usize = 8;
 pub struct Image {
     /// Its path within the VM directory, `blk/NAME.img`.
     pub entry: String,
-    /// The file that it is, free of links, on this host.
+    /// The path of its file on this host, free of links.
     pub path: String,
 }
 
@@ -63,22 +63,22 @@ pub struct Share {
     pub tag: String,
     /// Its link's path within the VM directory, `shared-dirs/TAG/dir`.
     pub entry: String,
-    /// The directory that it is, free of links, on this host.
+    /// The path of the directory on this host, free of links.
     pub source: String,
 }
 
-/// One VM directory without errors.
+/// A VM directory that has no errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
-    /// The VM's name: the directory's.
+    /// The VM's name: that of the directory.
     pub name: VmName,
     /// Where the directory is.
     pub location: Location,
-    /// The kernel's file, free of links, on this host.
+    /// The path of the kernel on this host, free of links.
     pub kernel: String,
     /// The disk images, sorted by the bytes of their names.
     pub images: Vec<Image>,
-    /// What the kernel and the images were, in this order.
+    /// The stamps of the kernel and the images, in this order.
     pub stamps: Vec<FileStamp>,
     /// The shared directories, sorted by tag.
     pub shares: Vec<Share>,
@@ -93,26 +93,26 @@ pub struct Definition {
 pub struct Reading {
     /// The definition, unless there are errors.
     pub definition: Option<Definition>,
-    /// Everything that was found wrong or worth knowing.
+    /// All errors and notes.
     pub problems: Problems,
-    /// Whether there is a `wayland` entry, also in a directory with errors.
+    /// Whether there is a `wayland` entry, even in a directory with errors.
     pub wayland: bool,
 }
 
 /// Where the shared directories of a VM are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedDirectories {
-    /// On this host: they are looked at.
+    /// On this host, where they can be examined.
     Here,
-    /// Perhaps only on the host that will run the VM: absolute links that lead off
-    /// the user partition are judged by their text, and again when the VM starts.
+    /// Perhaps only on the host that will run the VM: the text of an absolute link that
+    /// leads off the user partition is judged here, its target when the VM starts.
     Elsewhere,
 }
 
 /// Reads the VM directory at `location`.
 ///
-/// Nothing is written, nothing but regular files and directories is opened,
-/// and no file is read beyond its first kilobyte.
+/// Writes nothing, opens nothing but regular files and directories, and reads no file
+/// beyond its first kilobyte.
 pub fn read(location: &Location, architecture: Architecture) -> Reading {
     read_with(location, architecture, SharedDirectories::Here)
 }
@@ -122,8 +122,8 @@ pub fn read_with(location: &Location, architecture: Architecture, shared: Shared
     Scan { shared, ..Scan::new(architecture) }.read(location)
 }
 
-/// Reads many VM directories at about the same time; what they have in common is
-/// looked at once.
+/// Reads many VM directories at about the same time, and examines only once what they
+/// have in common.
 #[derive(Debug)]
 pub struct Scan {
     architecture: Architecture,
@@ -141,7 +141,7 @@ struct Partition {
 }
 
 impl Scan {
-    /// Has looked at nothing yet.
+    /// A scan that has read nothing yet.
     pub fn new(architecture: Architecture) -> Self {
         Self { architecture, shared: SharedDirectories::Here, partitions: RefCell::default() }
     }
@@ -188,7 +188,7 @@ impl Partition {
     }
 }
 
-/// The state that the modules of the single entries share.
+/// What the modules of the entries share while one VM directory is read.
 struct Reader<'a> {
     location: &'a Location,
     architecture: Architecture,
@@ -232,7 +232,7 @@ impl Reader<'_> {
         let kernel = self.kernel(&top);
         let images = self.images(&top);
         let network_providers = self.providers(&top, name.as_ref());
-        // Last, when all is known that must not be shared.
+        // Last, when everything that must not be shared is known.
         let shares = self.shares(&top);
         self.note_extras("", &top.entries, |e| {
             ["vmlinux", "blk", "shared-dirs", "providers", "wayland"].iter().any(|known| e.name == *known)
@@ -249,14 +249,14 @@ impl Reader<'_> {
         })
     }
 
-    /// The path to show for an entry of the VM directory.
+    /// The path of an entry of the VM directory, as problems show it.
     fn shown(&self, entry: impl AsRef<Path>) -> PathBuf {
         let directory = self.location.directory();
         if entry.as_ref().as_os_str().is_empty() { directory } else { directory.join(entry) }
     }
 
-    /// Follows the entry `name` of `directory`, whose path is `entry`, to what must
-    /// be there; `None` after reporting what is not.
+    /// Follows `entry`, which lies in `directory`, to a file of the `wanted` type; `None`
+    /// after reporting that there is none. Then the user should follow `remedy`.
     fn find(
         &mut self,
         directory: &Directory,
@@ -269,23 +269,24 @@ impl Reader<'_> {
         let name = known.unwrap_or_else(|| Entry::new(name));
         let found = self.partition.walker.resolve_from(&directory.place, &name);
         let found = self.found(entry, found)?;
-        self.is_a(entry, wanted, found.file_type(), &found.path, remedy).then_some(found)
+        if found.file_type() != wanted {
+            self.not_a(wanted, entry, &(found.file_type(), found.path), remedy);
+            return None;
+        }
+        Some(found)
     }
 
-    /// Reports why nothing was found.
+    /// What was found; `None` after reporting why nothing was.
     fn found<T>(&mut self, entry: &Path, found: Result<T, ResolveError>) -> Option<T> {
         found.map_err(|error| self.problems.push(error.problem(&self.shown(entry)))).ok()
     }
 
-    /// Reports what is no `wanted`.
-    fn is_a(&mut self, entry: &Path, wanted: FileType, is: FileType, path: &Path, remedy: &str) -> bool {
-        if is != wanted {
-            let shown = self.shown(entry);
-            let verb = if path == shown { "is" } else { "leads to" };
-            let cause = format!("{verb} {}, not {}", describe(is), describe(wanted));
-            self.problems.error(shown, cause, remedy);
-        }
-        is == wanted
+    /// Reports that `entry` leads to a file of another type, at `path`.
+    fn not_a(&mut self, wanted: FileType, entry: &Path, (found, path): &(FileType, PathBuf), remedy: &str) {
+        let shown = self.shown(entry);
+        let verb = if *path == shown { "is" } else { "leads to" };
+        let cause = format!("{verb} {}, not {}", describe(*found), describe(wanted));
+        self.problems.error(shown, cause, remedy);
     }
 
     fn unreadable(&mut self, entry: impl AsRef<Path>, error: &io::Error) {
@@ -302,7 +303,7 @@ impl Reader<'_> {
         self.listed(Path::new(""), place)
     }
 
-    /// The directory that an entry is; `None` after reporting why it cannot be read.
+    /// The directory at an entry; `None` after reporting why it cannot be read.
     fn directory(&mut self, parent: &Directory, entry: &Path) -> Option<Directory> {
         let name = entry.file_name().unwrap_or_default();
         let known = parent.entries.iter().find(|known| known.name == name).cloned();
@@ -314,8 +315,8 @@ impl Reader<'_> {
     fn listed(&mut self, entry: &Path, place: Result<Place, ResolveError>) -> Option<Directory> {
         let place = self.found(entry, place)?;
         if place.file_type() != FileType::Directory {
-            let (is, path) = (place.file_type(), place.path());
-            self.is_a(entry, FileType::Directory, is, &path, "replace it by a directory");
+            let found = (place.file_type(), place.path());
+            self.not_a(FileType::Directory, entry, &found, "replace it by a directory");
             return None;
         }
         match place.list() {
@@ -327,14 +328,14 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes the entries that mean nothing, the first few by name.
+    /// Notes the entries that are not `known`, the first few by name.
     fn note_extras(&mut self, parent: impl AsRef<Path>, entries: &[Entry], known: impl Fn(&Entry) -> bool) {
         let extras: Vec<_> = entries.iter().filter(|e| !known(e)).collect();
         for extra in extras.iter().take(MAX_NAMED_EXTRAS) {
             let path = self.shown(parent.as_ref().join(&extra.name));
             self.problems.push(Problem::note(
                 path,
-                "means nothing in a Spectrum VM directory and is ignored",
+                "is not part of a Spectrum VM directory; it is ignored",
                 "remove it, or correct its name",
             ));
         }

@@ -33,7 +33,7 @@ impl Reader<'_> {
         if entries.len() > MAX_PROVIDERS {
             self.problems.error(
                 self.shown(NET),
-                format!("names {} network providers, a VM can have {MAX_PROVIDERS}", entries.len()),
+                format!("names {} network providers; a VM can have {MAX_PROVIDERS}", entries.len()),
                 "remove some",
             );
             return Vec::new();
@@ -45,7 +45,7 @@ impl Reader<'_> {
                 Err(error) => self.problems.error(
                     path,
                     format!("is not the name of a VM: {error}"),
-                    "name the file like the VM that provides the network",
+                    "name the file after the VM that provides the network",
                 ),
                 Ok(name) if Some(&name) == own => self.problems.error(
                     path,

@@ -13,7 +13,7 @@ use super::{Directory, MAX_SHARES, Reader, Share, SharedDirectories, text};
 use crate::directory::boundary::{Entry, Resolved};
 
 const DIRECTORY: &str = "shared-dirs";
-/// What to do about a `dir` that is not what it should be.
+/// What to do about a wrong `dir`.
 const LINK_REMEDY: &str = "make it a symbolic link to the directory to share";
 /// The longest virtio-fs tag, in bytes (Virtual I/O Device specification 1.2,
 /// section 5.11.4, `tag`).
@@ -28,8 +28,8 @@ enum Found {
 }
 
 impl Reader<'_> {
-    /// The shared directories that are usable, sorted by tag; the rest is reported.
-    /// What else the VM has must have been read.
+    /// The usable shared directories, sorted by tag. Reports the others. Must be called
+    /// when everything else of the VM has been read.
     pub(super) fn shares(&mut self, top: &Directory) -> Vec<Share> {
         if top.get(DIRECTORY).is_none() {
             return Vec::new();
@@ -42,13 +42,13 @@ impl Reader<'_> {
         if tags.len() > MAX_SHARES {
             self.problems.error(
                 self.shown(DIRECTORY),
-                format!("holds {} shared directories, a VM can have {MAX_SHARES}", tags.len()),
+                format!("holds {} shared directories; a VM can have {MAX_SHARES}", tags.len()),
                 "remove some, or share their common parent",
             );
             return Vec::new();
         }
         let found: Vec<_> = tags.iter().filter_map(|tag| self.find_share(&directory, &tag.name)).collect();
-        // What leads to one share must not be within another.
+        // No share may contain the path to another.
         let exposure = Exposure::new(self.partition.exposure(), std::mem::take(&mut self.exposure));
         found
             .into_iter()
@@ -56,7 +56,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// Follows a share's link, and reports what is wrong with it.
+    /// Follows a share's link and reports its problems.
     fn find_share(&mut self, directory: &Directory, tag: &OsStr) -> Option<(String, PathBuf, Found)> {
         let parent = Path::new(DIRECTORY).join(tag);
         let entry = parent.join("dir");
@@ -64,7 +64,7 @@ impl Reader<'_> {
             Ok(tag) if tag.len() > MAX_TAG_BYTES => {
                 self.problems.error(
                     self.shown(&parent),
-                    format!("the tag has {} bytes, a virtio-fs tag has at most {MAX_TAG_BYTES}", tag.len()),
+                    format!("the tag has {} bytes; a virtio-fs tag has at most {MAX_TAG_BYTES}", tag.len()),
                     "choose a shorter name",
                 );
                 return None;
@@ -105,8 +105,8 @@ impl Reader<'_> {
         Some((tag.to_owned(), entry, found))
     }
 
-    /// Where the link `dir` leads on the host that will run the VM, unless it has to
-    /// be looked at here.
+    /// Where the link `dir` leads on the host that will run the VM, unless the target
+    /// must be examined here.
     fn elsewhere(&self, directory: &Directory, dir: &Entry) -> Option<PathBuf> {
         match self.shared {
             SharedDirectories::Here => None,
@@ -117,7 +117,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Refuses a share by which the guest could change what it is.
+    /// Refuses a share through which the guest could rewrite VM definitions.
     fn share(&mut self, tag: String, entry: &Path, found: &Found, exposure: &Exposure) -> Option<Share> {
         let shown = self.shown(entry);
         let (path, checked) = match found {

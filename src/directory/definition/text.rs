@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Names and paths that every hypervisor can be told.
+//! Names and paths that every hypervisor accepts.
 
 use std::ffi::OsStr;
 
-/// The text of a name or path, or why it cannot be used.
+/// The text of a name or path, or why no VM can use it.
 ///
-/// It must be UTF-8, since it is written as JSON (the manifest, and QEMU's
-/// options), and free of Unicode's noncharacters, which QEMU's JSON parser
-/// refuses (`mod_utf8_codepoint` in its `util/unicode.c`).
+/// It must be UTF-8, since the manifest and QEMU's options are JSON, and free of
+/// Unicode's noncharacters, which QEMU's JSON parser refuses (`mod_utf8_codepoint` in its `util/unicode.c`).
 pub(super) fn usable(text: &OsStr) -> Result<&str, String> {
     let Some(text) = text.to_str() else {
         return Err("is not UTF-8".to_owned());
