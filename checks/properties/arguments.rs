@@ -163,13 +163,14 @@ fn interfaces(plan: &Plan, intended: &Intended) -> Result<Vec<Interface>, String
     }
     let mut interfaces = Vec::new();
     for interface in &plan.interfaces {
-        let id = u16::from_str_radix(&interface.link, 16).map_err(|e| e.to_string())?;
+        let link = interface.link.to_string();
+        let id = u16::from_str_radix(&link, 16).map_err(|e| e.to_string())?;
         let [high, low] = id.to_be_bytes();
         let tap = format!("vmc-{id:04x}");
         let mac = format!("0A:B3:EC:00:{high:02X}:{low:02X}");
-        let fits = interface.link == format!("{id:04x}")
-            && interface.tap == tap
-            && interface.mac == mac
+        let fits = link == format!("{id:04x}")
+            && *interface.tap == tap
+            && interface.mac.to_string() == mac
             && interface.ipv4.octets() == [100, 64, high, low];
         if !fits || matches!(id, 0 | 0xffff) || !links.insert(id) {
             return Err(format!("no such link: {interface:?}"));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::base::name::VmName;
 use crate::base::tool::{self, Tool};
 use crate::host::HostError;
-use crate::link::id::{LinkError, LinkId};
+use crate::link::id::LinkId;
 use crate::link::records;
 use crate::link::taps::{self, Tools};
 use crate::plan::{InterfacePlan, Plan};
@@ -34,17 +34,16 @@ pub fn links_up(
     provider_user: &dyn Fn(&VmName) -> u32,
 ) -> Result<(), HostError> {
     let tools = tools(plan);
-    let links = links(plan)?;
-    for (_, link) in &links {
+    for InterfacePlan { link, .. } in &plan.interfaces {
         // Its id was given to this VM while the other runs with it.
         if let Some(client) = other_holder(plan, *link)? {
             return Err(HostError::LinkInUse { link: *link, client });
         }
     }
-    let made = links.into_iter().try_for_each(|(interface, link)| {
-        let new = taps::up(&tools, link, client_user, provider_user(&interface.provider))?;
-        records::record(&interface.provider, link, &plan.name, new)
-            .map_err(io_error(format!("{} cannot be told", interface.provider)))
+    let made = plan.interfaces.iter().try_for_each(|InterfacePlan { provider, link, .. }| {
+        let new = taps::up(&tools, *link, client_user, provider_user(provider))?;
+        records::record(provider, *link, &plan.name, new)
+            .map_err(io_error(format!("{provider} cannot be told")))
     });
     if made.is_err() {
         let _ = links_down(plan);
@@ -59,12 +58,12 @@ pub fn links_up(
 /// See [`HostError`]; everything was tried.
 pub fn links_down(plan: &Plan) -> Result<(), HostError> {
     let tools = tools(plan);
-    let mut links = links(plan)?;
     let mut result = Ok(());
-    links.retain(|(_, link)| !matches!(other_holder(plan, *link), Ok(Some(_))));
-    for (interface, link) in &links {
-        let removed = records::remove(&interface.provider, *link)
-            .map_err(io_error(format!("{} cannot be told", interface.provider)));
+    let is_ours = |it: &&InterfacePlan| !matches!(other_holder(plan, it.link), Ok(Some(_)));
+    let links: Vec<_> = plan.interfaces.iter().filter(is_ours).map(|it| (&it.provider, it.link)).collect();
+    for (provider, link) in &links {
+        let removed =
+            records::remove(provider, *link).map_err(io_error(format!("{provider} cannot be told")));
         result = result.and(removed);
     }
     let deadline = Instant::now() + DETACH_TIMEOUT;
@@ -82,15 +81,6 @@ fn other_holder(plan: &Plan, link: LinkId) -> Result<Option<VmName>, HostError> 
     let holder = records::holder(link);
     let holder = holder.map_err(io_error(format!("{} cannot be read", records::DIRECTORY)))?;
     Ok(holder.filter(|client| *client != plan.name))
-}
-
-fn links(plan: &Plan) -> Result<Vec<(&InterfacePlan, LinkId)>, HostError> {
-    let mut links = Vec::new();
-    for interface in &plan.interfaces {
-        let wrong = |error: LinkError| HostError::Package(format!("the link id {}: {error}", interface.link));
-        links.push((interface, interface.link.parse().map_err(wrong)?));
-    }
-    Ok(links)
 }
 
 /// The programs of a plan, or else those in PATH.

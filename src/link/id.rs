@@ -100,18 +100,18 @@ impl LinkId {
     }
 
     /// The host's tap interface for the client.
-    pub fn client_tap(self) -> String {
-        format!("vmc-{self}")
+    pub fn client_tap(self) -> InterfaceName {
+        InterfaceName(format!("vmc-{self}"))
     }
 
     /// The host's tap interface for the provider.
-    pub fn provider_tap(self) -> String {
-        format!("vmr-{self}")
+    pub fn provider_tap(self) -> InterfaceName {
+        InterfaceName(format!("vmr-{self}"))
     }
 
     /// The host's bridge that joins the two taps.
-    pub fn bridge(self) -> String {
-        format!("vmb-{self}")
+    pub fn bridge(self) -> InterfaceName {
+        InterfaceName(format!("vmb-{self}"))
     }
 }
 
@@ -132,21 +132,14 @@ impl FromStr for LinkId {
     }
 }
 
-impl serde::Serialize for LinkId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for LinkId {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// An Ethernet address, written as six upper-case hexadecimal pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddress([u8; 6]);
+
+/// A text is not a MAC address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a MAC address is six pairs of upper-case hexadecimal digits such as 0A:B3:EC:00:A5:46")]
+pub struct MacAddressError;
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,6 +147,76 @@ impl fmt::Display for MacAddress {
         write!(f, "{a:02X}:{b:02X}:{c:02X}:{d:02X}:{e:02X}:{g:02X}")
     }
 }
+
+impl FromStr for MacAddress {
+    type Err = MacAddressError;
+
+    fn from_str(text: &str) -> Result<Self, MacAddressError> {
+        let pairs: Option<Vec<_>> = text.split(':').map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
+        let address = pairs.and_then(|pairs| pairs.try_into().ok()).map(Self).ok_or(MacAddressError)?;
+        // One way to write it, without signs.
+        if address.to_string() == text { Ok(address) } else { Err(MacAddressError) }
+    }
+}
+
+/// The longest name of a network interface, in bytes (`IFNAMSIZ` in Linux' `if.h`, less one).
+const MAX_INTERFACE_BYTES: usize = 15;
+
+/// The name of one of the host's network interfaces, which neither a path nor a
+/// program's argument takes for anything else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InterfaceName(String);
+
+/// A text is not the name of a network interface.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an interface's name has at most {MAX_INTERFACE_BYTES} letters, digits, '-', '_' and '.', and begins with neither '-' nor '.'"
+)]
+pub struct InterfaceNameError;
+
+impl FromStr for InterfaceName {
+    type Err = InterfaceNameError;
+
+    fn from_str(text: &str) -> Result<Self, InterfaceNameError> {
+        let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let fits = (1..=MAX_INTERFACE_BYTES).contains(&text.len());
+        let plain = text.bytes().all(known) && !text.starts_with(['-', '.']);
+        if fits && plain { Ok(Self(text.to_owned())) } else { Err(InterfaceNameError) }
+    }
+}
+
+impl std::ops::Deref for InterfaceName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+/// Has serde write these types as their text, and read them from it.
+macro_rules! as_text {
+    ($($type:ty),*) => {$(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+as_text!(LinkId, MacAddress, InterfaceName);
 
 #[cfg(test)]
 mod tests {
@@ -171,8 +234,8 @@ mod tests {
         assert_eq!(id.provider_mac().to_string(), "0A:B3:EC:80:A5:46");
         assert_eq!(id.client_ipv4(), Ipv4Addr::new(100, 64, 165, 70));
         assert_eq!(
-            (id.client_tap(), id.provider_tap(), id.bridge()),
-            ("vmc-a546".to_owned(), "vmr-a546".to_owned(), "vmb-a546".to_owned())
+            (&*id.client_tap(), &*id.provider_tap(), &*id.bridge()),
+            ("vmc-a546", "vmr-a546", "vmb-a546")
         );
     }
 
@@ -182,6 +245,17 @@ mod tests {
         assert_eq!("FFFF".parse::<LinkId>(), Err(LinkError::Reserved));
         for bad in ["", "1", "+123", "12345", "12g4", " 123"] {
             assert_eq!(bad.parse::<LinkId>(), Err(LinkError::Syntax), "{bad}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_address_and_no_name_of_an_interface() {
+        for bad in ["", "0A:B3:EC:00:A5", "0A:B3:EC:00:A5:46:00", "0a:b3:ec:00:a5:46", "0A:B3:EC:00:A5:+6"] {
+            assert_eq!(bad.parse::<MacAddress>(), Err(MacAddressError), "{bad}");
+        }
+        assert!("vnet_0.tap-A".parse::<InterfaceName>().is_ok());
+        for bad in ["", ".", "-batch", "a/b", "a b", "a;b", "sixteen-letters-", "\u{fc}", "eth0\u{1b}[31m"] {
+            assert_eq!(bad.parse::<InterfaceName>(), Err(InterfaceNameError), "{bad}");
         }
     }
 
@@ -202,6 +276,8 @@ mod tests {
         fn every_id_has_valid_names_and_addresses(number in 1..u16::MAX) {
             let id = LinkId::new(number).unwrap();
             prop_assert_eq!(id.to_string().parse::<LinkId>().unwrap(), id);
+            prop_assert_eq!(id.client_mac().to_string().parse(), Ok(id.client_mac()));
+            prop_assert_eq!(id.provider_tap().parse(), Ok(id.provider_tap()));
             prop_assert!(id.bridge().len() <= 15);
             prop_assert_eq!(id.client_ipv4().octets()[2..].to_vec(), number.to_be_bytes().to_vec());
         }

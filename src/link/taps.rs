@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::base::template;
-use crate::link::id::LinkId;
+use crate::link::id::{InterfaceName, LinkId};
 
 /// The rules of a link, for `nft(8)`, which replaces all of them in one transaction.
 const RULES: &str = include_str!("link.nft.hbs");
@@ -51,7 +51,7 @@ pub enum WireError {
     },
     /// Another interface has that name.
     #[error("{0} exists and is not what a link needs: remove or rename it")]
-    Taken(String),
+    Taken(InterfaceName),
 }
 
 /// Makes a link with one tap for each user, and keeps the parts that are already right.

@@ -248,9 +248,9 @@ fn interfaces(
                 taken.insert(id);
                 interfaces.push(InterfacePlan {
                     provider: provider.clone(),
-                    link: id.to_string(),
+                    link: id,
                     tap: id.client_tap(),
-                    mac: id.client_mac().to_string(),
+                    mac: id.client_mac(),
                     ipv4: id.client_ipv4(),
                 });
             }

@@ -24,6 +24,7 @@ use crate::base::problem::Problem;
 use crate::base::tool::Tool;
 use crate::directory::boundary::{Boundary, ResolveError, Walker};
 use crate::directory::stamp::FileStamp;
+use crate::link::id::{InterfaceName, LinkId, MacAddress};
 use crate::plan::pci::PciAddress;
 
 /// The version of the manifest that this program writes and reads.
@@ -165,11 +166,14 @@ pub struct InterfacePlan {
     /// The VM that provides the network.
     pub provider: VmName,
     /// The link's id, four hexadecimal digits.
-    pub link: String,
+    #[schemars(with = "String")]
+    pub link: LinkId,
     /// The host's tap interface.
-    pub tap: String,
+    #[schemars(with = "String")]
+    pub tap: InterfaceName,
     /// The MAC address that the guest sees.
-    pub mac: String,
+    #[schemars(with = "String")]
+    pub mac: MacAddress,
     /// The IPv4 address that the guest takes.
     pub ipv4: std::net::Ipv4Addr,
 }

@@ -200,7 +200,7 @@ fn check_taps(plan: &Plan) -> Result<(), Outcome> {
     let user = rustix::process::geteuid().as_raw();
     let mut problems = Problems::default();
     for interface in &plan.interfaces {
-        let path = std::path::Path::new("/sys/class/net").join(&interface.tap);
+        let path = std::path::Path::new("/sys/class/net").join(&*interface.tap);
         if !path.exists() {
             problems.push(Problem::error(
                 path,

@@ -100,10 +100,7 @@ pub(super) fn from_runner(
     check_folder(id, host, &mut problems);
     let Some((found, plan)) = load(id, path, host, &mut problems) else { return (None, problems) };
     for interface in &plan.interfaces {
-        match interface.link.parse() {
-            Ok(link) => leasing.built_link(id, &interface.provider, link, path, &mut problems),
-            Err(_) => problems.error(path, "has a link whose id is none", "build it again"),
-        }
+        leasing.built_link(id, &interface.provider, interface.link, path, &mut problems);
     }
     for share in &plan.shares {
         let boundary = &plan.definition.boundary;
@@ -238,7 +235,7 @@ fn runnable(
     }
     let links = plan.interfaces.iter().map(|interface| CatalogLink {
         provider: interface.provider.clone(),
-        id: interface.link.clone(),
+        id: interface.link.to_string(),
         ipv4: interface.ipv4,
     });
     Some(Runnable {
