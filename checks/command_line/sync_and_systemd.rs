@@ -224,16 +224,16 @@ fn a_systemd_that_refuses() {
     let place = needs!(roots());
     place.host.vm("a");
     place.host.configure("[vm.a]\nautostart = true\n");
-    for (verb, what) in
-        [("daemon-reload", "systemd cannot read its units again"), ("start", "VMs cannot be started")]
-    {
+    for (verb, what) in [
+        ("daemon-reload", "systemd cannot read its units again: systemctl daemon-reload"),
+        ("start", "VMs cannot be started: systemctl start --no-block"),
+    ] {
         let _ = fs::remove_dir_all(&place.host.state);
         place.systemctl(&format!(
             "if [ \"$1\" = {verb} ]; then printf '\\nno \\033[31m\\nmore\\n' >&2; exit 4; fi"
         ));
         let ran = place.sync(&[]).exits(3);
-        let expected =
-            format!("microvm-spectrum: {what}: systemctl ended with exit status: 4: no \\u{{1b}}[31m\n");
+        let expected = format!("microvm-spectrum: {what} ended with exit status: 4: no \\u{{1b}}[31m\n");
         assert_eq!(ran.stderr, expected);
         place.host.is_whole();
     }

@@ -9,12 +9,13 @@
 //! network managers from configuring them. It forwards nothing itself.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::base::template;
 use crate::link::id::{InterfaceName, LinkId};
+use crate::system::program::{self, ProgramError};
 
 /// The rules of a link, for `nft(8)`, which replaces all of them in one transaction.
 const RULES: &str = include_str!("link.nft.hbs");
@@ -31,23 +32,16 @@ pub struct Tools {
 /// Why the host could not make or remove a link.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// A program cannot be started, or a file of the kernel cannot be written.
+    /// A program failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A file of the kernel cannot be written.
     #[error("{what}: {error}")]
     Io {
         /// What failed.
         what: String,
         /// The system's error.
         error: io::Error,
-    },
-    /// A program failed.
-    #[error("{what} ended with {status}: {said}")]
-    Failed {
-        /// The command.
-        what: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// The first line of its error messages.
-        said: String,
     },
     /// Another interface has that name.
     #[error("{0} exists and is not what a link needs: remove or rename it")]
@@ -170,34 +164,10 @@ fn rules(tools: &Tools, link: LinkId) -> Result<(), WireError> {
 }
 
 fn ip(tools: &Tools, arguments: &[&str]) -> Result<(), WireError> {
-    call(Command::new(&tools.ip).args(arguments), "")
+    Ok(program::run(Command::new(&tools.ip).args(arguments))?)
 }
 
 fn nft(tools: &Tools, script: &str) -> Result<(), WireError> {
-    call(Command::new(&tools.nft).args(["--file", "-"]), script)
-}
-
-fn call(command: &mut Command, input: &str) -> Result<(), WireError> {
-    let what = || {
-        let words = std::iter::once(command.get_program()).chain(command.get_args());
-        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    };
-    let what = what();
-    let io_error = |error| WireError::Io { what: format!("{what} cannot be executed"), error };
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(io_error)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // If the program does not read it, its status shows why.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(io_error)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("no message").to_owned();
-    Err(WireError::Failed { what, status: output.status, said })
+    program::output(Command::new(&tools.nft).args(["--file", "-"]), script)?;
+    Ok(())
 }

@@ -11,10 +11,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::plan::Plan;
 use crate::system::durable;
+use crate::system::program;
 use crate::system::systemd;
 
 /// Where store paths are.
@@ -37,13 +38,8 @@ impl NixStore {
     /// # Errors
     /// The system's error, or what `nix-store` says.
     pub fn add(&self, path: &Path) -> io::Result<PathBuf> {
-        let output = Command::new(&self.program).arg("--add").arg(path).stdin(Stdio::null()).output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
-            return Err(io::Error::other(format!("nix-store --add ended with {}: {said}", output.status)));
-        }
-        let printed = String::from_utf8_lossy(&output.stdout);
+        let printed = program::output(Command::new(&self.program).arg("--add").arg(path), "")?;
+        let printed = String::from_utf8_lossy(&printed);
         Ok(PathBuf::from(printed.trim_end()))
     }
 }

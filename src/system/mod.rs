@@ -11,5 +11,6 @@ pub mod control;
 pub mod durable;
 pub mod journal;
 pub mod process;
+pub mod program;
 pub mod systemd;
 pub mod trust;

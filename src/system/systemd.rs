@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::base::name::VmName;
+use crate::system::program;
 
 /// What systemd knows about a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,21 +45,12 @@ pub(super) fn systemctl(arguments: &[&str]) -> Command {
     command
 }
 
-fn succeeded(output: &Output) -> io::Result<()> {
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message").to_owned();
-    Err(io::Error::other(format!("systemctl ended with {}: {said}", output.status)))
-}
-
 /// Has systemd read all unit files again and run its generators.
 ///
 /// # Errors
-/// When `systemctl` cannot be started or fails; then with its first line.
+/// When `systemctl` cannot be started or fails.
 pub fn reload() -> io::Result<()> {
-    succeeded(&systemctl(&["daemon-reload"]).output()?)
+    Ok(program::run(&mut systemctl(&["daemon-reload"]))?)
 }
 
 /// Has systemd start units, without waiting.
@@ -66,7 +58,7 @@ pub fn reload() -> io::Result<()> {
 /// # Errors
 /// See [`reload`].
 pub fn start_soon(units: &[String]) -> io::Result<()> {
-    succeeded(&systemctl(&["start", "--no-block", "--"]).args(units).output()?)
+    Ok(program::run(systemctl(&["start", "--no-block", "--"]).args(units))?)
 }
 
 /// Has systemd stop units, without waiting.
@@ -74,7 +66,7 @@ pub fn start_soon(units: &[String]) -> io::Result<()> {
 /// # Errors
 /// See [`reload`].
 pub fn stop_soon(units: &[String]) -> io::Result<()> {
-    succeeded(&systemctl(&["stop", "--no-block", "--"]).args(units).output()?)
+    Ok(program::run(systemctl(&["stop", "--no-block", "--"]).args(units))?)
 }
 
 /// Has systemd restart those of these units that run, without waiting.
@@ -82,7 +74,7 @@ pub fn stop_soon(units: &[String]) -> io::Result<()> {
 /// # Errors
 /// See [`reload`].
 pub fn restart_soon(units: &[String]) -> io::Result<()> {
-    succeeded(&systemctl(&["try-restart", "--no-block", "--"]).args(units).output()?)
+    Ok(program::run(systemctl(&["try-restart", "--no-block", "--"]).args(units))?)
 }
 
 /// The name of the unit of type `suffix` for a path.
@@ -129,12 +121,10 @@ pub fn status<'a>(names: impl IntoIterator<Item = &'a VmName>) -> io::Result<BTr
     if units.is_empty() {
         return Ok(found);
     }
-    let output =
-        systemctl(&["show", "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult", "--"])
-            .args(units)
-            .output()?;
-    succeeded(&output)?;
-    for block in String::from_utf8_lossy(&output.stdout).split("\n\n") {
+    let mut show =
+        systemctl(&["show", "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult", "--"]);
+    let printed = program::output(show.args(units), "")?;
+    for block in String::from_utf8_lossy(&printed).split("\n\n") {
         let mut name = None;
         let mut status = UnitStatus::default();
         for (key, value) in block.lines().filter_map(|line| line.split_once('=')) {
