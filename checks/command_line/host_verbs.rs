@@ -117,12 +117,18 @@ fn taps_of_the_older_convention_have_plain_names() {
     };
     for bad in ["../etc", "-batch", "a;b", "sixteen-letters-", "a/b", ".", "eth0\u{1b}[31m"] {
         fs::write(package.join("tap-interfaces"), bad).unwrap();
-        up(&["tap-up", "a"]).exits(1).complains(&["tap-interfaces has the impossible name"]);
-        up(&["tap-down", "a"]).exits(1).complains(&["tap-interfaces has the impossible name"]);
+        for verb in ["tap-up", "tap-down"] {
+            let problem = "share/microvm/tap-interfaces: has '";
+            up(&[verb, "a"]).exits(1).complains(&[
+                "a: error: ",
+                problem,
+                "': an interface's name has at most 15",
+            ]);
+        }
     }
     fs::write(package.join("tap-interfaces"), "vm-x\n").unwrap();
     fs::write(package.join("tap-flags"), "vnet_hdr name eth0\n").unwrap();
-    up(&["tap-up", "a"]).exits(1).complains(&["tap-flags has the unknown flag name"]);
+    up(&["tap-up", "a"]).exits(1).complains(&["share/microvm/tap-flags: has the unknown flag 'name'"]);
     assert!(!bin.join("calls").exists());
     fs::write(package.join("tap-flags"), "vnet_hdr\n").unwrap();
     up(&["tap-up", "a"]).exits(0).says_nothing();

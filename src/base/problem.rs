@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -79,6 +80,12 @@ impl Serialize for Problem {
     }
 }
 
+/// Whether the host is to blame for an error in reading an input, such as a disk
+/// that fails, and not an input that is missing or malformed.
+pub fn is_hosts(error: &io::Error) -> bool {
+    !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidData)
+}
+
 /// All problems of one input, collected instead of stopping at the first.
 ///
 /// An untrusted input decides how many there are, so adding one is cheap.
@@ -134,6 +141,14 @@ impl Problems {
     /// Whether one of them is an error of the host.
     pub fn has_host_errors(&self) -> bool {
         self.0.iter().any(|problem| problem.of_host)
+    }
+
+    /// `found`, if there is no error among the problems.
+    ///
+    /// # Errors
+    /// The problems, notes included.
+    pub fn or<T>(self, found: T) -> Result<T, Self> {
+        if self.has_errors() { Err(self) } else { Ok(found) }
     }
 
     /// The problems: errors first, and within each severity in the order of their paths.

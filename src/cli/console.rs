@@ -14,7 +14,7 @@ use rustix::process::{Gid, Uid};
 use super::{Exit, StateArgs, fail, report};
 use crate::base::name::VmName;
 use crate::base::printable::printable;
-use crate::package::{self, MANIFEST};
+use crate::package::{Script, Whose, whose};
 use crate::plan::Plan;
 use crate::plan::runtime::{Lock, SocketNames};
 use crate::state::directory::RUNTIME_DIRECTORY;
@@ -49,14 +49,14 @@ pub(super) fn run(args: &ConsoleArgs) -> Exit {
             return Exit::Host;
         }
     }
-    if !package.join(MANIFEST).exists() {
+    match whose(&package, Script::Console) {
+        Ok(Whose::Ours(plan)) => attach(&plan),
         // A script of its own would be a process of the VM's user on this terminal,
         // which whoever else has that user's id could take from it.
-        report::line(&format!("the package of {name} has no console that this program knows"));
-        return Exit::Input;
-    }
-    match package::load(&package) {
-        Ok(plan) => attach(&plan),
+        Ok(Whose::Script(_) | Whose::Files(_)) => {
+            report::line(&format!("the package of {name} has no console that this program knows"));
+            Exit::Input
+        }
         Err(error) => {
             report::line(&printable(error.to_string()));
             Exit::Input

@@ -3,8 +3,7 @@
 
 //! `microvm-spectrum host`: what the unit files call.
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -13,14 +12,11 @@ use sd_notify::NotifyState;
 use super::{Exit, StateArgs, absolute, report};
 use crate::base::name::VmName;
 use crate::base::printable::printable;
-use crate::host::units::{self, UnitPaths};
-use crate::host::{self, HostError};
-use crate::state::catalog::{Catalog, CatalogError};
+use crate::base::problem::Problem;
+use crate::host::{self, Environment, USER_VARIABLE, units};
 use crate::state::directory::StateDirectory;
-use crate::supervisor;
 use crate::system::journal::{self, Priority};
 use crate::system::process;
-use crate::system::trust::{self, Untrusted};
 
 #[derive(Debug, Args)]
 pub(super) struct HostArgs {
@@ -86,24 +82,20 @@ enum HostVerb {
 pub(super) fn run(args: &HostArgs) -> ExitCode {
     process::keep_descriptors();
     let state = StateDirectory::at(&args.state.state_dir);
+    let environment = environment();
     let (name, done) = match &args.verb {
         HostVerb::SetBooted(NameArgs { name }) => (name, host::set_booted(&state, name)),
         HostVerb::ClearBooted(NameArgs { name }) => (name, host::clear_booted(&state, name)),
-        HostVerb::TapUp(NameArgs { name }) => (name, host::tap_up(&state, name)),
-        HostVerb::TapDown(NameArgs { name }) => (name, host::tap_down(&state, name)),
-        HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name)),
-        HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name)),
+        HostVerb::TapUp(NameArgs { name }) => (name, host::tap_up(&state, name, &environment)),
+        HostVerb::TapDown(NameArgs { name }) => (name, host::tap_down(&state, name, &environment)),
+        HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name, &environment)),
+        HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name, &environment)),
         HostVerb::Run(NameArgs { name }) => (name, host::run(&state, name)),
         HostVerb::Stop(NameArgs { name }) => (name, host::stop(&state, name)),
-        HostVerb::Virtiofsd(NameArgs { name }) => match host::serve_shares(&state, name) {
+        HostVerb::Virtiofsd(NameArgs { name }) => match host::serve_shares(&state, name, &environment) {
+            Ok(outcome) if outcome.status() == 0 => (name, Ok(())),
             Ok(outcome) => {
-                for problem in outcome.problems() {
-                    say(name, &problem.to_string().replace('\n', ";"));
-                }
-                if outcome.status() != 0 {
-                    say(name, &outcome.to_string());
-                }
-                supervisor::tell_status(&outcome);
+                failed(name, &outcome.problems(), &outcome.to_string());
                 return ExitCode::from(outcome.status());
             }
             Err(error) => (name, Err(error)),
@@ -113,25 +105,40 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::WatchMounts => {
             let Err(error) = host::watch_mounts(&state) else { return Exit::Fine.into() };
             report::line(&printable(error.to_string()));
-            return Exit::Host.into();
+            return Exit::of(&error.into()).into();
         }
-        HostVerb::Generate { normal, .. } => return generate(&args.state, normal).into(),
+        HostVerb::Generate { normal, .. } => return generate(&state, normal).into(),
     };
     match done {
         Ok(()) => Exit::Fine.into(),
         Err(error) => {
-            let line = printable(error.to_string());
-            say(name, &line);
-            let _ = sd_notify::notify(&[NotifyState::Status(&line)]);
-            match error {
-                HostError::Package(_) | HostError::Untrusted(_) | HostError::Devices(_) => Exit::Input.into(),
-                HostError::Io { .. } | HostError::Wire(_) | HostError::LinkInUse { .. } => Exit::Host.into(),
-            }
+            failed(name, &error.problems(), &error.to_string());
+            Exit::of(&error.into()).into()
         }
     }
 }
 
-/// Says why a VM cannot start where its own journal has it, too.
+/// What the environment says.
+pub(super) fn environment() -> Environment {
+    Environment {
+        user: std::env::var_os(USER_VARIABLE).map(|user| user.to_string_lossy().into_owned()),
+        path: std::env::var_os("PATH").unwrap_or_default(),
+    }
+}
+
+/// Says why a VM cannot start, and tells systemd the first reason.
+fn failed(name: &VmName, problems: &[Problem], why: &str) {
+    let why = printable(why);
+    let reason =
+        problems.first().map_or_else(|| why.clone(), |it| printable(&it.path) + ": " + &printable(&it.cause));
+    let _ = sd_notify::notify(&[NotifyState::Status(&reason)]);
+    for problem in problems {
+        say(name, &problem.to_string().replace("\n  ", "; "));
+    }
+    say(name, &why);
+}
+
+/// Says something in a VM's own journal, if it goes to the journal at all.
 fn say(name: &VmName, line: &str) {
     let line = format!("{name}: {line}");
     if !(journal::is_connected() && journal::send(Priority::Error, Some(name), &line).is_ok()) {
@@ -162,30 +169,13 @@ fn is_anothers(state: &StateDirectory, name: &VmName) -> Exit {
 }
 
 /// Never fails: a boot goes on without VMs.
-fn generate(args: &StateArgs, normal: &std::path::Path) -> Exit {
-    let state = StateDirectory::at(&args.state_dir);
-    let read = trust::resolve(&state.catalog()).map_err(|untrusted| match untrusted {
-        Untrusted::Io { error, .. } => CatalogError::Io(error),
-        writable => CatalogError::Io(std::io::Error::other(writable.to_string())),
-    });
-    let written = match read.and_then(|path| Catalog::read(&path)) {
-        // Nothing was ever installed, or its file system is mounted later.
-        Err(CatalogError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Exit::Fine,
-        Err(error) => Err(format!("{} {error}", state.catalog().display())),
-        Ok(catalog) => std::env::current_exe()
-            .map_err(|error| error.to_string())
-            .and_then(|program| UnitPaths::new(&program, &args.state_dir).map_err(|e| e.to_string()))
-            .and_then(|paths| {
-                units::write_drop_ins(&paths, &catalog, normal).map_err(|error| error.to_string())
-            }),
-    };
-    if let Err(why) = written {
+fn generate(state: &StateDirectory, directory: &Path) -> Exit {
+    let generated = std::env::current_exe()
+        .map_err(|error| error.to_string())
+        .and_then(|program| units::generate(state, &program, directory).map_err(|error| error.to_string()));
+    if let Err(why) = generated {
         let line = printable(format!("microvm-spectrum-generator: no VMs: {why}"));
-        // The journal is not there yet.
-        let log = std::fs::File::options().write(true).open("/dev/kmsg");
-        // One write is one message there.
-        let told = log.and_then(|mut log| log.write_all(format!("<3>{line}\n").as_bytes()));
-        if told.is_err() {
+        if journal::send_to_kernel(Priority::Error, &line).is_err() {
             report::line(&line);
         }
     }

@@ -36,8 +36,10 @@ use crate::base::problem::{Problem, Problems};
 use crate::base::tool::{self, Tool};
 use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{self, Definition, Location, SharedDirectories};
+use crate::host::HostError;
 use crate::host::units::UnitPathError;
 use crate::hypervisor::kvm_probe;
+use crate::package::LoadError;
 use crate::plan::{Accelerator, HypervisorName};
 use crate::state::catalog::Catalog;
 use crate::state::directory::DEFAULT_STATE_DIRECTORY;
@@ -65,6 +67,10 @@ impl Exit {
             Self::of_problem(problem)
         } else if let Some(problems) = error.downcast_ref::<Problems>() {
             Self::of_problems(problems)
+        } else if let Some(error) = error.downcast_ref::<HostError>() {
+            if error.is_hosts() { Self::Host } else { Self::Input }
+        } else if let Some(error) = error.downcast_ref::<LoadError>() {
+            if error.is_hosts() { Self::Host } else { Self::Input }
         } else if error.is::<VmError>() {
             Self::Input
         } else if error.is::<UnitPathError>() {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use rustix::fs::Mode;
 
-use super::{Exit, console, report};
+use super::host::environment;
+use super::{Exit, console, fail, report};
 use crate::base::printable::printable;
 use crate::host::{self, HostError};
 use crate::package;
@@ -121,9 +122,14 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
         }
         VmVerb::Shutdown { timeout, .. } => shutdown(&plan, Duration::from_secs(*timeout)).into(),
         VmVerb::Console { .. } => console::attach(&plan).into(),
-        VmVerb::TapUp { .. } => done(host::vm_user().and_then(|user| host::links_up(&plan, user, &|_| user))),
-        VmVerb::TapDown { .. } => done(host::links_down(&plan)),
-        VmVerb::PciSetup { .. } => done(host::pci_setup_devices(&plan.pci_devices)),
+        VmVerb::TapUp { .. } => {
+            let environment = environment();
+            let made =
+                environment.vm_user().and_then(|user| host::links_up(&plan, user, &|_| user, &environment));
+            done(made)
+        }
+        VmVerb::TapDown { .. } => done(host::links_down(&plan, &environment())),
+        VmVerb::PciSetup { .. } => done(host::pci_setup_devices(&plan.pci_devices, &environment())),
         VmVerb::Virtiofsd { .. } => serve_shares(&plan),
     }
 }
@@ -161,8 +167,8 @@ fn done(done: Result<(), HostError>) -> ExitCode {
     match done {
         Ok(()) => Exit::Fine.into(),
         Err(error) => {
-            report::line(&printable(error.to_string()));
-            Exit::Host.into()
+            report::to_stderr(&error.problems());
+            fail(&error.into()).into()
         }
     }
 }

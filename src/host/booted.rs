@@ -9,14 +9,14 @@ use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
-use super::{HostError, io_error, trust};
+use super::{HostError, io_error};
 use crate::base::name::VmName;
 use crate::link::records;
-use crate::package;
+use crate::package::{self, Script, Whose, whose};
 use crate::state::catalog::Catalog;
 use crate::state::directory::StateDirectory;
 use crate::state::started::{self, Started};
-use crate::system::durable;
+use crate::system::{durable, trust};
 
 /// Notes the package that `current` leads to now, free of links.
 ///
@@ -45,8 +45,11 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
 /// Notes what else the VM is started with. What cannot be found now is said by
 /// whoever starts it.
 fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<()> {
-    let stamps = package::load(package).ok().and_then(|plan| plan.stamps().ok());
-    let files = stamps.zip(package::stamp(package).ok()).map(|(mut files, manifest)| {
+    let files = match whose(package, Script::Run) {
+        Ok(Whose::Ours(plan)) => plan.stamps().ok().zip(package::stamp(package).ok()),
+        _ => None,
+    };
+    let files = files.map(|(mut files, manifest)| {
         files.push(manifest);
         files
     });

@@ -4,18 +4,15 @@
 //! A client's links to its network providers: taps, rules, and the records that
 //! tell the providers.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::{Environment, HostError, io_error};
 use crate::base::name::VmName;
-use crate::base::tool::{self, Tool};
-use crate::host::HostError;
+use crate::base::tool::Tool;
 use crate::link::id::LinkId;
 use crate::link::records;
 use crate::link::taps::{self, Tools};
 use crate::plan::{InterfacePlan, Plan};
-
-use super::io_error;
 
 /// How long a provider gets to unplug an interface before its tap is removed
 /// all the same.
@@ -32,8 +29,9 @@ pub fn links_up(
     plan: &Plan,
     client_user: u32,
     provider_user: &dyn Fn(&VmName) -> u32,
+    environment: &Environment,
 ) -> Result<(), HostError> {
-    let tools = tools(plan);
+    let tools = tools(plan, environment);
     for InterfacePlan { link, .. } in &plan.interfaces {
         // Its id was given to this VM while the other runs with it.
         if let Some(client) = other_holder(plan, *link)? {
@@ -46,7 +44,7 @@ pub fn links_up(
             .map_err(io_error(format!("{provider} cannot be told")))
     });
     if made.is_err() {
-        let _ = links_down(plan);
+        let _ = links_down(plan, environment);
     }
     made
 }
@@ -56,8 +54,8 @@ pub fn links_up(
 ///
 /// # Errors
 /// See [`HostError`]; everything was tried.
-pub fn links_down(plan: &Plan) -> Result<(), HostError> {
-    let tools = tools(plan);
+pub fn links_down(plan: &Plan, environment: &Environment) -> Result<(), HostError> {
+    let tools = tools(plan, environment);
     let mut result = Ok(());
     let is_ours = |it: &&InterfacePlan| !matches!(other_holder(plan, it.link), Ok(Some(_)));
     let links: Vec<_> = plan.interfaces.iter().filter(is_ours).map(|it| (&it.provider, it.link)).collect();
@@ -83,10 +81,9 @@ fn other_holder(plan: &Plan, link: LinkId) -> Result<Option<VmName>, HostError> 
     Ok(holder.filter(|client| *client != plan.name))
 }
 
-/// The programs of a plan, or else those in PATH.
-fn tools(plan: &Plan) -> Tools {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = tool::find_all(&plan.tools, &path);
-    let program = |tool: Tool| found.get(&tool).cloned().unwrap_or_else(|| PathBuf::from(tool.as_str()));
+/// The programs of a plan, or else those in PATH; by their names where there are
+/// none, so that what takes no program is done.
+fn tools(plan: &Plan, environment: &Environment) -> Tools {
+    let program = |tool: Tool| environment.tool(&plan.tools, tool).unwrap_or_else(|_| tool.as_str().into());
     Tools { ip: program(Tool::Ip), nft: program(Tool::Nft) }
 }

@@ -3,9 +3,9 @@
 
 //! What the unit files call: the host's side of one VM's life.
 //!
-//! Each function here is one line of a unit. All but [`run()`] are called as root.
+//! Each function here is one line of a unit. Units call all but [`run()`] as root.
 //! They use what `booted` leads to, which [`set_booted`] notes first, so that
-//! all of them mean the same package.
+//! all of them mean the same package. Only [`cli`](crate::cli) may use this stage.
 
 mod booted;
 mod links;
@@ -16,8 +16,9 @@ mod shares;
 mod taps;
 pub mod units;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,19 +31,55 @@ pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
 
 use crate::base::name::VmName;
-use crate::base::problem::{Problem, Problems};
+use crate::base::problem::{self, Problem, Problems};
+use crate::base::tool::{self, Tool};
 use crate::link::id::LinkId;
 use crate::link::taps::WireError;
+use crate::package::LoadError;
 use crate::state::directory::StateDirectory;
-use crate::system::trust;
+use crate::system::accounts;
+use crate::system::program::{self, ProgramError};
+use crate::system::trust::{self, Untrusted};
 
 /// The environment variable in which units name the VM's user.
 pub const USER_VARIABLE: &str = "MICROVM_SPECTRUM_USER";
+/// The user as whom microvm.nix runs all VMs.
+const DEFAULT_USER: &str = "microvm";
+
+/// What the caller's environment says.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// [`USER_VARIABLE`]: the user's name or id, for whom taps, devices and sockets are.
+    pub user: Option<String>,
+    /// PATH, for programs that a package does not name.
+    pub path: OsString,
+}
+
+impl Environment {
+    /// The id of the user for whom taps, devices and sockets are; that of the user
+    /// `microvm` where none is named.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn vm_user(&self) -> Result<u32, HostError> {
+        let user = self.user.as_deref().unwrap_or(DEFAULT_USER);
+        if let Ok(uid) = user.parse() {
+            return Ok(uid);
+        }
+        let found = accounts::user_id(user).map_err(io_error("the host's accounts cannot be read"))?;
+        found.ok_or_else(|| HostError::NoUser(user.to_owned()))
+    }
+
+    /// The path of a program: the one in `known`, or else that in PATH.
+    fn tool(&self, known: &BTreeMap<Tool, PathBuf>, tool: Tool) -> Result<PathBuf, HostError> {
+        tool::find_all(known, &self.path).remove(&tool).ok_or(HostError::NoTool(tool))
+    }
+}
 
 /// Why a unit cannot do its part.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// The host refused.
+    /// The system refused.
     #[error("{what}: {error}")]
     Io {
         /// What was tried.
@@ -50,14 +87,20 @@ pub enum HostError {
         /// The system's error.
         error: io::Error,
     },
-    /// Somebody else than root could have put there what root is to use.
+    /// Another user than root could have put there what root is to use.
     #[error(transparent)]
-    Untrusted(#[from] trust::Untrusted),
+    Untrusted(#[from] Untrusted),
+    /// The package cannot be read, or has errors.
+    #[error(transparent)]
+    Package(#[from] LoadError),
     /// A link cannot be made or removed.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// PCI devices cannot be given away.
-    #[error("{}", one_line(.0))]
+    /// A program failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// The VM cannot have its PCI devices.
+    #[error("the host cannot give it its PCI devices")]
     Devices(Problems),
     /// Another VM runs with a link of the same id.
     #[error(
@@ -69,17 +112,34 @@ pub enum HostError {
         /// The VM.
         client: VmName,
     },
-    /// A package holds something that makes no sense.
-    #[error("{0}")]
-    Package(String),
+    /// The user for whom taps, devices and sockets are does not exist.
+    #[error("the host has no user {0}: create it, or name another in {USER_VARIABLE}")]
+    NoUser(String),
+    /// The host lacks a program.
+    #[error("the program {0} is not in PATH: install it ({origin})", origin = .0.origin())]
+    NoTool(Tool),
 }
 
-/// Problems in one line, which is what a unit's status holds.
-fn one_line(problems: &Problems) -> String {
-    let text = |Problem { path, cause, remedy, .. }: &Problem| {
-        format!("{}: {cause} (help: {remedy})", path.display())
-    };
-    problems.clone().into_sorted().iter().map(text).collect::<Vec<_>>().join("; ")
+impl HostError {
+    /// Whether the host failed or lacks something, and not the VM's package.
+    pub fn is_hosts(&self) -> bool {
+        match self {
+            Self::Package(error) => error.is_hosts(),
+            Self::Untrusted(Untrusted::Io { error, .. }) => problem::is_hosts(error),
+            Self::Untrusted(Untrusted::Writable { .. }) => false,
+            _ => true,
+        }
+    }
+
+    /// The problems behind it, if there are any.
+    pub fn problems(&self) -> Vec<Problem> {
+        match self {
+            Self::Devices(problems) | Self::Package(LoadError::Files { problems, .. }) => {
+                problems.clone().into_sorted()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
@@ -93,27 +153,11 @@ fn trusted_package(state: &StateDirectory, name: &VmName) -> Result<PathBuf, Hos
     Ok(trust::resolve_tree(&state.booted(name))?)
 }
 
-/// The user id of whom a unit names, or else of the user `microvm`, whom
-/// microvm.nix runs all VMs as.
-///
-/// # Errors
-/// When there is no such user.
-pub fn vm_user() -> Result<u32, HostError> {
-    let user = std::env::var(USER_VARIABLE).unwrap_or_else(|_| "microvm".to_owned());
-    if let Ok(uid) = user.parse() {
-        return Ok(uid);
+/// Becomes a script of a package, which only root can have put there; returns only
+/// when that fails.
+fn become_trusted(script: &Path) -> HostError {
+    match trust::resolve(script) {
+        Ok(script) => program::become_program(&mut Command::new(script)).into(),
+        Err(untrusted) => untrusted.into(),
     }
-    let accounts = std::fs::read_to_string("/etc/passwd").map_err(io_error("/etc/passwd cannot be read"))?;
-    accounts
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.first() == Some(&user.as_str()))
-        .and_then(|fields| fields.get(2)?.parse().ok())
-        .ok_or_else(|| HostError::Package(format!("there is no user {user}")))
-}
-
-/// Becomes a script of a package; returns only when that fails.
-fn become_script(script: &Path, arguments: &[&str]) -> HostError {
-    let error = Command::new(script).args(arguments).exec();
-    io_error(format!("{} cannot be executed", script.display()))(error)
 }

@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::{HostError, io_error, trust};
+use super::{HostError, io_error};
 use crate::base::name::SourceName;
 use crate::host::units::{can_be_watched, leads_elsewhere, path_unit};
 use crate::state::catalog::{Catalog, CatalogSource};
 use crate::state::directory::StateDirectory;
-use crate::system::systemd;
+use crate::system::{systemd, trust};
 
 /// What is mounted, as this process sees it; the kernel tells of each change
 /// (`proc(5)`, `/proc/pid/mounts`).

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
-use super::{HostError, become_script, trust, trusted_package, vm_user};
+use super::{Environment, HostError, become_trusted, trusted_package};
 use crate::base::name::VmName;
 use crate::base::problem::{Problem, Problems};
-use crate::package::{self, MANIFEST};
+use crate::package::{Script, Whose, whose};
 use crate::plan::pci::{self, PciAddress};
 use crate::state::directory::StateDirectory;
 
@@ -37,37 +37,39 @@ const NODE_MODE: u32 = 0o600;
 ///
 /// # Errors
 /// See [`HostError`].
-pub fn pci_setup(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+pub fn pci_setup(state: &StateDirectory, name: &VmName, environment: &Environment) -> Result<(), HostError> {
     let package = trusted_package(state, name)?;
-    if package.join(MANIFEST).exists() {
-        return pci_setup_devices(&load(&package)?);
+    match whose(&package, Script::PciSetup)? {
+        Whose::Ours(plan) => pci_setup_devices(&plan.pci_devices, environment),
+        // Its files alone hand nothing over: that the script is missing is an error.
+        Whose::Script(_) | Whose::Files(_) => Err(become_trusted(&Script::PciSetup.within(&package))),
     }
-    Err(become_script(&trust::resolve(&package.join("bin/pci-setup"))?, &[]))
 }
 
 /// Takes the groups of a VM's PCI devices from the VM's user; they stay with VFIO.
 ///
 /// # Errors
 /// See [`HostError`].
-pub fn pci_release(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
-    let package = trusted_package(state, name)?;
-    if !package.join(MANIFEST).exists() {
-        return Ok(());
+pub fn pci_release(
+    state: &StateDirectory,
+    name: &VmName,
+    environment: &Environment,
+) -> Result<(), HostError> {
+    match whose(&trusted_package(state, name)?, Script::PciSetup)? {
+        Whose::Ours(plan) => {
+            let taken = Kernel::of_this_host().take_back(&plan.pci_devices, environment.vm_user()?);
+            taken.map_err(HostError::Devices)
+        }
+        Whose::Script(_) | Whose::Files(_) => Ok(()),
     }
-    Kernel::of_this_host().take_back(&load(&package)?, vm_user()?).map_err(HostError::Devices)
 }
 
-/// Hands these devices to VFIO and to the user whom a unit names.
+/// Hands these devices to VFIO and to the VM's user.
 ///
 /// # Errors
 /// See [`HostError`].
-pub fn pci_setup_devices(devices: &[PciAddress]) -> Result<(), HostError> {
-    Kernel::of_this_host().hand_over(devices, vm_user()?).map_err(HostError::Devices)
-}
-
-fn load(package: &Path) -> Result<Vec<PciAddress>, HostError> {
-    let plan = package::load(package).map_err(|error| HostError::Package(error.to_string()))?;
-    Ok(plan.pci_devices)
+pub fn pci_setup_devices(devices: &[PciAddress], environment: &Environment) -> Result<(), HostError> {
+    Kernel::of_this_host().hand_over(devices, environment.vm_user()?).map_err(HostError::Devices)
 }
 
 /// Where the kernel shows its devices and takes orders; tests have one of their own.
@@ -107,15 +109,13 @@ impl Kernel {
         for (group, members) in &groups {
             self.check_group(*group, members, user, &mut problems);
         }
-        if problems.has_errors() {
-            return Err(problems);
-        }
+        problems.or(())?;
+        let mut problems = Problems::default();
         problems.extend(devices.iter().filter_map(|device| self.bind(*device).err()));
-        if problems.has_errors() {
-            return Err(problems);
-        }
+        problems.or(())?;
+        let mut problems = Problems::default();
         problems.extend(groups.keys().filter_map(|group| self.give(*group, user).err()));
-        if problems.has_errors() { Err(problems) } else { Ok(()) }
+        problems.or(())
     }
 
     /// The groups of the devices, and which of the devices are in each.
@@ -282,7 +282,7 @@ impl Kernel {
                 problems.extend(self.give(group, 0).err());
             }
         }
-        if problems.has_errors() { Err(problems) } else { Ok(()) }
+        problems.or(())
     }
 
     fn node(&self, group: u32) -> PathBuf {

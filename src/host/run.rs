@@ -6,19 +6,21 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use sd_notify::NotifyState;
 
-use super::{HostError, become_script, io_error};
+use super::{HostError, io_error};
 use crate::base::name::VmName;
-use crate::package::MANIFEST;
+use crate::package::{Script, Whose, whose};
 use crate::state::directory::{SHARES_DIRECTORY, StateDirectory};
+use crate::system::program;
 
 /// Becomes the `microvm-run` of the package that a VM was started from, in the
 /// working directory; returns only when that fails.
 ///
-/// Sockets of shared directories are served elsewhere, by root, and get links
-/// here, where packages look for them.
+/// Root serves the shared directories elsewhere; their sockets get links here,
+/// where packages look for them.
 ///
 /// # Errors
 /// See [`HostError`].
@@ -26,14 +28,13 @@ pub fn run(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
     link_sockets(&Path::new(SHARES_DIRECTORY).join(name.as_str()))
         .map_err(io_error("the sockets of shared directories cannot be linked to"))?;
     let package = state.booted(name);
-    let mut arguments = Vec::new();
-    if package.join(MANIFEST).exists() {
-        arguments.push("--external-virtiofsd");
-    } else {
-        // Others do not tell when they are ready.
-        let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let mut command = Command::new(Script::Run.within(&package));
+    match whose(&package, Script::Run)? {
+        Whose::Ours(_) => drop(command.arg("--external-virtiofsd")),
+        // They do not say when they are ready.
+        Whose::Script(_) | Whose::Files(_) => drop(sd_notify::notify(&[NotifyState::Ready])),
     }
-    Err(become_script(&package.join("bin/microvm-run"), &arguments))
+    Err(program::become_program(&mut command).into())
 }
 
 fn link_sockets(directory: &Path) -> io::Result<()> {
@@ -60,10 +61,9 @@ fn link_sockets(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// See [`HostError`].
 pub fn stop(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
-    let package = state.booted(name);
-    let script = package.join("bin/microvm-shutdown");
-    if package.join(MANIFEST).exists() || !script.exists() {
-        return Ok(());
+    match whose(&state.booted(name), Script::Shutdown) {
+        Ok(Whose::Script(script)) => Err(program::become_program(&mut Command::new(script)).into()),
+        // A manifest that cannot be read is this program's, too.
+        Ok(Whose::Ours(_) | Whose::Files(_)) | Err(_) => Ok(()),
     }
-    Err(become_script(&script, &[]))
 }

@@ -7,9 +7,11 @@
 //! file in memory, [`Package::write`] puts it on disk in one step.
 
 pub mod identity;
+pub mod older;
 pub mod planning;
 mod publish;
 mod scripts;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +20,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 pub use publish::WriteError;
+pub use scripts::Script;
+pub use whose::{Whose, whose};
 
+use crate::base::problem::{self, Problems};
 use crate::directory::stamp::FileStamp;
 use crate::plan::{ManifestError, Plan};
 
@@ -51,8 +56,9 @@ impl Package {
         let mut add = |path: &str, entry: Entry| {
             entries.insert(PathBuf::from(path), entry);
         };
-        for (name, verb) in scripts::of(plan) {
-            add(&format!("bin/{name}"), Entry::Executable(scripts::render(plan, verb)));
+        for script in scripts::of(plan) {
+            let path = format!("bin/{}", script.file_name());
+            add(&path, Entry::Executable(scripts::render(plan, script)));
         }
         add("share/microvm/hypervisor", Entry::File(format!("{}\n", plan.hypervisor)));
         if !plan.interfaces.is_empty() {
@@ -130,6 +136,26 @@ pub enum LoadError {
         /// What is wrong with it.
         error: ManifestError,
     },
+    /// The files of the [older convention](older) have errors.
+    #[error("{} has errors", .path.display())]
+    Files {
+        /// Their directory.
+        path: PathBuf,
+        /// The errors.
+        problems: Problems,
+    },
+}
+
+impl LoadError {
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |error| Self::Io { path, error }
+    }
+
+    /// Whether the host failed, and not the package.
+    pub fn is_hosts(&self) -> bool {
+        matches!(self, Self::Io { error, .. } if problem::is_hosts(error))
+    }
 }
 
 /// The stamp of the manifest of the package in `directory`, by which one is told
@@ -147,13 +173,9 @@ pub fn stamp(directory: &Path) -> io::Result<FileStamp> {
 /// # Errors
 /// See [`LoadError`].
 pub fn load(path: &Path) -> Result<Plan, LoadError> {
-    let io_error = |path: &Path| {
-        let path = path.to_owned();
-        move |error| LoadError::Io { path, error }
-    };
-    let real = path.canonicalize().map_err(io_error(path))?;
+    let real = path.canonicalize().map_err(LoadError::at(path))?;
     let directory = if real.is_dir() { Some(real.as_path()) } else { real.parent().and_then(Path::parent) };
     let manifest = directory.unwrap_or(&real).join(MANIFEST);
-    let text = std::fs::read_to_string(&manifest).map_err(io_error(&manifest))?;
+    let text = std::fs::read_to_string(&manifest).map_err(LoadError::at(&manifest))?;
     Plan::from_manifest(&text).map_err(|error| LoadError::Manifest { path: manifest, error })
 }

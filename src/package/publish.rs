@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Entry, MANIFEST, Package};
+use super::whose::is_ours;
+use super::{Entry, Package};
 use crate::system::durable::{
     create_directory, create_directory_at, create_file_at, open_directory, sync_directory, sync_file_system,
 };
@@ -66,7 +67,7 @@ pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<O
         if !force {
             return Err(WriteError::Exists(output.to_owned()));
         }
-        if !found.is_dir() || !output.join(MANIFEST).is_file() {
+        if !found.is_dir() || !is_ours(output) {
             return Err(WriteError::NotAPackage(output.to_owned()));
         }
     }
@@ -138,6 +139,7 @@ fn write_entry<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::MANIFEST;
     use super::*;
     use std::collections::BTreeMap;
     use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -4,6 +4,7 @@
 //! The scripts in a package's `bin/`: two lines each, no logic.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::template::render as render_template;
@@ -12,34 +13,86 @@ use crate::plan::Plan;
 
 const TEMPLATE: &str = include_str!("script.sh.hbs");
 
-/// The names of a plan's scripts, and what each tells the program to do.
-pub(super) fn of(plan: &Plan) -> Vec<(&'static str, &'static str)> {
-    let mut scripts =
-        vec![("microvm-run", "run"), ("microvm-shutdown", "shutdown"), ("microvm-console", "console")];
+/// A script that a package can have in its `bin/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Script {
+    /// Runs the VM, in the foreground.
+    Run,
+    /// Stops the VM, and returns when it has ended.
+    Shutdown,
+    /// Attaches to the virtio-console.
+    Console,
+    /// Makes the VM's taps and links, as root.
+    TapUp,
+    /// Removes them.
+    TapDown,
+    /// Serves the shared directories.
+    Virtiofsd,
+    /// Hands the PCI devices to VFIO, as root.
+    PciSetup,
+}
+
+impl Script {
+    /// Its file name, microvm.nix's.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Run => "microvm-run",
+            Self::Shutdown => "microvm-shutdown",
+            Self::Console => "microvm-console",
+            Self::TapUp => "tap-up",
+            Self::TapDown => "tap-down",
+            Self::Virtiofsd => "virtiofsd-run",
+            Self::PciSetup => "pci-setup",
+        }
+    }
+
+    /// What it tells this program to do, in a package of this program.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Shutdown => "shutdown",
+            Self::Console => "console",
+            Self::TapUp => "tap-up",
+            Self::TapDown => "tap-down",
+            Self::Virtiofsd => "virtiofsd",
+            Self::PciSetup => "pci-setup",
+        }
+    }
+
+    /// Its path in the package in `directory`.
+    pub fn within(self, directory: &Path) -> PathBuf {
+        directory.join("bin").join(self.file_name())
+    }
+}
+
+/// The scripts of a plan's package.
+pub(super) fn of(plan: &Plan) -> Vec<Script> {
+    let mut scripts = vec![Script::Run, Script::Shutdown, Script::Console];
     if !plan.interfaces.is_empty() {
-        scripts.extend([("tap-up", "tap-up"), ("tap-down", "tap-down")]);
+        scripts.extend([Script::TapUp, Script::TapDown]);
     }
     if !plan.shares.is_empty() {
-        scripts.push(("virtiofsd-run", "virtiofsd"));
+        scripts.push(Script::Virtiofsd);
     }
     if !plan.pci_devices.is_empty() {
-        scripts.push(("pci-setup", "pci-setup"));
+        scripts.push(Script::PciSetup);
     }
     scripts
 }
 
-/// The text of the script that calls the program with `verb`.
-pub(super) fn render(plan: &Plan, verb: &'static str) -> String {
+/// The text of a script in the package of a plan.
+pub(super) fn render(plan: &Plan, script: Script) -> String {
     /// The scripts of all VMs are the same, so that each is rendered once.
-    static RENDERED: Mutex<BTreeMap<&'static str, (String, String)>> = Mutex::new(BTreeMap::new());
+    static RENDERED: Mutex<BTreeMap<Script, (String, String)>> = Mutex::new(BTreeMap::new());
     let program =
         plan.tool(Tool::MicrovmSpectrum).and_then(|p| p.to_str()).unwrap_or(Tool::MicrovmSpectrum.as_str());
     let mut rendered = RENDERED.lock().unwrap_or_else(PoisonError::into_inner);
-    match rendered.get(verb) {
+    match rendered.get(&script) {
         Some((of, text)) if of == program => text.clone(),
         _ => {
-            let text = render_template(TEMPLATE, &serde_json::json!({ "program": program, "verb": verb }));
-            rendered.insert(verb, (program.to_owned(), text.clone()));
+            let data = serde_json::json!({ "program": program, "verb": script.verb() });
+            let text = render_template(TEMPLATE, &data);
+            rendered.insert(script, (program.to_owned(), text.clone()));
             text
         }
     }

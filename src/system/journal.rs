@@ -9,7 +9,8 @@
 //! <https://systemd.io/JOURNAL_NATIVE_PROTOCOL>.
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 
@@ -66,4 +67,15 @@ pub fn send(priority: Priority, vm: Option<&VmName>, line: &str) -> io::Result<(
     // A journal that is stuck must not stop the supervisor.
     socket.set_nonblocking(true)?;
     socket.send_to(message.as_bytes(), SOCKET).map(drop)
+}
+
+/// Sends one message to the kernel's log, which systemd's generators have before
+/// there is a journal (Linux' `Documentation/ABI/testing/dev-kmsg`).
+///
+/// # Errors
+/// When this user cannot write there.
+pub fn send_to_kernel(priority: Priority, line: &str) -> io::Result<()> {
+    let mut log = File::options().write(true).open("/dev/kmsg")?;
+    // One write is one message.
+    log.write_all(format!("<{}>{}\n", priority as u8, line.replace('\n', " ")).as_bytes())
 }

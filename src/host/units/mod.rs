@@ -6,25 +6,18 @@
 //! Names and meaning of the templated units are microvm.nix's. Their text is in
 //! `src/templates/units`; here are only the paths filled in.
 
+mod generator;
 mod sources;
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
+pub use generator::{GenerateError, TARGET, autostarted, generate, generation_of_systemd};
 pub use sources::{can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use serde::Serialize;
-use serde_json::json;
 
-use crate::base::name::VmName;
 use crate::base::template::render;
-use crate::plan::HypervisorName;
-use crate::state::catalog::{Catalog, CatalogVm, Runnable, VmState};
 use crate::system::durable;
 
 /// The paths that unit files name.
@@ -99,103 +92,6 @@ pub fn write(paths: &UnitPaths, output: &Path) -> Result<(), (PathBuf, io::Error
             .map_err(|error| (path, error))?;
     }
     Ok(())
-}
-
-/// The file name of the drop-ins that the generator writes.
-const DROP_IN: &str = "50-microvm-spectrum.conf";
-/// The target that starts VMs with the host.
-pub const TARGET: &str = "microvms.target";
-/// The directory of links to what it starts.
-const TARGET_WANTS: &str = "microvms.target.wants";
-
-/// Where systemd keeps what its generators have written.
-const GENERATED: &str = "/run/systemd/generator";
-/// The file there that says of which generation of the catalog that is; its
-/// name is no unit's.
-const GENERATION: &str = ".microvm-spectrum-generation";
-
-/// The generation of the catalog that systemd has read, if it has read any.
-pub fn generation_of_systemd() -> Option<u64> {
-    std::fs::read_to_string(Path::new(GENERATED).join(GENERATION)).ok()?.trim_end().parse().ok()
-}
-
-/// The VMs that systemd starts with the host, as it has read it.
-pub fn autostarted() -> BTreeSet<VmName> {
-    let wants = std::fs::read_dir(Path::new(GENERATED).join(TARGET_WANTS));
-    let names = wants.into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name();
-        VmName::new(name.to_str()?.strip_prefix("microvm@")?.strip_suffix(".service")?).ok()
-    });
-    names.collect()
-}
-
-/// Writes the drop-ins of a catalog's VMs into the directory of a generator, and
-/// the links by which [`TARGET`] starts those that start with the host; last,
-/// of which generation they are.
-///
-/// Nothing is synced: the directory is in memory and is made anew each time.
-///
-/// # Errors
-/// The system's error.
-pub fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let output = durable::open_directory(directory)?;
-    let wants = Path::new(TARGET_WANTS);
-    let mut has_wants = false;
-    for (vm, runnable) in catalog.known() {
-        let data = drop_in_data(paths, catalog.generation, vm, runnable);
-        let write = |unit: &str, text: &str| {
-            let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
-            make_directory(&output, &directory)?;
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-            let mode = Mode::from_raw_mode(0o666);
-            let mut file = File::from(rustix::fs::openat(&output, directory.join(DROP_IN), flags, mode)?);
-            file.write_all(text.as_bytes())
-        };
-        write("microvm", &render(include_str!("templates/drop-in.conf.hbs"), &data))?;
-        let user = render(include_str!("templates/drop-in-user.conf.hbs"), &data);
-        for unit in ["microvm-virtiofsd", "microvm-tap-interfaces", "microvm-pci-devices"] {
-            write(unit, &user)?;
-        }
-        if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
-            if !has_wants {
-                make_directory(&output, wants)?;
-                has_wants = true;
-            }
-            let link = wants.join(format!("microvm@{}.service", vm.name));
-            rustix::fs::symlinkat("../microvm@.service", &output, link)?;
-        }
-    }
-    sources::write(catalog, directory)?;
-    std::fs::write(directory.join(GENERATION), format!("{}\n", catalog.generation))
-}
-
-/// Makes a directory, which may be there.
-fn make_directory(parent: &OwnedFd, path: &Path) -> io::Result<()> {
-    match rustix::fs::mkdirat(parent, path, Mode::from_raw_mode(0o777)) {
-        Err(error) if error != Errno::EXIST => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-fn drop_in_data(
-    paths: &UnitPaths,
-    generation: u64,
-    vm: &CatalogVm,
-    runnable: &Runnable,
-) -> serde_json::Value {
-    let providers: Vec<_> = runnable.links.iter().map(|link| &link.provider).collect();
-    json!({
-        "program": paths.program,
-        "state_dir": paths.state_dir,
-        "generation": generation,
-        "name": vm.name,
-        "source": vm.source,
-        "uid": runnable.uid,
-        "providers": providers,
-        "devices": !runnable.devices.is_empty(),
-        "inet": runnable.hypervisor == HypervisorName::CloudHypervisor,
-    })
 }
 
 #[cfg(test)]

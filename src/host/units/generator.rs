@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! What this program writes when systemd calls it as a generator
+//! (`systemd.generator(7)`): the drop-ins of the catalog's VMs.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde_json::json;
+
+use super::{UnitPathError, UnitPaths, sources};
+use crate::base::name::VmName;
+use crate::base::template::render;
+use crate::plan::HypervisorName;
+use crate::state::catalog::{Catalog, CatalogError, CatalogVm, Runnable, VmState};
+use crate::state::directory::StateDirectory;
+use crate::system::durable;
+use crate::system::trust::{self, Untrusted};
+
+/// The file name of the drop-ins that the generator writes.
+pub(super) const DROP_IN: &str = "50-microvm-spectrum.conf";
+/// The target that starts VMs with the host.
+pub const TARGET: &str = "microvms.target";
+/// The directory of links to what it starts.
+const TARGET_WANTS: &str = "microvms.target.wants";
+
+/// Where systemd keeps what its generators have written.
+pub(super) const GENERATED: &str = "/run/systemd/generator";
+/// The file there that says of which generation of the catalog that is; its
+/// name is no unit's.
+const GENERATION: &str = ".microvm-spectrum-generation";
+
+/// The generation of the catalog that systemd has read, if it has read any.
+pub fn generation_of_systemd() -> Option<u64> {
+    std::fs::read_to_string(Path::new(GENERATED).join(GENERATION)).ok()?.trim_end().parse().ok()
+}
+
+/// The VMs that systemd starts with the host, as it has read it.
+pub fn autostarted() -> BTreeSet<VmName> {
+    let wants = std::fs::read_dir(Path::new(GENERATED).join(TARGET_WANTS));
+    let names = wants.into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        VmName::new(name.to_str()?.strip_prefix("microvm@")?.strip_suffix(".service")?).ok()
+    });
+    names.collect()
+}
+
+/// Why there are no drop-ins.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// Another user than root could have written the catalog.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    /// The catalog cannot be used.
+    #[error("{} {error}", .path.display())]
+    Catalog {
+        /// The catalog.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: CatalogError,
+    },
+    /// A path cannot be part of a unit file.
+    #[error(transparent)]
+    Path(#[from] UnitPathError),
+    /// They cannot be written.
+    #[error("{} cannot be written: {error}", .path.display())]
+    Io {
+        /// Their directory.
+        path: PathBuf,
+        /// The system's error.
+        error: io::Error,
+    },
+}
+
+/// Writes the drop-ins of all VMs of a state directory into `directory`, for units
+/// that call the program at `program`. Writes nothing where no VM was ever
+/// installed, or the state directory's file system is mounted later.
+///
+/// # Errors
+/// See [`GenerateError`].
+pub fn generate(state: &StateDirectory, program: &Path, directory: &Path) -> Result<(), GenerateError> {
+    let path = match trust::resolve(&state.catalog()) {
+        Err(Untrusted::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        path => path?,
+    };
+    let catalog = Catalog::read(&path).map_err(|error| GenerateError::Catalog { path, error })?;
+    let paths = UnitPaths::new(program, state.root())?;
+    write_drop_ins(&paths, &catalog, directory)
+        .map_err(|error| GenerateError::Io { path: directory.to_owned(), error })
+}
+
+/// Writes the drop-ins of a catalog's VMs into the directory of a generator, and
+/// the links by which [`TARGET`] starts those that start with the host; last,
+/// of which generation they are.
+///
+/// Nothing is synced: the directory is in memory and is made anew each time.
+///
+/// # Errors
+/// The system's error.
+fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let output = durable::open_directory(directory)?;
+    let wants = Path::new(TARGET_WANTS);
+    for (vm, runnable) in catalog.known() {
+        let data = drop_in_data(paths, catalog.generation, vm, runnable);
+        let write = |unit: &str, text: &str| {
+            let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
+            make_directory(&output, &directory)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(0o666);
+            let mut file = File::from(rustix::fs::openat(&output, directory.join(DROP_IN), flags, mode)?);
+            file.write_all(text.as_bytes())
+        };
+        write("microvm", &render(include_str!("templates/drop-in.conf.hbs"), &data))?;
+        let user = render(include_str!("templates/drop-in-user.conf.hbs"), &data);
+        for unit in ["microvm-virtiofsd", "microvm-tap-interfaces", "microvm-pci-devices"] {
+            write(unit, &user)?;
+        }
+        if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
+            make_directory(&output, wants)?;
+            let link = wants.join(format!("microvm@{}.service", vm.name));
+            rustix::fs::symlinkat("../microvm@.service", &output, link)?;
+        }
+    }
+    sources::write(catalog, directory)?;
+    std::fs::write(directory.join(GENERATION), format!("{}\n", catalog.generation))
+}
+
+/// Makes a directory, which may be there.
+fn make_directory(parent: &OwnedFd, path: &Path) -> io::Result<()> {
+    match rustix::fs::mkdirat(parent, path, Mode::from_raw_mode(0o777)) {
+        Err(error) if error != Errno::EXIST => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn drop_in_data(
+    paths: &UnitPaths,
+    generation: u64,
+    vm: &CatalogVm,
+    runnable: &Runnable,
+) -> serde_json::Value {
+    let providers: Vec<_> = runnable.links.iter().map(|link| &link.provider).collect();
+    json!({
+        "program": paths.program,
+        "state_dir": paths.state_dir,
+        "generation": generation,
+        "name": vm.name,
+        "source": vm.source,
+        "uid": runnable.uid,
+        "providers": providers,
+        "devices": !runnable.devices.is_empty(),
+        "inet": runnable.hypervisor == HypervisorName::CloudHypervisor,
+    })
+}
