@@ -300,7 +300,7 @@ fn pci_devices_are_named_in_full_and_fit() {
     for (arguments, cause, help) in [
         (devices(9), "cannot have 9 PCI devices", "choose at most 8"),
         (twice, "cannot have the PCI device 0000:00:00.0 twice", "choose it once"),
-        (ports(17, 8), "qemu has room for 7 PCI devices beside what else this VM has, and 8", "link-ports"),
+        (ports(17, 8), "qemu has room for 7 PCI devices besides the VM's other devices, and 8", "link-ports"),
         (ports(24, 1), "qemu has room for 0 PCI devices", "link-ports"),
     ] {
         let ran = run(place.build().args(&arguments)).exits(1);

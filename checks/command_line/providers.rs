@@ -92,7 +92,7 @@ fn the_id_of_a_link_can_be_chosen() {
         let mut command = build(&vm.path, &root.join("none"), "qemu");
         run(command.args(["--link", link, "--link", "vpn=0001"])).exits(status).complains(&[text]);
     };
-    refused("other=a546", 1, "does not exist, and an id is chosen for a link to other");
+    refused("other=a546", 1, "does not exist, but the link to other was given an id");
     refused("netvm=0001", 1, "two links have the same id");
     for wrong in ["netvm", "netvm=", "netvm=12345", "netvm=0000", "a b=a546"] {
         refused(wrong, 2, "--link");

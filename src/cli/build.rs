@@ -3,24 +3,24 @@
 
 //! `microvm-spectrum build`
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{Exit, LocationArgs, host_architecture, read_definition, report};
 use crate::base::architecture::Architecture;
 use crate::base::name::VmName;
-use crate::base::problem::Problem;
+use crate::base::printable::printable;
+use crate::base::problem::Problems;
 use crate::base::tool::{Tool, ToolError};
 use crate::config::AcceleratorChoice;
 use crate::directory::declared::Declaration;
 use crate::directory::definition::SharedDirectories;
 use crate::link::id::{LinkError, LinkId};
 use crate::package::planning::{self, Choices};
-use crate::package::{Package, WriteError};
+use crate::package::{Package, check_output};
 use crate::plan::pci::{PciAddress, PciAddressError};
-use crate::plan::{Accelerator, HypervisorName, Plan};
+use crate::plan::{HypervisorName, Plan};
 
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
@@ -103,108 +103,67 @@ fn parse_device(text: &str) -> Result<PciAddress, String> {
     text.parse().map_err(|error: PciAddressError| error.to_string())
 }
 
-pub(super) fn run(args: &BuildArgs) -> Exit {
-    let architecture = match host_architecture() {
-        Ok(architecture) => architecture,
-        Err(problem) => {
-            report::to_stderr(&[problem]);
-            return Exit::Host;
-        }
-    };
+pub(super) fn run(args: &BuildArgs) -> anyhow::Result<Exit> {
     if args.accel.is_some() && args.hypervisor != HypervisorName::Qemu {
         report::line(&format!("--accel is for QEMU only; {} always uses KVM", args.hypervisor));
-        return Exit::Usage;
+        return Ok(Exit::Usage);
     }
-    let declaration = match args.declared.as_deref().map(Declaration::read).transpose() {
-        Ok(declaration) => declaration,
-        Err(problem) => {
-            report::to_stderr(&[problem]);
-            return Exit::Input;
-        }
+    let mut problems = Problems::default();
+    let plan = plan(args, &mut problems)?;
+    let exit = Exit::of_problems(&problems);
+    report::to_stderr(&problems.into_sorted());
+    let Some(plan) = plan.filter(|_| exit == Exit::Fine) else {
+        report::line("nothing was built");
+        return Ok(exit);
     };
+    let mut package = Package::of(&plan);
+    if let Some(system) = &args.system {
+        package = package.identified_by(system.clone());
+    }
+    if let Some(left) = package.write(&args.output, args.force)? {
+        let left = printable(left);
+        report::line(&format!("the package that was replaced cannot be removed and is now {left}"));
+    }
+    Ok(Exit::Fine)
+}
+
+/// The plan of the VM directory, unless it has errors.
+fn plan(args: &BuildArgs, problems: &mut Problems) -> anyhow::Result<Option<Plan>> {
+    let architecture = host_architecture()?;
+    let declaration = args.declared.as_deref().map(Declaration::read).transpose()?;
     let shared = match args.shares_elsewhere {
         true => SharedDirectories::Elsewhere,
         false => SharedDirectories::Here,
     };
-    let (definition, mut problems) =
+    let (definition, found) =
         read_definition(&args.directory, &args.location, args.hypervisor, architecture, shared);
+    problems.extend(found.into_sorted());
     if let (Some(declaration), Some(definition)) = (&declaration, &definition) {
         problems.extend(declaration.check(definition).into_sorted());
     }
-    let tools = super::find_tools(args.tool.iter().cloned().collect());
-    let accelerator = choose_accelerator(args, &tools, architecture);
-    let choices = Choices {
-        hypervisor: args.hypervisor,
-        architecture,
-        memory_mib: args.memory,
-        vcpus: args.vcpus,
-        accelerator,
-        tools,
-        link_ports: args.link_ports,
-        links: args.link.iter().cloned().collect(),
-        devices: args.device.clone(),
-    };
+    let choices = choices(args, architecture);
     let plan = match definition {
         Some(definition) => planning::make(&definition, &choices),
         None => Err(planning::check_choices(&choices, &args.directory)),
     };
     let plan = plan.map_err(|more| problems.extend(more.into_sorted())).ok();
-    if let Some(plan) = &plan {
-        problems.extend(output_in_share(&args.output, plan));
-    }
-    let refused = problems.has_errors();
-    report::to_stderr(&problems.into_sorted());
-    let Some(plan) = plan.filter(|_| !refused) else {
-        report::line("nothing was built");
-        return Exit::Input;
-    };
-    let package = match &args.system {
-        Some(system) => Package::of(&plan).identified_by(system.clone()),
-        None => Package::of(&plan),
-    };
-    match package.write(&args.output, args.force) {
-        Ok(None) => Exit::Fine,
-        Ok(Some(left)) => {
-            let left = crate::base::printable::printable(left);
-            report::line(&format!("the package that was replaced cannot be removed and is now {left}"));
-            Exit::Fine
-        }
-        Err(error) => {
-            let (help, exit) = match &error {
-                WriteError::Exists(_) => ("; --force replaces it", Exit::Input),
-                WriteError::NotAPackage(_) => ("; move it away or choose another output", Exit::Input),
-                WriteError::NoName(_) => ("; name a directory that does not exist yet", Exit::Usage),
-                WriteError::Io { .. } => ("", Exit::Host),
-            };
-            report::line(&format!("{}{help}", crate::base::printable::printable(error.to_string())));
-            exit
-        }
-    }
+    problems.extend(plan.as_ref().and_then(|plan| check_output(plan, &args.output)));
+    Ok(plan)
 }
 
-/// The problem of a package that the VM's own guest could rewrite.
-fn output_in_share(output: &Path, plan: &Plan) -> Option<Problem> {
-    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let parent = parent.canonicalize().ok()?;
-    let share = plan.shares.iter().find(|share| parent.starts_with(&share.source))?;
-    Some(Problem::error(
-        output,
-        format!(
-            "lies in {}, which is shared with the guest: it could rewrite what the host executes",
-            share.source
-        ),
-        "choose an output outside of shared directories",
-    ))
-}
-
-fn choose_accelerator(
-    args: &BuildArgs,
-    tools: &BTreeMap<Tool, PathBuf>,
-    architecture: Architecture,
-) -> Accelerator {
-    if args.hypervisor != HypervisorName::Qemu {
-        return Accelerator::Kvm;
-    }
+fn choices(args: &BuildArgs, architecture: Architecture) -> Choices {
+    let tools = super::find_tools(args.tool.iter().cloned().collect());
     let chosen = args.accel.and_then(AcceleratorChoice::chosen);
-    chosen.unwrap_or_else(|| super::usable_accelerator(tools, architecture))
+    let probe = || super::usable_accelerator(&tools, architecture);
+    Choices {
+        hypervisor: args.hypervisor,
+        architecture,
+        memory_mib: args.memory,
+        vcpus: args.vcpus,
+        accelerator: planning::accelerator(args.hypervisor, chosen, probe),
+        tools,
+        link_ports: args.link_ports,
+        links: args.link.iter().cloned().collect(),
+        devices: args.device.clone(),
+    }
 }

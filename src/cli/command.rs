@@ -3,7 +3,6 @@
 
 //! `microvm-spectrum command`
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -20,16 +19,10 @@ pub(super) struct CommandArgs {
     package: PathBuf,
 }
 
-/// Prints one option a line, as a shell would take it. The files stand there
-/// by their names; the supervisor hands them over as open descriptors.
-pub(super) fn run(args: &CommandArgs) -> Exit {
-    let plan = match package::load(&args.package) {
-        Ok(plan) => plan,
-        Err(error) => {
-            report::line(&printable(error.to_string()));
-            return Exit::Input;
-        }
-    };
+/// Prints one option a line, as a shell would take it. It names the files, which the
+/// supervisor hands over as open descriptors.
+pub(super) fn run(args: &CommandArgs) -> anyhow::Result<Exit> {
+    let plan = package::load(&args.package)?;
     let words = plan.hypervisor.implementation().command(&plan, &FilePaths::of(&plan));
     let mut text = String::new();
     for (index, word) in words.iter().enumerate() {
@@ -39,19 +32,14 @@ pub(super) fn run(args: &CommandArgs) -> Exit {
         }
         text.push_str(&word);
     }
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            report::line(&format!("the command line cannot be written: {error}"));
-            Exit::Host
-        }
-        _ => Exit::Fine,
-    }
+    report::to_stdout("the command line", |out| writeln!(out, "{text}"))?;
+    Ok(Exit::Fine)
 }
 
 /// A word that a shell reads back as it was and a terminal shows safely.
 fn shell_word(word: &str) -> String {
     let shown = printable(word);
-    // With a backslash of its own, the printable form says the same as the word.
+    // Its backslashes are doubled; otherwise the printable form is the word itself.
     if shown.replace("\\\\", "\\") == word {
         shlex::try_quote(word).map_or(shown, |quoted| quoted.into_owned())
     } else {

@@ -39,7 +39,7 @@ use crate::directory::definition::{self, Definition, Location, SharedDirectories
 use crate::host::HostError;
 use crate::host::units::UnitPathError;
 use crate::hypervisor::kvm_probe;
-use crate::package::LoadError;
+use crate::package::{LoadError, WriteError};
 use crate::plan::{Accelerator, HypervisorName};
 use crate::state::catalog::Catalog;
 use crate::state::directory::DEFAULT_STATE_DIRECTORY;
@@ -63,16 +63,23 @@ pub enum Exit {
 impl Exit {
     /// How the program ends after an error. This is the only place that knows.
     fn of(error: &anyhow::Error) -> Self {
+        let of_package = |is_hosts: bool| if is_hosts { Self::Host } else { Self::Input };
         if let Some(problem) = error.downcast_ref::<Problem>() {
             Self::of_problem(problem)
         } else if let Some(problems) = error.downcast_ref::<Problems>() {
             Self::of_problems(problems)
         } else if let Some(error) = error.downcast_ref::<HostError>() {
-            if error.is_hosts() { Self::Host } else { Self::Input }
+            of_package(error.is_hosts())
         } else if let Some(error) = error.downcast_ref::<LoadError>() {
-            if error.is_hosts() { Self::Host } else { Self::Input }
+            of_package(error.is_hosts())
         } else if error.is::<VmError>() {
             Self::Input
+        } else if let Some(error) = error.downcast_ref::<WriteError>() {
+            match error {
+                WriteError::Exists(_) | WriteError::NotAPackage(_) => Self::Input,
+                WriteError::NoName(_) => Self::Usage,
+                WriteError::Io { .. } => Self::Host,
+            }
         } else if error.is::<UnitPathError>() {
             Self::Usage
         } else {
@@ -197,8 +204,8 @@ pub fn main() -> ExitCode {
     journal::connect(std::env::var_os("JOURNAL_STREAM").as_deref());
     let ended = match parse().command {
         Verb::Check(args) => check::run(&args),
-        Verb::Build(args) => Ok(build::run(&args)),
-        Verb::Command(args) => Ok(command::run(&args)),
+        Verb::Build(args) => build::run(&args),
+        Verb::Command(args) => command::run(&args),
         Verb::Sync(args) => Ok(sync::run(&args)),
         Verb::Forget(args) => Ok(forget::run(&args)),
         Verb::List(args) => list::run(&args),

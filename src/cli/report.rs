@@ -14,6 +14,7 @@ use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems, Severity};
 use crate::state::catalog::CatalogProblem;
 use crate::state::installed::VmError;
+use crate::system::control::ControlError;
 
 /// A problem in printable form.
 #[derive(Debug, Clone, Serialize)]
@@ -90,7 +91,10 @@ pub(super) fn error(error: &anyhow::Error) {
             text.extend([colon, &cause]);
         }
     }
-    text.lines().for_each(|text| line(&printable(text)));
+    // Each failed VM has lines of its own. A line feed in another error is part of an
+    // untrusted name, which must not begin a line.
+    let lines = if error.is::<ControlError>() { text.lines().collect() } else { vec![text.as_str()] };
+    lines.into_iter().for_each(|text| line(&printable(text)));
 }
 
 /// Writes a result to standard output with `write`. A reader that does not want

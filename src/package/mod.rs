@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-pub use publish::WriteError;
+pub use publish::{WriteError, check_output};
 pub use scripts::Script;
 pub use whose::{Whose, whose};
 

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Planning: everything that running one VM takes, decided.
-//!
-//! The plan is a pure function of a [`Definition`] and the [`Choices`] of
-//! whoever builds.
+//! Planning: from a VM's [`Definition`] and the [`Choices`] of the administrator to
+//! its [`Plan`], without a look at the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,20 +19,21 @@ use crate::plan::{
     Accelerator, DefinitionPlace, FilePlan, HypervisorName, InterfacePlan, MANIFEST_VERSION, Plan, SharePlan,
 };
 
-/// The memory of a VM when nobody chooses, in MiB (Spectrum's own 1 GiB).
+/// The default memory of a VM, in MiB (Spectrum's own 1 GiB).
 pub const DEFAULT_MEMORY_MIB: u32 = 1024;
-/// The smallest memory that can be chosen, in MiB.
+/// The smallest memory, in MiB.
 pub const MIN_MEMORY_MIB: u32 = 32;
-/// The largest memory that can be chosen, in MiB (4 TiB).
+/// The largest memory, in MiB (4 TiB).
 pub const MAX_MEMORY_MIB: u32 = 4 * 1024 * 1024;
-/// For how many clients a VM can provide networks, when nobody chooses.
+/// For how many clients a VM can provide networks by default.
 pub const DEFAULT_LINK_PORTS: u8 = 8;
-/// The most that can be chosen: what fits into the slots that are left.
+/// For how many clients a VM can provide networks at most: QEMU's free slots have
+/// ports for so many.
 pub const MAX_LINK_PORTS: u8 = 24;
-/// The most virtual processors: what both hypervisors take everywhere.
+/// The largest number of virtual processors that both hypervisors take everywhere.
 pub const MAX_VCPUS: u16 = 254;
 
-/// What whoever builds decides about one VM.
+/// What the administrator chooses for one VM.
 #[derive(Debug, Clone)]
 pub struct Choices {
     /// The hypervisor that runs it.
@@ -47,21 +46,32 @@ pub struct Choices {
     pub vcpus: u16,
     /// What executes the guest's instructions.
     pub accelerator: Accelerator,
-    /// Where the programs are that running the VM takes.
+    /// Where the programs are that running the VM may need.
     pub tools: BTreeMap<Tool, PathBuf>,
-    /// How many interfaces of links can be plugged in.
+    /// How many interfaces of links can be plugged in while the VM runs.
     pub link_ports: u8,
-    /// The ids of links that were chosen, by provider; the others are derived.
+    /// The ids of links, by provider; those of other links are derived.
     pub links: BTreeMap<VmName, LinkId>,
     /// The host's PCI devices that the VM gets.
     pub devices: Vec<PciAddress>,
 }
 
-/// Checks everything that can be said before a plan is made.
-///
-/// These are the problems of a definition *with* the choices, for example a
-/// device that the chosen hypervisor does not have.
-pub fn check(definition: &Definition, choices: &Choices) -> Problems {
+/// What executes the guest's instructions: `chosen`, or else what `probe` finds out.
+/// Cloud Hypervisor always uses KVM.
+pub fn accelerator(
+    hypervisor: HypervisorName,
+    chosen: Option<Accelerator>,
+    probe: impl FnOnce() -> Accelerator,
+) -> Accelerator {
+    match hypervisor {
+        HypervisorName::CloudHypervisor => Accelerator::Kvm,
+        HypervisorName::Qemu => chosen.unwrap_or_else(probe),
+    }
+}
+
+/// Checks the choices together with a definition: the chosen hypervisor may lack a
+/// device, for example.
+fn check(definition: &Definition, choices: &Choices) -> Problems {
     let directory = definition.location.directory();
     let mut problems = check_choices(choices, &directory);
     if definition.wayland {
@@ -76,17 +86,17 @@ pub fn check(definition: &Definition, choices: &Choices) -> Problems {
         problems.error(
             &directory,
             format!(
-                "{} has room for {room} PCI devices beside what else this VM has, and {} are chosen",
+                "{} has room for {room} PCI devices besides the VM's other devices, and {} are chosen",
                 choices.hypervisor,
                 choices.devices.len()
             ),
-            "choose fewer, or fewer ports for clients (link-ports), or have fewer images and shares",
+            "choose fewer devices or ports for clients (link-ports), or remove images or shares",
         );
     }
     problems
 }
 
-/// Checks the choices that were made for `directory`, whatever is in it.
+/// Checks the choices for the VM in `directory`, whose definition may have errors.
 pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
     let mut problems = Problems::default();
     if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&choices.memory_mib) {
@@ -126,7 +136,7 @@ pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
     problems
 }
 
-/// Checks whether `hypervisor` can show the windows of a VM with `wayland`.
+/// Reports a VM with `wayland` whose hypervisor cannot show windows.
 pub fn check_wayland(location: &Location, hypervisor: HypervisorName, problems: &mut Problems) {
     if let Some(needed) = hypervisor.implementation().wayland_needs() {
         problems.error(
@@ -143,7 +153,7 @@ fn require(tool: Tool, choices: &Choices, directory: &Path, problems: &mut Probl
             directory,
             format!("needs the program {tool}, which is not in PATH"),
             format!(
-                "install it ({}), or name it: --tool {tool}=PATH, for sync in [tools] of the configuration",
+                "install it ({}), or name its path: --tool {tool}=PATH, for sync in [tools] of the configuration",
                 tool.origin()
             ),
         ));
@@ -153,36 +163,14 @@ fn require(tool: Tool, choices: &Choices, directory: &Path, problems: &mut Probl
 /// Makes the plan of a VM.
 ///
 /// # Errors
-/// All problems of [`check`], and names in the paths of the definition or of
-/// tools that JSON cannot carry.
+/// Every problem of the choices, alone and together with the definition, and every
+/// path that is not UTF-8, which JSON cannot carry.
 pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems> {
     let mut problems = check(definition, choices);
-    let tools: BTreeMap<_, _> = choices
-        .tools
-        .iter()
-        .filter(|(tool, _)| {
-            choices.hypervisor.implementation().tools(choices.architecture).contains(tool)
-                || **tool == Tool::MicrovmSpectrum
-                || (**tool == Tool::Virtiofsd && !definition.shares.is_empty())
-                || (matches!(tool, Tool::Ip | Tool::Nft) && !definition.network_providers.is_empty())
-        })
-        .map(|(tool, path)| (*tool, path.clone()))
-        .collect();
-    let boundary = &definition.location.boundary;
-    let paths = tools
-        .values()
-        .chain([&boundary.user_partition, &definition.location.relative])
-        .chain(boundary.allowed.iter().flat_map(|a| [&a.prefix, &a.directory]));
-    for path in paths {
-        if path.to_str().is_none() {
-            problems.error(path, "this path is not UTF-8", "use a path of UTF-8 text");
-        }
-    }
+    let tools = tools(definition, choices);
+    check_texts(definition, &tools, &mut problems);
     let interfaces = interfaces(definition, &choices.links, &mut problems);
-    if problems.has_errors() {
-        return Err(problems);
-    }
-    let sockets = SocketNames::new(&definition.name);
+    problems.or(())?;
     Ok(Plan {
         version: MANIFEST_VERSION,
         name: definition.name.clone(),
@@ -194,7 +182,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
         vcpus: choices.vcpus,
         definition: DefinitionPlace {
             directory: definition.location.relative.clone(),
-            boundary: boundary.clone(),
+            boundary: definition.location.boundary.clone(),
         },
         kernel: FilePlan { entry: "vmlinux".to_owned(), path: definition.kernel.clone() },
         kernel_command_line: choices.architecture.kernel_command_line().to_owned(),
@@ -203,22 +191,57 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             .iter()
             .map(|image| FilePlan { entry: image.entry.clone(), path: image.path.clone() })
             .collect(),
-        shares: definition
-            .shares
-            .iter()
-            .enumerate()
-            .map(|(index, share)| SharePlan {
-                tag: share.tag.clone(),
-                entry: share.entry.clone(),
-                source: share.source.clone(),
-                socket: sockets.virtiofsd(index),
-            })
-            .collect(),
+        shares: shares(definition),
         interfaces,
         link_ports: choices.link_ports,
         pci_devices: choices.devices.clone(),
         tools,
     })
+}
+
+/// Those of the tools that the VM needs.
+fn tools(definition: &Definition, choices: &Choices) -> BTreeMap<Tool, PathBuf> {
+    let of_vmm = choices.hypervisor.implementation().tools(choices.architecture);
+    let is_needed = |tool: &Tool| {
+        of_vmm.contains(tool)
+            || match tool {
+                Tool::MicrovmSpectrum => true,
+                Tool::Virtiofsd => !definition.shares.is_empty(),
+                Tool::Ip | Tool::Nft => !definition.network_providers.is_empty(),
+                _ => false,
+            }
+    };
+    choices
+        .tools
+        .iter()
+        .filter(|(tool, _)| is_needed(tool))
+        .map(|(tool, path)| (*tool, path.clone()))
+        .collect()
+}
+
+/// Reports paths that JSON cannot carry.
+fn check_texts(definition: &Definition, tools: &BTreeMap<Tool, PathBuf>, problems: &mut Problems) {
+    let boundary = &definition.location.boundary;
+    let paths = tools
+        .values()
+        .chain([&boundary.user_partition, &definition.location.relative])
+        .chain(boundary.allowed.iter().flat_map(|a| [&a.prefix, &a.directory]));
+    for path in paths.filter(|path| path.to_str().is_none()) {
+        problems.error(path, "this path is not UTF-8", "use a path of UTF-8 text");
+    }
+}
+
+fn shares(definition: &Definition) -> Vec<SharePlan> {
+    let sockets = SocketNames::new(&definition.name);
+    let shares = definition.shares.iter().enumerate();
+    shares
+        .map(|(index, share)| SharePlan {
+            tag: share.tag.clone(),
+            entry: share.entry.clone(),
+            source: share.source.clone(),
+            socket: sockets.virtiofsd(index),
+        })
+        .collect()
 }
 
 fn interfaces(
@@ -230,13 +253,13 @@ fn interfaces(
     for unknown in chosen.keys().filter(|name| !definition.network_providers.contains(name)) {
         problems.error(
             providers.join(unknown.as_str()),
-            format!("does not exist, and an id is chosen for a link to {unknown}"),
-            "create it, or choose no id for that link",
+            format!("does not exist, but the link to {unknown} was given an id"),
+            "create it, or give no id to that link",
         );
     }
     let mut taken: BTreeSet<_> = chosen.values().copied().collect();
     if taken.len() < chosen.len() {
-        problems.error(&providers, "two links have the same id", "choose different ones");
+        problems.error(&providers, "two links have the same id", "give them different ids");
     }
     let mut interfaces = Vec::new();
     for provider in &definition.network_providers {

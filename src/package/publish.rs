@@ -18,6 +18,8 @@ use rustix::io::Errno;
 
 use super::whose::is_ours;
 use super::{Entry, Package};
+use crate::base::problem::Problem;
+use crate::plan::Plan;
 use crate::system::durable::{
     create_directory, create_directory_at, create_file_at, open_directory, sync_directory, sync_file_system,
 };
@@ -26,13 +28,13 @@ use crate::system::durable::{
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The output exists already.
-    #[error("{} exists", .0.display())]
+    #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
     /// The output exists and is something else than a package.
-    #[error("{} exists and is not a runner package", .0.display())]
+    #[error("{} exists and is not a runner package; move it away or choose another output", .0.display())]
     NotAPackage(PathBuf),
     /// The output has no name, for example `/`.
-    #[error("{} cannot be written to: it has no name", .0.display())]
+    #[error("{} has no name; name a directory that does not exist yet", .0.display())]
     NoName(PathBuf),
     /// The system refused.
     #[error("{} cannot be written: {error}", .path.display())]
@@ -42,6 +44,23 @@ pub enum WriteError {
         /// The system's error.
         error: io::Error,
     },
+}
+
+/// The problem of an output that the VM's own guest could rewrite, because it lies in
+/// one of the VM's shared directories.
+pub fn check_output(plan: &Plan, output: &Path) -> Option<Problem> {
+    let parent = parent_of(output).canonicalize().ok()?;
+    let share = plan.shares.iter().find(|share| parent.starts_with(&share.source))?;
+    Some(Problem::error(
+        output,
+        format!("lies in {}, which the guest shares and can write to", share.source),
+        "choose an output outside of shared directories",
+    ))
+}
+
+/// The directory that holds a package, which the working directory is by default.
+fn parent_of(output: &Path) -> &Path {
+    output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A directory that is removed unless it was renamed.
@@ -62,7 +81,7 @@ pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<O
     let Some(name) = output.file_name() else {
         return Err(WriteError::NoName(output.to_owned()));
     };
-    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent_of(output);
     if let Ok(found) = output.symlink_metadata() {
         if !force {
             return Err(WriteError::Exists(output.to_owned()));
