@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod control;
 pub mod durable;
 pub mod journal;
+pub mod poll;
 pub mod process;
 pub mod program;
 pub mod systemd;

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Child processes that never outlive this one.
+//! Child processes: those that run beside this one and never outlive it
+//! ([`Process`]), and those that this one waits for ([`output`]).
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::fs::{MemfdFlags, Mode};
 use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, WaitId, WaitIdOptions};
+
+use super::poll;
 
 /// The PATH of children: they are started by absolute paths and need little.
 const CHILD_PATH: &str =
@@ -28,7 +33,7 @@ pub struct Process {
 /// A descriptor that a child inherits, and its number there.
 pub type Inherited = (OwnedFd, i32);
 
-/// A user whom a child becomes, for good and without further groups.
+/// A user that a child, or this process, becomes for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The user id.
@@ -37,17 +42,30 @@ pub struct Identity {
     pub group: u32,
 }
 
+impl Identity {
+    /// Makes this thread the user's, without further groups. Allocates nothing.
+    ///
+    /// # Errors
+    /// When this user may not become the other.
+    pub fn assume(self) -> io::Result<()> {
+        let (user, group) = (Uid::from_raw(self.user), Gid::from_raw(self.group));
+        rustix::thread::set_thread_groups(&[])?;
+        rustix::thread::set_thread_res_gid(group, group, group)?;
+        Ok(rustix::thread::set_thread_res_uid(user, user, user)?)
+    }
+}
+
 impl Process {
     /// Starts `command` with a clean environment and the descriptors `inherited`,
     /// as the user `identity` if there is one.
     ///
-    /// The working directory is entered before, with this process' own rights.
+    /// The child enters its working directory before that, with this process' rights.
     ///
     /// Must be called by the main thread: the kernel ties a child's life to
     /// that of the *thread* that started it (`PR_SET_PDEATHSIG(2const)`).
     ///
     /// # Errors
-    /// The system's error.
+    /// When the program cannot be executed, or not as that user.
     pub fn spawn(
         mut command: Command,
         inherited: Vec<Inherited>,
@@ -117,12 +135,47 @@ impl Drop for Process {
 
 /// Waits for the end of a child and kills what is left of its group.
 ///
-/// As long as nobody has waited for the child, its number cannot be another's.
+/// Until this process has waited for the child, no other process gets its number.
 fn reap(mut child: Child, pidfd: &OwnedFd, group: Pid) -> io::Result<ExitStatus> {
     let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), ended));
     let _ = rustix::process::kill_process_group(group, Signal::KILL);
     child.wait()
+}
+
+/// Runs a program that reads nothing, and returns what it printed.
+///
+/// # Errors
+/// `TimedOut` when it still runs at `deadline`, and is killed; else when it
+/// cannot be started.
+pub fn output(command: &mut Command, deadline: Instant) -> io::Result<Output> {
+    // Unlike pipes, files are never full, and no process that inherits them keeps them open.
+    let (stdout, stderr) = (memory_file()?, memory_file()?);
+    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let mut child = command.spawn()?;
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    if !poll::is_readable(&pidfd, Some(deadline.saturating_duration_since(Instant::now())))? {
+        child.kill()?;
+        child.wait()?;
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "the program did not end in time"));
+    }
+    Ok(Output { status: child.wait()?, stdout: contents(stdout)?, stderr: contents(stderr)? })
+}
+
+fn memory_file() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC)?.into())
+}
+
+fn contents(mut file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The last line that a program printed, where programs say why they failed.
+pub fn last_line(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).lines().last().unwrap_or("it gave no reason").to_owned()
 }
 
 /// Runs `work` in a thread of its own.
@@ -133,8 +186,8 @@ pub fn in_background(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().spawn(work).map(drop)
 }
 
-/// Lets no descriptor that this process was started with reach its children,
-/// but for standard input, output and error.
+/// Closes the descriptors that this process was started with, but for standard
+/// input, output and error, in all its children.
 ///
 /// Must be called before there is another thread.
 #[allow(unsafe_code)]
@@ -142,22 +195,25 @@ pub fn keep_descriptors() {
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<i32> = open.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
     for number in numbers.into_iter().filter(|number| *number > 2) {
-        // SAFETY: borrowed for this one call, which fails if the number is not
-        // open (that of the listing itself, for one) and only sets a flag.
+        // SAFETY: borrowed for this one call, which only sets a flag, and fails if
+        // the number is not open (that of the listing itself, for one).
         let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
         let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
     }
+}
+
+/// Makes the files and sockets that this process creates from here on accessible
+/// to its user alone.
+pub fn keep_files_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 #[allow(unsafe_code)]
 fn prepare(command: &mut Command, identity: Option<Identity>) {
     let parent = rustix::process::getpid();
     let set = move || {
-        if let Some(Identity { user, group }) = identity {
-            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-            rustix::thread::set_thread_groups(&[])?;
-            rustix::thread::set_thread_res_gid(group, group, group)?;
-            rustix::thread::set_thread_res_uid(user, user, user)?;
+        if let Some(identity) = identity {
+            identity.assume()?;
         }
         // After that, since the kernel forgets it when the user changes.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -168,6 +224,33 @@ fn prepare(command: &mut Command, identity: Option<Identity>) {
         }
     };
     // SAFETY: the closure runs between fork and exec, where the child has one
-    // thread, and makes some system calls; it takes no lock and allocates nothing.
+    // thread, and only makes system calls; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(set) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn shell(script: &str, timeout: Duration) -> io::Result<Output> {
+        output(Command::new("/bin/sh").args(["-c", script]), Instant::now() + timeout)
+    }
+
+    #[test]
+    fn a_program_that_ends_is_heard() {
+        // It finds no input, and leaves a process that keeps its outputs.
+        let script = "cat; sleep 20 & echo $!; echo one >&2; echo two >&2; exit 7";
+        let ran = shell(script, Duration::from_secs(15)).unwrap();
+        let left = String::from_utf8(ran.stdout).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+        assert_eq!((ran.status.code(), last_line(&ran.stderr).as_str()), (Some(7), "two"));
+        assert_eq!(last_line(b""), "it gave no reason");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed() {
+        let error = shell("while :; do :; done", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

@@ -3,23 +3,25 @@
 
 //! Whether KVM works here, found out by using it.
 //!
-//! `/dev/kvm` may exist and be of no use (nested virtualisation that is broken,
-//! for example), so the probe runs a guest of a few instructions in the very
-//! QEMU that will run the VM: it counts for a while and then ends QEMU with a
+//! `/dev/kvm` may exist and be of no use (broken nested virtualisation, for
+//! example), so the probe runs a guest of a few instructions in the very QEMU
+//! that will run the VM: the guest counts for a while and then ends QEMU with a
 //! status of its own through the `isa-debug-exit` device. A processor does that
-//! in some milliseconds; whatever is slower or fails is not usable.
+//! in some milliseconds; KVM that is slower or fails is not usable.
 
-use std::io::{Read as _, Seek as _, Write as _};
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 
 use crate::base::architecture::Architecture;
+use crate::system::process;
 
-/// How long the probe may take altogether.
+/// How long the probe may take.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The value that the guest writes, and QEMU's status for it, `value << 1 | 1`
@@ -31,12 +33,12 @@ const EXIT_PORT: u8 = 0xf4;
 /// The size of the firmware, which ends at the top of the first megabyte.
 const FIRMWARE_BYTES: usize = 0x10000;
 
-/// Whether guests of `qemu` can use KVM, and if not, why.
+/// Whether guests of `qemu` can use KVM.
 ///
 /// # Errors
-/// Why KVM cannot be used, as one line.
+/// Why they cannot, as a clause.
 pub fn probe(qemu: &Path, architecture: Architecture) -> Result<(), String> {
-    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+    if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
         return Err(format!("/dev/kvm cannot be opened: {error}"));
     }
     match architecture {
@@ -47,45 +49,36 @@ pub fn probe(qemu: &Path, architecture: Architecture) -> Result<(), String> {
 }
 
 fn run(qemu: &Path) -> Result<(), String> {
-    let system = |error: std::io::Error| format!("the probe could not be run: {error}");
-    // Inherited by QEMU, so not closed on execution.
-    let firmware_fd =
-        rustix::fs::memfd_create("kvm-probe", MemfdFlags::empty()).map_err(|e| system(e.into()))?;
-    let mut firmware_file = std::fs::File::from(firmware_fd);
-    firmware_file.write_all(&firmware()).and_then(|()| firmware_file.rewind()).map_err(system)?;
-    let mut child = Command::new(qemu)
+    let failed = |error: io::Error| format!("the test guest cannot be run: {error}");
+    let firmware = inherited_firmware().map_err(failed)?;
+    let mut command = Command::new(qemu);
+    command
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(["-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", "1M"])
         .arg("-bios")
-        .arg(format!("/proc/self/fd/{}", firmware_file.as_raw_fd()))
-        .args(["-device", &format!("isa-debug-exit,iobase=0x{EXIT_PORT:x},iosize=1")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(system)?;
-    let deadline = Instant::now() + PROBE_TIMEOUT;
-    let status = loop {
-        match child.try_wait().map_err(system)? {
-            Some(status) => break status,
-            None if Instant::now() >= deadline => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!(
-                    "a guest did not get through a short loop in {} s",
-                    PROBE_TIMEOUT.as_secs()
-                ));
+        .arg(format!("/proc/self/fd/{}", firmware.as_raw_fd()))
+        .args(["-device", &format!("isa-debug-exit,iobase=0x{EXIT_PORT:x},iosize=1")]);
+    let output =
+        process::output(&mut command, Instant::now() + PROBE_TIMEOUT).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::TimedOut => {
+                    format!("a test guest did not finish in {} s", PROBE_TIMEOUT.as_secs())
+                }
+                _ => failed(error),
             }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    if status.code() == Some(EXIT_STATUS) {
+        })?;
+    if output.status.code() == Some(EXIT_STATUS) {
         return Ok(());
     }
-    let mut said = String::new();
-    let _ = child.stderr.take().map(|pipe| pipe.take(4096).read_to_string(&mut said));
-    let last = said.lines().last().unwrap_or("it gave no reason");
-    Err(format!("KVM does not work here (a small guest ended QEMU with {status}: {last})"))
+    Err(format!("a test guest ended QEMU with {}: {}", output.status, process::last_line(&output.stderr)))
+}
+
+/// The firmware in a file that QEMU inherits: it is not closed on execution.
+fn inherited_firmware() -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("kvm-probe", MemfdFlags::empty())?);
+    file.write_all(&firmware())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// A firmware whose reset vector counts down from 2^24 and ends QEMU.
@@ -118,12 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_no_qemu_is_refused_in_words() {
-        if let Err(why) = run(Path::new("/bin/false")) {
-            assert!(why.contains("ended QEMU with"), "{why}");
-        } else {
-            panic!("/bin/false cannot run guests");
-        }
-        assert!(run(Path::new("/nonexistent")).unwrap_err().contains("could not be run"));
+    fn says_why_a_program_is_no_qemu() {
+        let why = run(Path::new("false")).unwrap_err();
+        assert!(why.contains("ended QEMU with exit status: 1"), "{why}");
+        assert!(run(Path::new("/nonexistent")).unwrap_err().contains("cannot be run"));
     }
 }
