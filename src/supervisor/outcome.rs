@@ -8,12 +8,12 @@ use std::fmt;
 use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems};
 
-/// How a VM's run ended, with a status for whoever started it.
+/// How a VM's run ended, with an exit status for the process that started it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The guest powered off (status 0).
     PoweredOff,
-    /// The definition is not what it was, or leads elsewhere (status 1).
+    /// The VM directory has changed and is now wrong, or leads elsewhere (status 1).
     InputRefused(Problems),
     /// The host failed, for the reason given (status 3).
     HostFailed(String),
@@ -32,7 +32,7 @@ pub enum Outcome {
         /// How virtiofsd ended.
         status: String,
     },
-    /// The VMM was killed since the guest did not power off (status 8).
+    /// The VMM was killed because the guest did not power off (status 8).
     Killed(String),
 }
 
@@ -51,7 +51,7 @@ impl Outcome {
         }
     }
 
-    /// The problems behind it, if there are any.
+    /// The problems that caused it, sorted; empty for outcomes of other kinds.
     pub fn problems(&self) -> Vec<Problem> {
         match self {
             Self::InputRefused(problems) | Self::HostIncomplete(problems) => problems.clone().into_sorted(),
@@ -60,7 +60,7 @@ impl Outcome {
     }
 }
 
-/// One line that explains it.
+/// One line that explains the outcome.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

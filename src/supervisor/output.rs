@@ -14,7 +14,7 @@ use crate::base::printable::{StreamFilter, printable};
 use crate::system::journal::{self, Priority};
 use crate::system::process::in_background;
 
-/// The longest line of a helper that is passed on at once, in bytes.
+/// The longest line of a helper that is passed on in one piece, in bytes.
 const MAX_LINE_BYTES: u64 = 4096;
 
 /// How many messages wait for a reader of standard error before more are lost.
@@ -22,20 +22,20 @@ const MAX_WAITING: usize = 1024;
 /// How long the last messages may wait for a reader.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the thread that prints is told.
+/// What the thread that prints receives.
 enum Message {
     Line(String),
     Flush(Sender<()>),
 }
 
-/// The one thread that writes to standard error. It may block there, when
-/// nobody reads; those who have something to say never wait for it.
+/// The one thread that writes to standard error. It may block there, when the
+/// reader is slow; the threads that have something to say never wait for it.
 static PRINTER: LazyLock<Option<SyncSender<Message>>> = LazyLock::new(|| {
     let (sender, messages) = sync_channel(MAX_WAITING);
     let print = move || {
         for message in messages {
             match message {
-                // There is nobody left to tell if this fails.
+                // A failure could only be reported here.
                 Message::Line(line) => drop(writeln!(io::stderr(), "{line}")),
                 Message::Flush(done) => drop(done.send(())),
             }
@@ -54,13 +54,13 @@ fn print_line(priority: Priority, line: String) {
     }
 }
 
-/// Says something about the VM, on standard error.
+/// Prints a message about the VM.
 pub(super) fn say(name: &VmName, text: &str) {
     print_line(Priority::Info, format!("microvm-spectrum: {name}: {}", printable(text)));
 }
 
-/// Prints the last words, lines that are printable, after all that was said
-/// before; gives up when nobody takes them.
+/// Prints the last lines, in printable form, after all messages before them; gives
+/// up after a second when standard error is not read.
 pub fn say_last(priority: Priority, lines: &str) {
     lines.lines().for_each(|line| print_line(priority, line.to_owned()));
     if let Some(printer) = &*PRINTER {
@@ -87,8 +87,8 @@ impl LastLine {
 
 /// Passes the guest's serial output to standard output, until it ends.
 ///
-/// Keeps reading when nobody takes it any more: a guest must not hang because
-/// its log has no reader.
+/// Keeps reading when standard output is closed: a guest must not hang because its
+/// log has no reader.
 pub(super) fn pass_serial(mut pipe: File, ended: impl FnOnce() + Send + 'static) -> io::Result<()> {
     in_background(move || {
         let mut filter = StreamFilter::default();
@@ -112,8 +112,8 @@ fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Whether a VMM prints this line in good health, or after what it has to say:
-/// Cloud Hypervisor's log below errors, and the end of clap's messages.
+/// Whether this line does not tell why a VMM ended: Cloud Hypervisor's log below
+/// errors, and the end of clap's messages.
 fn is_no_last_word(line: &str) -> bool {
     line.starts_with("For more information, try")
         || line.starts_with("Usage: ")

@@ -9,6 +9,8 @@
 //! is no moment at which a socket is missing or a path could be swapped.
 //! Options: virtiofsd's README, versions 1.13 and later.
 
+mod mount;
+
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -17,6 +19,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Mode, OFlags};
+
+use mount::PrivateMount;
+pub use mount::mount_whole_proc;
 
 use crate::base::problem::{Problem, Problems};
 use crate::directory::boundary::Resolved;
@@ -27,7 +32,8 @@ use crate::system::process::{Identity, Process};
 
 /// The descriptor number at which virtiofsd finds its socket.
 const SOCKET_FD: i32 = 3;
-/// Whom root serves the directories of root as: the kernel's "nobody" (`/proc/sys/kernel/overflowuid`).
+/// The user that serves root's directories when root starts the server: the
+/// kernel's "nobody" (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65534;
 /// How often to look whether a server is still there.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -45,13 +51,13 @@ pub struct OpenShare {
     owner: Identity,
 }
 
-/// What root does for servers that others run by themselves do not have.
+/// What only root can do for a server.
 #[derive(Debug, Clone, Default)]
 pub struct Privileges {
-    /// The user whom the sockets are for, instead of the one who makes them.
+    /// The user that the sockets are given to.
     pub client: Option<u32>,
-    /// Where shared directories are mounted, without set-user-id and devices,
-    /// for the servers alone; in a mount namespace of this process.
+    /// Where to mount the shared directories, without set-user-id and devices, for
+    /// the servers alone; in a mount namespace of this process.
     pub mounts: Option<PathBuf>,
 }
 
@@ -74,10 +80,10 @@ impl Drop for Server {
 }
 
 /// Follows the links of those shares that are `wanted`, by their tags, and that
-/// nobody serves here yet.
+/// have no server in this directory yet.
 ///
-/// A server counts only if it is still there after `patience`: one that was
-/// just killed keeps its socket for a moment.
+/// Waits up to `patience` for a server to end: one that was just killed keeps its
+/// socket for a moment.
 ///
 /// # Errors
 /// Every share whose link does not lead to a directory that may be shared.
@@ -135,10 +141,10 @@ impl OpenShare {
         Self { tag: tag.to_owned(), socket: socket.to_owned(), directory: found.fd, owner }
     }
 
-    /// Opens a directory that an administrator named, whose links are his.
+    /// Opens a directory that an administrator named; its links are trusted.
     ///
     /// # Errors
-    /// The system's error.
+    /// When it cannot be opened, or is no directory.
     pub fn of_administrator(tag: &str, socket: &str, source: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(source, flags, Mode::empty())?;
@@ -155,25 +161,25 @@ impl OpenShare {
     /// this returns.
     ///
     /// # Errors
-    /// The system's error, with what was tried.
+    /// Which step failed: the mount, the socket, or the start of the program.
     pub fn serve(self, program: &Path, privileges: &Privileges) -> io::Result<Server> {
         let Self { tag, socket, directory, owner } = self;
-        let told = |what: &str| {
+        let failed = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
         };
         let mount = privileges.mounts.as_ref().map(|mounts| {
             PrivateMount::of(&directory, mounts.join(format!("{socket}.mount")))
-                .map_err(told(&format!("the directory of the share '{tag}' cannot be mounted")))
+                .map_err(failed(&format!("the directory of the share '{tag}' cannot be mounted")))
         });
         let mount = mount.transpose()?;
         let directory = mount.as_ref().map_or(&directory, |mount| &mount.root);
         remove_socket(&socket);
         let listener =
-            UnixListener::bind(&socket).map_err(told(&format!("the socket {socket} cannot be made")))?;
+            UnixListener::bind(&socket).map_err(failed(&format!("the socket {socket} cannot be created")))?;
         if privileges.client.is_some() {
             std::os::unix::fs::lchown(&socket, privileges.client, None)
-                .map_err(told(&format!("the socket {socket} cannot be given away")))?;
+                .map_err(failed(&format!("the socket {socket} cannot be given away")))?;
         }
         let identity = rustix::process::geteuid().is_root().then_some(owner);
         let user = identity.unwrap_or_else(|| Identity {
@@ -194,82 +200,14 @@ impl OpenShare {
             Err(error) => {
                 remove_socket(&socket);
                 let what = format!("{} cannot be started as user {}", program.display(), user.user);
-                Err(told(&what)(error))
+                Err(failed(&what)(error))
             }
         }
     }
 }
 
-/// A directory mounted a second time, without set-user-id files and devices,
-/// and without what is mounted beneath it.
-#[derive(Debug)]
-struct PrivateMount {
-    path: PathBuf,
-    root: OwnedFd,
-}
-
-impl PrivateMount {
-    /// Mounts `directory` at `path`, which is made. It is the directory itself
-    /// that is mounted, wherever its path leads meanwhile.
-    fn of(directory: &OwnedFd, path: PathBuf) -> io::Result<Self> {
-        use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
-        // What a killed predecessor has left went with its mount namespace.
-        let _ = std::fs::remove_dir(&path);
-        std::fs::DirBuilder::new().create(&path)?;
-        let clone =
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        let tree = rustix::mount::open_tree(directory, "", clone)?;
-        let flags = mount_flags(&tree)? | MountFlags::NOSUID | MountFlags::NODEV;
-        let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&tree, "", rustix::fs::CWD, &path, whole)?;
-        // From here on it is unmounted again, whatever happens.
-        let mount = Self { path, root: tree };
-        // What somebody mounts beneath the directory later does not come here, either.
-        rustix::mount::mount_change(&mount.path, MountPropagationFlags::PRIVATE)?;
-        rustix::mount::mount_remount(&mount.path, flags | MountFlags::BIND, "")?;
-        Ok(mount)
-    }
-}
-
-impl Drop for PrivateMount {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.path, rustix::mount::UnmountFlags::DETACH);
-        let _ = std::fs::remove_dir(&self.path);
-    }
-}
-
-/// Mounts a whole `/proc` at `path`, which is made, for the servers' sake.
-///
-/// In its own namespaces virtiofsd mounts a `/proc`, which the kernel allows
-/// only to those who see one already of which nothing is hidden
-/// (`mount_too_revealing` in Linux' `fs/namespace.c`); units hide parts of it.
-///
-/// # Errors
-/// The system's error.
-pub fn mount_whole_proc(path: &Path) -> io::Result<()> {
-    use rustix::mount::MountFlags;
-    std::fs::DirBuilder::new().create(path)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    Ok(rustix::mount::mount("proc", path, "proc", flags, None)?)
-}
-
-/// The flags that a mount has, which a remount would take away.
-fn mount_flags(mount: &OwnedFd) -> io::Result<rustix::mount::MountFlags> {
-    use rustix::fs::StatVfsMountFlags as Found;
-    use rustix::mount::MountFlags;
-    let found = rustix::fs::fstatvfs(mount)?.f_flag;
-    let pairs = [
-        (Found::RDONLY, MountFlags::RDONLY),
-        (Found::NOEXEC, MountFlags::NOEXEC),
-        (Found::NOATIME, MountFlags::NOATIME),
-        (Found::NODIRATIME, MountFlags::NODIRATIME),
-        (Found::RELATIME, MountFlags::RELATIME),
-    ];
-    Ok(pairs.into_iter().filter(|(one, _)| found.contains(*one)).map(|(_, other)| other).collect())
-}
-
-/// How many files a server may hold open: what virtiofsd asks for by itself,
-/// or less where this process cannot give it, of which it would warn.
+/// How many files a server may hold open: what virtiofsd asks for by itself, or
+/// less where this process cannot give it; virtiofsd would warn of that.
 fn open_files() -> u64 {
     let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     hard.unwrap_or(MAX_OPEN_FILES).min(MAX_OPEN_FILES)
@@ -277,10 +215,11 @@ fn open_files() -> u64 {
 
 /// virtiofsd's arguments, for a server that runs as `user`.
 ///
-/// Whoever the guest says it is, files are used and made as one ordinary user of
-/// the host: the one who runs the VM or, when that is root, the directory's
-/// owner. virtiofsd's own translation of user ids is not enough for that: it
-/// changes who owns what is made, not what may be read, written and removed.
+/// Whatever user the guest claims to be, files are used and created as one
+/// ordinary user of the host: the one that runs the VM or, when that is root, the
+/// directory's owner. virtiofsd's own translation of user ids is not enough for
+/// that: it changes who owns a new file, not which files may be read, written
+/// and removed.
 fn arguments(user: Identity) -> Vec<String> {
     // Inside the server's user namespace, its user is root.
     let map = |id: u32| format!(":0:{id}:1:");
@@ -290,7 +229,7 @@ fn arguments(user: Identity) -> Vec<String> {
         "--shared-dir=.".to_owned(),
         "--sandbox=namespace".to_owned(),
         "--log-level=warn".to_owned(),
-        // They take a capability that the server does not have.
+        // They need a capability that the server does not have.
         "--inode-file-handles=never".to_owned(),
         format!("--rlimit-nofile={}", open_files()),
         format!("--uid-map={}", map(user.user)),
