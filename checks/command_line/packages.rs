@@ -187,7 +187,7 @@ fn a_missing_tap_is_named_with_what_makes_it() {
         assert!(tap.starts_with("vmc-") && tap.len() == 8, "{tap}");
         let text = format!("the tap interface {tap} of the link to {provider} does not exist");
         assert!(ran.stderr.contains(&text), "{}", ran.stderr);
-        assert!(ran.stderr.contains("bin/tap-up, as root, with MICROVM_SPECTRUM_USER="), "{}", ran.stderr);
+        assert!(ran.stderr.contains("bin/tap-up as root, with MICROVM_SPECTRUM_USER="), "{}", ran.stderr);
     }
     assert_eq!(ran.stdout, "");
     assert!(!place.record().exists(), "QEMU must not be started");

@@ -222,7 +222,7 @@ fn one_console_at_a_time_and_the_terminal_is_restored() {
     let second = Command::new(package.join("bin/microvm-console")).current_dir(&run).output().unwrap();
     assert_eq!(second.status.code(), Some(3));
     let said = String::from_utf8(second.stderr).unwrap();
-    assert!(said.contains("somebody is attached to the console of terminal already"), "{said}");
+    assert!(said.contains("another process is attached to the console of terminal already"), "{said}");
     // More than a pipe's reader takes at once.
     let lines = format!("n=$((n + 1)) # {}\n", "x".repeat(150)).repeat(60);
     assert_eq!(shell.run(&format!("n=0\n{lines}echo $n")), "60");

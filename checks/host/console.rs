@@ -37,7 +37,7 @@ fn a_console_is_a_terminal_for_one_user_at_a_time() {
     first.wait_for("C");
 
     let mut second = attach();
-    second.wait_for("somebody is attached to the console of appvm already");
+    second.wait_for("another process is attached to the console of appvm already");
     assert_eq!(second.end().code(), Some(3));
 
     first.type_text("\x1d");

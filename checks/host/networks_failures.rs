@@ -192,7 +192,7 @@ fn a_guest_that_does_not_let_go_loses_a_port_and_nobodys_time() {
         time.as_secs_f64()
     );
     assert!(time < Duration::from_secs(10), "{time:?}");
-    let lost = format!("link {id}: the guest does not let go of its interface; its port is lost");
+    let lost = format!("link {id}: the guest does not release its interface; its port is lost");
     wait_for("what it costs", || (said(&host, "netvm", &lost) == 1).then_some(()));
     assert_eq!(host.state("netvm"), "running");
 
@@ -208,7 +208,7 @@ fn a_guest_that_does_not_let_go_loses_a_port_and_nobodys_time() {
     wait_for("the first interface's end", || {
         (Qmp::of(&host, "netvm").links() == [format!("link-{id}-1")]).then_some(())
     });
-    assert_eq!(said(&host, "netvm", "does not let go"), 1);
+    assert_eq!(said(&host, "netvm", "does not release"), 1);
     assert_eq!(traces(&host), traces_of(&[(&id, "netvm")]));
 }
 

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use microvm_spectrum::base::architecture::Architecture;
 use microvm_spectrum::directory::definition::{self, Definition, Location};
-use microvm_spectrum::hypervisor::FilePaths;
+use microvm_spectrum::hypervisor;
+use microvm_spectrum::hypervisor::description::FilePaths;
 use microvm_spectrum::package::planning;
 use microvm_spectrum::package::{Entry, Package};
 use microvm_spectrum::plan::{HypervisorName, Plan};
@@ -130,7 +131,7 @@ fn check_plan(
     same("the list of shares", shares == intended.shares)?;
     let interfaces = interfaces(plan, intended)?;
 
-    let implementation = plan.hypervisor.implementation();
+    let implementation = hypervisor::description(plan.hypervisor);
     let command = implementation.command(plan, &files);
     let received = if execute { run(&command) } else { bytes(&command) };
     same("what the stand-in received", received == bytes(&command))?;
@@ -138,7 +139,7 @@ fn check_plan(
     vector::check(plan.hypervisor, program, intended, &interfaces, devices, &received)?;
 
     // What the supervisor really gives the VMM: no name of a file at all.
-    let inherited = FilePaths::inherited(plan);
+    let inherited = FilePaths::inherited(plan, false);
     let numbered = |n: usize| format!("/proc/self/fd/{n}");
     let without_names = Intended {
         kernel: numbered(10),

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use microvm_spectrum::base::architecture::Architecture;
 use microvm_spectrum::directory::definition::{self, Location};
-use microvm_spectrum::hypervisor::FilePaths;
+use microvm_spectrum::hypervisor;
+use microvm_spectrum::hypervisor::description::FilePaths;
 use microvm_spectrum::package::planning;
 use microvm_spectrum::plan::{HypervisorName, Plan};
 use proptest::prelude::*;
@@ -155,7 +156,7 @@ impl Bench {
             }
         }
         let serial = directory.join("serial");
-        let mut words = HypervisorName::Qemu.implementation().command(plan, &FilePaths::of(plan));
+        let mut words = hypervisor::description(HypervisorName::Qemu).command(plan, &FilePaths::of(plan));
         words.push("-S".into());
         let child = Command::new(&words[0])
             .args(&words[1..])

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use microvm_spectrum::base::architecture::Architecture;
 use microvm_spectrum::directory::definition::{self, Location, Reading};
-use microvm_spectrum::hypervisor::FilePaths;
+use microvm_spectrum::hypervisor;
+use microvm_spectrum::hypervisor::description::FilePaths;
 use microvm_spectrum::package::planning;
 use microvm_spectrum::package::{self, Package};
 use microvm_spectrum::plan::{HypervisorName, Plan};
@@ -49,9 +50,9 @@ fn complete_plan(space: &Space, hypervisor: HypervisorName) -> Plan {
 /// Uses a manifest's text in every way there is; whether it was one.
 fn use_manifest(text: &str) -> Result<bool, String> {
     let Ok(plan) = Plan::from_manifest(text) else { return Ok(false) };
-    for files in [FilePaths::of(&plan), FilePaths::inherited(&plan)] {
+    for files in [FilePaths::of(&plan), FilePaths::inherited(&plan, true)] {
         for hypervisor in HypervisorName::ALL {
-            let _ = hypervisor.implementation().command(&plan, &files);
+            let _ = hypervisor::description(hypervisor).command(&plan, &files);
         }
     }
     let _ = Package::of(&plan);

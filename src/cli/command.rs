@@ -9,7 +9,8 @@ use clap::Args;
 
 use super::{Exit, report};
 use crate::base::printable::printable;
-use crate::hypervisor::FilePaths;
+use crate::hypervisor;
+use crate::hypervisor::description::FilePaths;
 use crate::package;
 
 #[derive(Debug, Args)]
@@ -23,7 +24,7 @@ pub(super) struct CommandArgs {
 /// supervisor hands over as open descriptors.
 pub(super) fn run(args: &CommandArgs) -> anyhow::Result<Exit> {
     let plan = package::load(&args.package)?;
-    let words = plan.hypervisor.implementation().command(&plan, &FilePaths::of(&plan));
+    let words = hypervisor::description(plan.hypervisor).command(&plan, &FilePaths::of(&plan));
     let mut text = String::new();
     for (index, word) in words.iter().enumerate() {
         let word = shell_word(&word.to_string_lossy());

@@ -38,7 +38,7 @@ use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{self, Definition, Location, SharedDirectories};
 use crate::host::HostError;
 use crate::host::units::UnitPathError;
-use crate::hypervisor::kvm_probe;
+use crate::hypervisor::{self, kvm_probe};
 use crate::package::{LoadError, WriteError};
 use crate::plan::{Accelerator, HypervisorName};
 use crate::state::catalog::Catalog;
@@ -256,7 +256,7 @@ fn find_tools(mut given: BTreeMap<Tool, PathBuf>) -> BTreeMap<Tool, PathBuf> {
 
 /// What executes the instructions of QEMU's guests here. Warns the user if that is slow.
 fn usable_accelerator(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) -> Accelerator {
-    let qemu = HypervisorName::Qemu.implementation().tools(architecture).first();
+    let qemu = hypervisor::description(HypervisorName::Qemu).tools(architecture).first();
     let qemu = qemu.and_then(|tool| tools.get(tool));
     match qemu.map(|qemu| kvm_probe::probe(qemu, architecture)) {
         Some(Err(why)) => {

@@ -12,6 +12,7 @@ use crate::base::name::VmName;
 use crate::base::problem::{Problem, Problems};
 use crate::base::tool::Tool;
 use crate::directory::definition::{Definition, Location};
+use crate::hypervisor;
 use crate::link::id::LinkId;
 use crate::plan::pci::{self, MAX_DEVICES, PciAddress};
 use crate::plan::runtime::SocketNames;
@@ -81,7 +82,7 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
         require(Tool::Virtiofsd, choices, &directory, &mut problems);
     }
     let own = definition.images.len() + definition.shares.len() + definition.network_providers.len();
-    let room = choices.hypervisor.implementation().room_for_devices(own, choices.link_ports.into());
+    let room = hypervisor::description(choices.hypervisor).room_for_devices(own, choices.link_ports.into());
     if choices.devices.len() > room {
         problems.error(
             &directory,
@@ -130,7 +131,7 @@ pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
     if let Some(device) = pci::repeated(&choices.devices) {
         problems.error(directory, format!("cannot have the PCI device {device} twice"), "choose it once");
     }
-    for tool in choices.hypervisor.implementation().tools(choices.architecture) {
+    for tool in hypervisor::description(choices.hypervisor).tools(choices.architecture) {
         require(*tool, choices, directory, &mut problems);
     }
     problems
@@ -138,7 +139,7 @@ pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
 
 /// Reports a VM with `wayland` whose hypervisor cannot show windows.
 pub fn check_wayland(location: &Location, hypervisor: HypervisorName, problems: &mut Problems) {
-    if let Some(needed) = hypervisor.implementation().wayland_needs() {
+    if let Some(needed) = hypervisor::description(hypervisor).wayland_needs() {
         problems.error(
             location.directory().join("wayland"),
             format!("{hypervisor} cannot give a VM a virtio-gpu device with the cross-domain context yet"),
@@ -201,7 +202,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
 
 /// Those of the tools that the VM needs.
 fn tools(definition: &Definition, choices: &Choices) -> BTreeMap<Tool, PathBuf> {
-    let of_vmm = choices.hypervisor.implementation().tools(choices.architecture);
+    let of_vmm = hypervisor::description(choices.hypervisor).tools(choices.architecture);
     let is_needed = |tool: &Tool| {
         of_vmm.contains(tool)
             || match tool {

@@ -16,16 +16,17 @@ use super::{Outcome, no_thread, notify, on_signal};
 use crate::base::name::VmName;
 use crate::base::problem::Problems;
 use crate::base::tool::Tool;
+use crate::hypervisor;
 use crate::plan::Plan;
 use crate::plan::runtime::{Lock, SocketNames, is_bound, is_foreign};
 use crate::supervisor::virtiofsd::{self, OpenShare, Privileges, Server};
 
 /// How often to look whether a VM that left its servers still runs.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// How long after its start a server is started anew at the earliest.
+/// How long after its start a server is started again at the earliest.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Starts a server for every share that nobody serves in this directory yet.
+/// Starts a server for every share that has none in this directory yet.
 ///
 /// Calls `ended` from another thread, with the share's tag, when one has ended.
 /// For `wanted` and `patience` see [`virtiofsd::open_unserved`].
@@ -43,11 +44,11 @@ pub(super) fn start(
     start_open(shares, &Serving::of(plan), ended)
 }
 
-/// Whether somebody serves every share in this directory.
+/// Checks that every share has a server in this directory.
 pub(super) fn check_served(plan: &Plan) -> Result<(), Outcome> {
     match plan.shares.iter().find(|share| !is_bound(&share.socket)) {
         Some(share) => {
-            Err(Outcome::HostFailed(format!("nobody serves the shared directory '{}'", share.tag)))
+            Err(Outcome::HostFailed(format!("no virtiofsd serves the shared directory '{}'", share.tag)))
         }
         None => Ok(()),
     }
@@ -74,14 +75,14 @@ fn start_open(
     Ok(servers)
 }
 
-/// When a server that has ended in good order, since its client has left, is
-/// started again.
+/// When to start a server again that has ended in good order, because its client
+/// has disconnected.
 pub enum Again {
     /// Never: its client has ended.
     Never,
-    /// As long as somebody holds the VM's run lock in this directory.
+    /// As long as a supervisor holds this lock, the VM's run lock.
     WhileLocked(String),
-    /// Always, until a signal comes.
+    /// Always, until a signal to stop comes.
     Always,
 }
 
@@ -91,12 +92,12 @@ pub struct Serving<'a> {
     pub name: &'a VmName,
     /// virtiofsd.
     pub program: PathBuf,
-    /// What root does for the servers.
+    /// What only root can do for the servers.
     pub privileges: Privileges,
 }
 
 impl<'a> Serving<'a> {
-    /// By the program of a plan, without privileges.
+    /// With the program of a plan, without privileges.
     fn of(plan: &'a Plan) -> Self {
         // Not needed where there is nothing to serve.
         let program = plan.tool(Tool::Virtiofsd).map(PathBuf::from).unwrap_or_default();
@@ -104,7 +105,7 @@ impl<'a> Serving<'a> {
     }
 }
 
-/// Opens those directories whose tags are wanted.
+/// Opens the directories of the shares whose tags the given function accepts.
 pub type Opening<'a> = dyn Fn(&dyn Fn(&str) -> bool) -> Result<Vec<OpenShare>, Problems> + 'a;
 
 /// What one thread reports.
@@ -115,11 +116,11 @@ enum Wake {
 
 /// Serves all shared directories of a VM until the VM has ended, or a signal comes.
 ///
-/// Tells systemd, when there is one, as soon as all sockets listen. Must be
+/// Notifies systemd, when there is one, as soon as all sockets listen. Must be
 /// called by the main thread, see [`Process::spawn`](crate::system::process::Process::spawn).
 pub fn serve_until_end(plan: &Plan) -> Outcome {
     let open = |wanted: &dyn Fn(&str) -> bool| virtiofsd::open_unserved(plan, wanted, Duration::ZERO);
-    let again = match plan.hypervisor.implementation().reset_drops_shares() {
+    let again = match hypervisor::description(plan.hypervisor).reset_drops_shares() {
         true => Again::WhileLocked(SocketNames::new(&plan.name).run_lock()),
         false => Again::Never,
     };
@@ -128,12 +129,12 @@ pub fn serve_until_end(plan: &Plan) -> Outcome {
     }
 }
 
-/// Serves the directories that `open` opens for as long as [`Again`] says.
+/// Serves the directories that `open` opens, for as long as [`Again`] says.
 ///
 /// Must be called by the main thread, as [`serve_until_end`].
 ///
 /// # Errors
-/// Why it did not begin.
+/// The outcome, when a directory cannot be opened or a server not started.
 pub fn serve(serving: &Serving<'_>, open: &Opening<'_>, again: &Again) -> Result<Outcome, Outcome> {
     let (sender, wakes) = channel();
     let signals = sender.clone();

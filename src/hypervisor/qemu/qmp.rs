@@ -4,9 +4,8 @@
 //! A client of the QEMU Machine Protocol.
 //!
 //! QMP is one JSON document a line (`docs/interop/qmp-spec.txt`). This client
-//! passes over what it does not know, so that a newer QEMU with new events does
-//! not disturb it; the libraries that there are have every event as a type of
-//! its own and fail on others.
+//! passes over events that it does not know, so that it works with a newer QEMU;
+//! the published libraries have a type for every event and fail on others.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -15,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::hypervisor::timed_out;
+use crate::hypervisor::running::timed_out;
 
-/// How often a socket that is not there yet is tried again.
+/// How often to try a socket that does not exist yet.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest line that is taken; QEMU's own are far shorter.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -62,7 +61,7 @@ impl Client {
         Self::greet(UnixStream::connect(path)?, deadline)
     }
 
-    /// Takes the greeting.
+    /// Receives the greeting.
     fn greet(stream: UnixStream, deadline: Instant) -> io::Result<Self> {
         let mut client = Self { stream, received: Vec::new(), events: VecDeque::new() };
         loop {
@@ -89,7 +88,7 @@ impl Client {
         self.result_of(command, deadline)
     }
 
-    /// Waits for an event; what comes before is passed over.
+    /// Waits for an event, and passes over those before it.
     pub fn wait_for_event(&mut self, wanted: impl Fn(&Event) -> bool, deadline: Instant) -> io::Result<()> {
         loop {
             while let Some(event) = self.events.pop_front() {

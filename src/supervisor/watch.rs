@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The loop that watches a running VM, and decides how its run ended.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use super::output::{LastLine, say};
+use super::shutdown::PRESS_INTERVAL;
+use super::virtiofsd::Server;
+use super::{Outcome, notify, shares};
+use crate::hypervisor;
+use crate::hypervisor::running::{PowerButton, VmmEvent};
+use crate::plan::Plan;
+use crate::system::process::Process;
+
+/// How long a VMM may take to end after its guest has.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long after the end of a virtiofsd its VMM may end: virtiofsd ends in good
+/// order when the VMM does.
+const SHARE_WINDOW: Duration = Duration::from_secs(1);
+/// How close together the resets of one reboot are.
+const RESET_WINDOW: Duration = Duration::from_millis(500);
+/// How long to wait for the rest of a dead VMM's events and output.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The VMM's outputs: standard output and standard error.
+const OUTPUTS: usize = 2;
+
+/// What one thread reports to the loop.
+pub(super) enum Wake {
+    Signal,
+    Started(io::Result<PowerButton>),
+    Event(io::Result<Option<VmmEvent>>),
+    VmmEnded(io::Result<ExitStatus>),
+    ServerEnded(String, io::Result<ExitStatus>),
+    OutputEnded,
+}
+
+/// A VM that was started.
+pub(super) struct Watch<'a> {
+    pub plan: &'a Plan,
+    pub vmm: Process,
+    // Dropped after the VMM.
+    pub servers: Vec<Server>,
+    pub last_words: LastLine,
+    pub stop_timeout: Duration,
+    /// For the threads of servers that are started again.
+    pub sender: Sender<Wake>,
+    pub seen: Seen,
+}
+
+/// What the loop has seen and done so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    power_button: Option<PowerButton>,
+    outcome: Option<Outcome>,
+    stopping: bool,
+    /// When the VMM is killed, and what that then means.
+    kill: Option<(Instant, Outcome)>,
+    press_at: Option<Instant>,
+    /// A server that ended in good order, and when that is a failure.
+    share_alarm: Option<(Instant, String, String)>,
+    reset_at: Option<Instant>,
+    events_ended: bool,
+    outputs_ended: usize,
+}
+
+impl Watch<'_> {
+    /// Watches the VM until the VMM has ended.
+    pub fn until_end(mut self, wakes: &Receiver<Wake>) -> Outcome {
+        loop {
+            let wake = match self.next_alarm() {
+                None => wakes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(alarm) => wakes.recv_timeout(alarm.saturating_duration_since(Instant::now())),
+            };
+            match wake {
+                Ok(Wake::VmmEnded(status)) => {
+                    self.drain(wakes);
+                    return self.conclude(status);
+                }
+                Ok(wake) => self.take(wake),
+                Err(_) => self.ring(),
+            }
+        }
+    }
+
+    fn next_alarm(&self) -> Option<Instant> {
+        let kill = self.seen.kill.as_ref().map(|(at, _)| *at);
+        let share = self.seen.share_alarm.as_ref().map(|(at, ..)| *at);
+        [kill, self.seen.press_at, share].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    fn ring(&mut self) {
+        let now = Instant::now();
+        if let Some((_, outcome)) = self.seen.kill.take_if(|(at, _)| *at <= now) {
+            self.seen.press_at = None;
+            self.seen.outcome.get_or_insert(outcome);
+            self.vmm.kill();
+        }
+        if let Some((_, tag, status)) = self.seen.share_alarm.take_if(|(at, ..)| *at <= now) {
+            self.share_failed(tag, status);
+        }
+        if self.seen.press_at.is_some_and(|at| at <= now) {
+            self.seen.press_at = Some(now + PRESS_INTERVAL);
+            if let Some(Err(error)) = self.seen.power_button.as_mut().map(|press| press()) {
+                say(&self.plan.name, &format!("the power button cannot be pressed: {error}"));
+            }
+        }
+    }
+
+    /// Kills the VMM if it still lives after `time`, which then means `outcome`.
+    fn kill_after(&mut self, time: Duration, outcome: Outcome) {
+        let at = Instant::now() + time;
+        if self.seen.kill.as_ref().is_none_or(|(planned, _)| at < *planned) {
+            self.seen.kill = Some((at, outcome));
+        }
+    }
+
+    fn take(&mut self, wake: Wake) {
+        match wake {
+            Wake::Signal => self.stop(),
+            Wake::Started(Ok(power_button)) => {
+                self.seen.power_button = Some(power_button);
+                let text = format!("running in {} ({:?})", self.plan.hypervisor, self.plan.accelerator)
+                    .to_lowercase();
+                notify(&[NotifyState::Ready, NotifyState::Status(&text)]);
+                say(&self.plan.name, &text);
+            }
+            // A VMM that ends says more by its status and last words, so it gets a moment.
+            Wake::Started(Err(error)) => {
+                let why = format!("no answer from the VMM: {error}");
+                self.kill_after(DRAIN_TIMEOUT, Outcome::NotStarted(why));
+            }
+            Wake::Event(Ok(Some(event))) => self.happened(event),
+            Wake::Event(end) => {
+                self.seen.events_ended = true;
+                let why =
+                    end.err().map_or_else(|| "it closed its control socket".to_owned(), |e| e.to_string());
+                self.kill_after(END_TIMEOUT, Outcome::VmmFailed(format!("no events from the VMM: {why}")));
+            }
+            Wake::ServerEnded(tag, status) => self.server_ended(tag, status),
+            Wake::OutputEnded => self.seen.outputs_ended += 1,
+            Wake::VmmEnded(_) => {}
+        }
+    }
+
+    /// Stops the VM: by the guest the first time, by killing the VMM the second.
+    fn stop(&mut self) {
+        if self.seen.stopping {
+            let why = "a second signal ended the guest's time to power off".to_owned();
+            self.seen.outcome.get_or_insert(Outcome::Killed(why));
+            self.vmm.kill();
+            return;
+        }
+        self.seen.stopping = true;
+        self.seen.press_at = Some(Instant::now());
+        let why = format!("the guest did not power off within {} s", self.stop_timeout.as_secs());
+        self.kill_after(self.stop_timeout, Outcome::Killed(why));
+        notify(&[NotifyState::Stopping, NotifyState::Status("waiting for the guest to power off")]);
+        say(&self.plan.name, "stopping: pressing the guest's power button");
+    }
+
+    fn happened(&mut self, event: VmmEvent) {
+        let outcome = match event {
+            VmmEvent::Reset => {
+                // One reboot resets the machine several times.
+                let now = Instant::now();
+                if self.seen.reset_at.replace(now).is_none_or(|last| now - last > RESET_WINDOW) {
+                    say(&self.plan.name, "the guest was reset");
+                }
+                return;
+            }
+            VmmEvent::PoweredOff => Outcome::PoweredOff,
+            VmmEvent::Panicked => Outcome::Panicked,
+            VmmEvent::Terminated => return,
+        };
+        self.seen.outcome.get_or_insert(outcome.clone());
+        // A server that ends now does so because of this.
+        self.seen.share_alarm = None;
+        self.seen.press_at = None;
+        self.kill_after(END_TIMEOUT, outcome);
+        if !hypervisor::description(self.plan.hypervisor).ends_with_guest() {
+            self.vmm.terminate();
+        }
+    }
+
+    fn server_ended(&mut self, tag: String, status: io::Result<ExitStatus>) {
+        let orderly = status.as_ref().is_ok_and(ExitStatus::success);
+        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+        if !orderly {
+            self.share_failed(tag, status);
+        } else if !hypervisor::description(self.plan.hypervisor).reset_drops_shares() {
+            self.seen.share_alarm = Some((Instant::now() + SHARE_WINDOW, tag, status));
+        } else if self.seen.outcome.is_none()
+            && let Err(outcome) = self.serve_again(&tag)
+        {
+            let problems = outcome.problems().into_iter().map(|p| p.cause).collect::<Vec<_>>();
+            let why = if problems.is_empty() { outcome.to_string() } else { problems.join(", ") };
+            self.share_failed(tag, format!("it cannot be started again: {why}"));
+        }
+    }
+
+    /// Starts the server of a share again, for a VMM that has left it: to end, or
+    /// to connect again.
+    fn serve_again(&mut self, tag: &str) -> Result<(), Outcome> {
+        self.servers.retain(|server| server.tag != tag);
+        let sender = self.sender.clone();
+        self.servers.extend(shares::start(self.plan, &|t| t == tag, Duration::ZERO, move |tag, status| {
+            drop(sender.send(Wake::ServerEnded(tag, status)));
+        })?);
+        Ok(())
+    }
+
+    /// Ends the VM: a guest whose shared directory is gone hangs at the next access.
+    fn share_failed(&mut self, tag: String, status: String) {
+        let outcome = Outcome::ShareFailed { tag, status };
+        self.seen.outcome.get_or_insert(outcome.clone());
+        self.vmm.terminate();
+        self.kill_after(END_TIMEOUT, outcome);
+    }
+
+    /// Takes what a dead VMM has left: its last events and output.
+    fn drain(&mut self, wakes: &Receiver<Wake>) {
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.seen.outputs_ended < OUTPUTS
+            || (self.seen.power_button.is_some() && !self.seen.events_ended)
+        {
+            match wakes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Wake::Signal | Wake::ServerEnded(..)) => {}
+                Ok(wake) => self.take(wake),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn conclude(&mut self, status: io::Result<ExitStatus>) -> Outcome {
+        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+        let words = self.last_words.get().map(|line| format!("; its last words: {line}")).unwrap_or_default();
+        let ended = format!("{} ended with {status}", self.plan.hypervisor);
+        match self.seen.outcome.take() {
+            Some(Outcome::NotStarted(why)) => Outcome::NotStarted(format!("{why}{words}")),
+            Some(outcome) => outcome,
+            None if self.seen.power_button.is_none() => {
+                Outcome::NotStarted(format!("{ended} before it answered{words}"))
+            }
+            None => Outcome::VmmFailed(format!("{ended}{words}")),
+        }
+    }
+}
