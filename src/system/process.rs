@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Child processes: those that run beside this one and never outlive it
-//! ([`Process`]), and those that this one waits for ([`output`]).
+//! Child processes that run beside this one and never outlive it.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, ExitStatus};
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::fs::{MemfdFlags, Mode};
+use rustix::fs::Mode;
 use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, WaitId, WaitIdOptions};
-
-use super::poll;
 
 /// The PATH of children: they are started by absolute paths and need little.
 const CHILD_PATH: &str =
@@ -143,41 +139,6 @@ fn reap(mut child: Child, pidfd: &OwnedFd, group: Pid) -> io::Result<ExitStatus>
     child.wait()
 }
 
-/// Runs a program that reads nothing, and returns what it printed.
-///
-/// # Errors
-/// `TimedOut` when it still runs at `deadline`, and is killed; else when it
-/// cannot be started.
-pub fn output(command: &mut Command, deadline: Instant) -> io::Result<Output> {
-    // Unlike pipes, files are never full, and no process that inherits them keeps them open.
-    let (stdout, stderr) = (memory_file()?, memory_file()?);
-    command.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
-    let mut child = command.spawn()?;
-    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-    if !poll::is_readable(&pidfd, Some(deadline.saturating_duration_since(Instant::now())))? {
-        child.kill()?;
-        child.wait()?;
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "the program did not end in time"));
-    }
-    Ok(Output { status: child.wait()?, stdout: contents(stdout)?, stderr: contents(stderr)? })
-}
-
-fn memory_file() -> io::Result<File> {
-    Ok(rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC)?.into())
-}
-
-fn contents(mut file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The last line that a program printed, where programs say why they failed.
-pub fn last_line(output: &[u8]) -> String {
-    String::from_utf8_lossy(output).lines().last().unwrap_or("it gave no reason").to_owned()
-}
-
 /// Runs `work` in a thread of its own.
 ///
 /// # Errors
@@ -226,31 +187,4 @@ fn prepare(command: &mut Command, identity: Option<Identity>) {
     // SAFETY: the closure runs between fork and exec, where the child has one
     // thread, and only makes system calls; it takes no lock and allocates nothing.
     unsafe { command.pre_exec(set) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn shell(script: &str, timeout: Duration) -> io::Result<Output> {
-        output(Command::new("/bin/sh").args(["-c", script]), Instant::now() + timeout)
-    }
-
-    #[test]
-    fn a_program_that_ends_is_heard() {
-        // It finds no input, and leaves a process that keeps its outputs.
-        let script = "cat; sleep 20 & echo $!; echo one >&2; echo two >&2; exit 7";
-        let ran = shell(script, Duration::from_secs(15)).unwrap();
-        let left = String::from_utf8(ran.stdout).unwrap().trim().parse().unwrap();
-        rustix::process::kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
-        assert_eq!((ran.status.code(), last_line(&ran.stderr).as_str()), (Some(7), "two"));
-        assert_eq!(last_line(b""), "it gave no reason");
-    }
-
-    #[test]
-    fn a_program_that_does_not_end_is_killed() {
-        let error = shell("while :; do :; done", Duration::from_millis(50)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
 }

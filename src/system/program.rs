@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Running another program to its end, and what it said when it failed.
+//! Running another program to its end, and the reason it gave when it failed.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
+use std::time::Instant;
+
+use rustix::fs::MemfdFlags;
+use rustix::process::{Pid, PidfdFlags};
+
+use super::poll;
 
 /// Why a program did not do what it was called for.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +24,12 @@ pub enum ProgramError {
         command: String,
         /// The system's error.
         error: io::Error,
+    },
+    /// It did not end in time, and was killed.
+    #[error("{command} did not end in time")]
+    TimedOut {
+        /// The command.
+        command: String,
     },
     /// It failed.
     #[error("{command} ended with {status}: {said}")]
@@ -34,6 +47,7 @@ impl From<ProgramError> for io::Error {
     fn from(error: ProgramError) -> Self {
         let kind = match &error {
             ProgramError::NotExecuted { error, .. } => error.kind(),
+            ProgramError::TimedOut { .. } => io::ErrorKind::TimedOut,
             ProgramError::Failed { .. } => io::ErrorKind::Other,
         };
         Self::new(kind, error)
@@ -48,24 +62,63 @@ pub fn run(command: &mut Command) -> Result<(), ProgramError> {
     output(command, "").map(drop)
 }
 
-/// Like [`run`], with `input` as its standard input; at most 64 KiB, what a pipe
-/// holds. Returns its standard output.
+/// Like [`run`], with `input` as its standard input. Returns its standard output.
 ///
 /// # Errors
 /// See [`run`].
 pub fn output(command: &mut Command, input: &str) -> Result<Vec<u8>, ProgramError> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| not_executed(command, error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read says more by its status.
-        let _ = stdin.write_all(input.as_bytes());
+    execute(command, input, None)
+}
+
+/// Like [`run`], for a program that is killed when it still runs at `deadline`.
+/// Returns its standard output.
+///
+/// # Errors
+/// See [`run`].
+pub fn output_until(command: &mut Command, deadline: Instant) -> Result<Vec<u8>, ProgramError> {
+    execute(command, "", Some(deadline))
+}
+
+fn execute(command: &mut Command, input: &str, deadline: Option<Instant>) -> Result<Vec<u8>, ProgramError> {
+    match wait_for(command, input, deadline) {
+        Err(error) => Err(not_executed(command, error)),
+        Ok(None) => Err(ProgramError::TimedOut { command: shown(command) }),
+        Ok(Some((status, stdout, _))) if status.success() => Ok(stdout),
+        Ok(Some((status, _, stderr))) => {
+            let said = reason(&String::from_utf8_lossy(&stderr));
+            Err(ProgramError::Failed { command: shown(command), status, said })
+        }
     }
-    let output = child.wait_with_output().map_err(|error| not_executed(command, error))?;
-    if output.status.success() {
-        return Ok(output.stdout);
+}
+
+type Ended = (ExitStatus, Vec<u8>, Vec<u8>);
+
+/// Runs a program; returns its status and what it printed, or nothing when it took too long.
+fn wait_for(command: &mut Command, input: &str, deadline: Option<Instant>) -> io::Result<Option<Ended>> {
+    // Unlike pipes, files are never full, and no process that inherits them keeps them open.
+    let (mut stdin, stdout, stderr) = (memory_file()?, memory_file()?, memory_file()?);
+    stdin.write_all(input.as_bytes())?;
+    stdin.rewind()?;
+    let mut child = command.stdin(stdin).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).spawn()?;
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    if !poll::is_readable(&pidfd, timeout)? {
+        child.kill()?;
+        child.wait()?;
+        return Ok(None);
     }
-    let said = reason(&String::from_utf8_lossy(&output.stderr));
-    Err(ProgramError::Failed { command: shown(command), status: output.status, said })
+    Ok(Some((child.wait()?, contents(stdout)?, contents(stderr)?)))
+}
+
+fn memory_file() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("output", MemfdFlags::CLOEXEC)?.into())
+}
+
+fn contents(mut file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Has this process become a program; returns only when that fails.
@@ -85,16 +138,21 @@ fn shown(command: &Command) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The line that says why a program failed: the last that begins with `error:`,
-/// before which Nix puts warnings, or else the first.
+/// The line that says why a program failed: the last that begins with `error:`, or else
+/// the first that is no warning.
 fn reason(said: &str) -> String {
     let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let error = lines.clone().rfind(|line| line.starts_with("error:"));
-    error.or_else(|| lines.next()).unwrap_or("it gave no reason").to_owned()
+    let error = lines.clone().rfind(|line| line.to_ascii_lowercase().starts_with("error:"));
+    let first = || lines.clone().find(|line| !line.contains("warning:"));
+    error.or_else(first).or_else(|| lines.next()).unwrap_or("it gave no reason").to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustix::process::Signal;
+
     use super::*;
 
     fn sh(script: &str) -> Command {
@@ -107,7 +165,22 @@ mod tests {
     fn passes_input_and_output() {
         assert_eq!(output(&mut sh("cat; echo there"), "here\n").unwrap(), b"here\nthere\n");
         // It need not read what it is given.
-        assert_eq!(output(&mut sh("exec </dev/null"), &"x".repeat(1 << 16)).unwrap(), b"");
+        assert_eq!(output(&mut sh("exec </dev/null"), &"x".repeat(1 << 20)).unwrap(), b"");
+    }
+
+    #[test]
+    fn leaves_what_a_program_leaves_behind() {
+        let soon = Instant::now() + Duration::from_secs(15);
+        let left = output_until(&mut sh("sleep 20 & echo $!"), soon).unwrap();
+        let left = String::from_utf8(left).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn kills_what_does_not_end() {
+        let soon = Instant::now() + Duration::from_millis(50);
+        let error = output_until(&mut sh("while :; do :; done"), soon).unwrap_err();
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
@@ -115,6 +188,7 @@ mod tests {
         for (script, said) in [
             ("printf '\\n one\\ntwo\\n' >&2; exit 4", "one"),
             ("echo 'warning: a' >&2; echo 'error: b' >&2; echo 'help' >&2; exit 4", "error: b"),
+            ("echo 'qemu: warning: a' >&2; echo 'qemu: b' >&2; exit 4", "qemu: b"),
             ("exit 4", "it gave no reason"),
         ] {
             let told = run(sh(script).args(["word", "--", "name"])).unwrap_err().to_string();

@@ -21,7 +21,7 @@ use crate::hypervisor::running::{
 };
 use crate::plan::Plan;
 use crate::plan::runtime::SocketNames;
-use crate::system::process;
+use crate::system::program::{self, ProgramError};
 
 /// How often a call of the API is tried while the VMM starts.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -108,15 +108,11 @@ impl Api {
     fn call(&self, words: &[&str], deadline: Instant) -> io::Result<Vec<u8>> {
         let mut command = Command::new(&self.client);
         command.args(["--api-socket", &self.socket]).args(words);
-        let output = process::output(&mut command, deadline).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => timed_out("Cloud Hypervisor's control socket did not answer in time"),
-            _ => error,
-        })?;
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        let verb = words.first().copied().unwrap_or_default();
-        let why = process::last_line(&output.stderr);
-        Err(io::Error::other(format!("ch-remote {verb} ended with {}: {why}", output.status)))
+        program::output_until(&mut command, deadline).map_err(|error| match error {
+            ProgramError::TimedOut { .. } => {
+                timed_out("Cloud Hypervisor's control socket did not answer in time")
+            }
+            error => error.into(),
+        })
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::MemfdFlags;
 
 use crate::base::architecture::Architecture;
-use crate::system::process;
+use crate::system::program::{self, ProgramError};
 
 /// How long the probe may take.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,19 +58,17 @@ fn run(qemu: &Path) -> Result<(), String> {
         .arg("-bios")
         .arg(format!("/proc/self/fd/{}", firmware.as_raw_fd()))
         .args(["-device", &format!("isa-debug-exit,iobase=0x{EXIT_PORT:x},iosize=1")]);
-    let output =
-        process::output(&mut command, Instant::now() + PROBE_TIMEOUT).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::TimedOut => {
-                    format!("a test guest did not finish in {} s", PROBE_TIMEOUT.as_secs())
-                }
-                _ => failed(error),
-            }
-        })?;
-    if output.status.code() == Some(EXIT_STATUS) {
-        return Ok(());
+    match program::output_until(&mut command, Instant::now() + PROBE_TIMEOUT) {
+        Err(ProgramError::Failed { status, .. }) if status.code() == Some(EXIT_STATUS) => Ok(()),
+        Err(ProgramError::Failed { status, said, .. }) => {
+            Err(format!("a test guest ended QEMU with {status}: {said}"))
+        }
+        Err(ProgramError::TimedOut { .. }) => {
+            Err(format!("a test guest did not finish in {} s", PROBE_TIMEOUT.as_secs()))
+        }
+        Err(error) => Err(failed(error.into())),
+        Ok(_) => Err("a test guest ended QEMU in good order".to_owned()),
     }
-    Err(format!("a test guest ended QEMU with {}: {}", output.status, process::last_line(&output.stderr)))
 }
 
 /// The firmware in a file that QEMU inherits: it is not closed on execution.
