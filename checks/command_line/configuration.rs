@@ -166,7 +166,7 @@ fn a_state_directory_that_cannot_be_is_status_3() {
     let file = host.root.join("file");
     fs::write(&file, "").unwrap();
     let ran = run(&mut host.sync_to(&file.join("state"))).exits(3);
-    ran.complains(&[&format!("microvm-spectrum: {}", file.display()), "cannot be written"]);
+    ran.complains(&[&format!("error: {}", file.display()), "cannot be written"]);
     run(&mut host.sync_to(Path::new("/proc/nowhere"))).exits(3).complains(&["/proc/nowhere"]);
     // A relative one is one of the working directory.
     let mut command = host.sync_to(Path::new("there"));

@@ -143,7 +143,7 @@ fn a_file_of_leases_that_cannot_be_used_stops_everything() {
         (&b""[..], "is not a file of leases"),
         (b"{", "is not a file of leases"),
         (b"[]", "is not a file of leases"),
-        (b"\xff", "cannot be read"),
+        (b"\xff", "is not a file of leases"),
         (good.replace("70000", "-1").as_bytes(), "is not a file of leases"),
         (good.replace("70000", "4294967296").as_bytes(), "is not a file of leases"),
         (good.replace("70000", "\"70000\"").as_bytes(), "is not a file of leases"),
@@ -175,6 +175,12 @@ fn a_file_of_leases_that_cannot_be_used_stops_everything() {
         assert!(only.help.contains("restore it from a backup"), "{only:?}");
         assert_eq!(before, touched(&host.state), "{bad:?}");
     }
+    // The file may be fine where the host cannot read it.
+    fs::remove_file(&leases).unwrap();
+    fs::create_dir(&leases).unwrap();
+    let ran = run(&mut host.sync()).exits(3);
+    ran.complains(&[&format!("error: {}: cannot be read: Is a directory", leases.display())]);
+    fs::remove_dir(&leases).unwrap();
     fs::write(&leases, good).unwrap();
     host.synced();
     host.has(&[("user/a", "runnable"), ("user/b", "runnable")]);

@@ -148,9 +148,9 @@ fn what_a_removed_vm_has_is_kept_until_it_is_forgotten() {
     let leases = host.leases();
     let refused = forget(&["gone", "net", "nobody\u{1b}[31m", "second/other"]).exits(1);
     refused.complains(&[
-        "user/net is in its source",
-        "nothing is leased to a VM 'nobody\\u{1b}[31m'",
-        "nothing is leased to a VM 'second/other'",
+        "user/net still exists",
+        "no VM 'nobody\\u{1b}[31m' has leases",
+        "no VM 'second/other' has leases",
     ]);
     assert_eq!(host.leases(), leases);
     forget(&["gone"]).exits(0).complains(&["user/gone is forgotten"]);
@@ -177,13 +177,13 @@ fn nobody_is_forgotten_while_nobody_can_tell_who_is_gone() {
     for arguments in [["a"].as_slice(), &["--source", "user"]] {
         let ran = run(host.call(&["forget", "--no-systemd"]).args(arguments)).exits(1);
         ran.complains(&[
-            "catalog.json: is no catalog that can be used",
-            "\n  help: make it anew: microvm-spectrum sync",
+            "catalog.json: is not a catalog that this program can use",
+            "\n  help: write a new one: microvm-spectrum sync",
         ]);
     }
     assert_eq!(host.leases(), leases);
     host.synced();
-    run(&mut host.call(&["forget", "a", "--no-systemd"])).exits(1).complains(&["user/a is in its source"]);
+    run(&mut host.call(&["forget", "a", "--no-systemd"])).exits(1).complains(&["user/a still exists"]);
 }
 
 #[test]

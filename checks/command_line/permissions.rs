@@ -105,7 +105,7 @@ fn an_ordinary_user_may_have_a_state_directory() {
     let before = crate::sync_host::touched(&host.state);
     host.vm("b");
     let ran = run(&mut command(&host.sync())).exits(3);
-    ran.complains(&["microvm-spectrum: ", ".microvm-spectrum", "Permission denied"]);
+    ran.complains(&["error: ", ".microvm-spectrum", "Permission denied", "help: run it as root"]);
     assert_eq!(before, crate::sync_host::touched(&host.state));
 }
 

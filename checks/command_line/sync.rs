@@ -469,7 +469,8 @@ fn the_folder_of_a_vm_that_somebody_else_installed() {
         let vm = host.vm("theirs");
         let before = touched(&folder);
         let problem = one_problem(&run(&mut host.sync()).exits(1));
-        let start = format!("error: {}: belongs to a VM that was installed otherwise", folder.display());
+        let start =
+            format!("error: {}: belongs to a VM that another program has installed", folder.display());
         assert!(problem.starts_with(&start) && problem.contains("user/theirs"), "{what}: {problem}");
         host.has(&[("user/mine", "runnable"), ("user/theirs", "broken")]);
         assert_eq!(before, touched(&folder), "{what}");
@@ -662,8 +663,10 @@ fn a_folder_that_cannot_be_one_is_the_matter_of_one_vm() {
     fs::create_dir(&host.state).unwrap();
     symlink("/nowhere", host.state.join("b")).unwrap();
     let problem = one_problem(&run(&mut host.sync()).exits(1));
-    let start =
-        format!("error: {}: belongs to a VM that was installed otherwise", host.state.join("b").display());
+    let start = format!(
+        "error: {}: belongs to a VM that another program has installed",
+        host.state.join("b").display()
+    );
     assert!(problem.starts_with(&start), "{problem}");
     host.has(&[("user/a", "runnable"), ("user/b", "broken"), ("user/c", "runnable")]);
     assert!(["a", "c"].iter().all(|name| host.state.join(name).join("current/bin/microvm-run").exists()));

@@ -156,7 +156,10 @@ fn without_systemd_nothing_but_accounts_is_made() {
     place.host.configure("[defaults]\nautostart = true\n");
     place.prepare("");
     let ran = place.sync(&[]).exits(0);
-    assert_eq!(ran.stderr, "microvm-spectrum: systemd does not run here, so nothing was told to it\n");
+    assert_eq!(
+        ran.stderr,
+        "microvm-spectrum: systemd is not running here: the VMs are installed and not started\n"
+    );
     assert_eq!(place.calls(), [""; 0]);
     assert_eq!(tree::names(&place.host.root.join("userdb")).len(), 4);
     place.host.is_whole();
@@ -400,7 +403,7 @@ fn systemd_is_told_of_a_switch_that_could_not_be_synced() {
     );
     let ran = place.sync(&[]).exits(3);
     ran.complains(&[&format!(
-        "{} cannot be written: Input/output error",
+        "{}: cannot be written: Input/output error",
         place.host.own("current").display()
     )]);
     place.host.has(&[("user/a", "runnable")]);
@@ -470,6 +473,34 @@ fn what_systemd_can_do_is_done() {
     place.sync(&[]).exits(3).complains(&["removed VMs cannot be stopped: ", "not loaded"]);
     let stop = "stop --no-block -- microvm@x.service";
     assert_eq!(place.calls(), ["daemon-reload", stop, "start --no-block -- microvm@b.service"]);
+}
+
+#[test]
+fn a_dry_run_restarts_what_a_sync_would() {
+    let Some(place) = roots("a_dry_run_restarts_what_a_sync_would") else { return };
+    let host = &place.host;
+    host.vm("a");
+    host.configure("[vm.a]\nrestart-if-changed = true\n");
+    place.sync(&[]).exits(0);
+    // It was started when its image had been replaced, so this record is newer than the catalog.
+    let package = host.package("user/a").canonicalize().unwrap();
+    let files = json!([{"entry": "blk/root.img", "device": 1, "inode": 2, "size": 3, "modified": 4, "changed": 5}]);
+    for (generation, dry, restarts) in [(1, "nothing to do\n", false), (0, "restart user/a\n", true)] {
+        let record = json!({
+            "version": 1, "vm": "user/a", "uid": host.uid("user/a"), "generation": generation,
+            "package": package, "files": files,
+        });
+        place.calls();
+        place.prepare(&format!(
+            "{RUNS}\nruns user/a '{state}/a'\necho '{record}' >/run/microvm-spectrum/started/a.json\n\
+             ln -sfn '{package}' '{state}/a/booted'",
+            state = host.state.display(),
+            package = package.display(),
+        ));
+        assert_eq!(place.sync(&["--dry-run"]).exits(0).stdout, dry);
+        place.sync(&[]).exits(0).says_nothing();
+        assert_eq!(place.calls().contains(&"try-restart --no-block -- microvm@a.service".to_owned()), restarts);
+    }
 }
 
 #[test]

@@ -51,7 +51,10 @@ fn a_state_directory_that_cannot_be_written_to() {
     needs!(mounts());
     let copy = host.root.join("copy");
     let ran = run_in(&host.state, "mode=755,ro", None, &copy, &sync(&configs[0], &host.state)).exits(3);
-    ran.complains(&[".microvm-spectrum cannot be written: Read-only file system"]);
+    ran.complains(&[
+        ".microvm-spectrum: cannot be written: Read-only file system",
+        "help: mount its file system for writing",
+    ]);
     assert_eq!(tree::names(&copy), [""; 0]);
 }
 

@@ -93,7 +93,7 @@ fn failing(error: &str, said: &str) {
         let _trying = Trying(error, call);
         stage.reset();
         let ran = Ran::of(stage.inject(&format!("error={error}"), call), "forget").exits(3);
-        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 2, "{}", ran.stderr);
         assert!(ran.stderr.contains(stage.place.to_str().unwrap()) && ran.stderr.contains(said));
         let which = rehearsed.which();
         // When the directory cannot be synced, it is done for now.

@@ -134,7 +134,7 @@ fn a_package_that_only_names_its_taps_and_shares() {
     assert_eq!(fs::read_link(&booted).unwrap().to_str(), Some("/opt/old"));
     host.vm("old");
     host.run(&["sync"]).exits(1).complains(&[
-        "error: /var/lib/microvms/old: belongs to a VM that was installed otherwise, whose place user/old cannot take",
+        "error: /var/lib/microvms/old: belongs to a VM that another program has installed, and user/old cannot replace it",
     ]);
     assert_eq!(in_guest(&host, "old", "echo I live"), "I live");
     host.run(&["stop", "old"]).exits(0).says_nothing();

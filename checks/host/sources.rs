@@ -167,7 +167,7 @@ fn what_is_put_into_a_source_is_seen() {
     // Its user and addresses are its own until it is forgotten.
     host.run(&["forget", "old"]).exits(1).complains(&["user/old is in its source"]);
     host.run(&["forget", "slow"]).exits(0).complains(&["user/slow is forgotten"]);
-    host.run(&["forget", "slow"]).exits(1).complains(&["nothing is leased to a VM 'slow'"]);
+    host.run(&["forget", "slow"]).exits(1).complains(&["no VM 'slow' has leases"]);
     host.sync();
     assert_eq!(all(&host), ["user/new stopped", "user/old stopped"]);
     // A hundred changes in a row are no reason to give up.

@@ -3,8 +3,10 @@
 
 //! JSON documents with a `version` field, which tells which fields they may have.
 
-use serde::Deserialize;
+use std::io;
+
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Why a text is not the document that it should be.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,14 @@ pub fn parse<T: DeserializeOwned>(text: &str, what: &'static str, expected: u32)
         return Err(DocumentError::Version { found, expected });
     }
     serde_json::from_str(text).map_err(syntax)
+}
+
+/// The text of a document: indented JSON that ends in a line feed.
+///
+/// # Errors
+/// When JSON cannot carry a value, such as a path that is not UTF-8.
+pub fn text_of(document: &impl Serialize) -> io::Result<String> {
+    Ok(serde_json::to_string_pretty(document)? + "\n")
 }
 
 #[cfg(test)]

@@ -3,61 +3,36 @@
 
 //! `sync --dry-run`: what would be done.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write as _};
-
-use super::tell_systemd::{newly_started, removed, to_restart};
-use super::{Exit, report};
-use crate::base::name::VmId;
+use super::report;
+use crate::host::apply::Jobs;
 use crate::host::units;
-use crate::state::catalog::{Catalog, CatalogVm, VmState};
 use crate::state::directory::StateDirectory;
-use crate::state::started::Started;
-use crate::sync::Synced;
+use crate::sync::{Change, Synced, changes};
+use crate::system::systemd;
 
-/// Prints a line for each VM that would become another, and for each that would
-/// be started or stopped.
-pub(super) fn print(synced: &Synced, state: &StateDirectory, with_systemd: bool) -> Exit {
-    let mut lines = changes(synced.before.as_ref(), &synced.catalog);
+/// Prints a line for each VM that would change, and for each that systemd would start or stop.
+pub(super) fn print(synced: &Synced, state: &StateDirectory, with_systemd: bool) -> anyhow::Result<()> {
+    let catalog = &synced.catalog;
+    let changes = changes(synced.before.as_ref(), catalog);
+    let mut lines: Vec<_> = changes
+        .iter()
+        .map(|(vm, change)| match change {
+            Change::Install => format!("install {vm}"),
+            Change::Change => format!("change {vm}"),
+            Change::Update => format!("update {vm}"),
+            Change::List(state) => format!("list {vm} as {state}"),
+            Change::Remove => format!("remove {vm}"),
+        })
+        .collect();
     if with_systemd {
-        let (catalog, running) = (&synced.catalog, Started::all());
-        lines.extend(removed(&running, catalog, state).map(|started| format!("stop {}", started.vm)));
-        let new = newly_started(catalog, &units::autostarted());
-        lines.extend(new.iter().map(|unit| format!("start {unit}")));
-        lines.extend(to_restart(&running, catalog, state).map(|started| format!("restart {}", started.vm)));
+        let jobs = Jobs::new(catalog, state, &units::autostarted());
+        lines.extend(jobs.stop.iter().map(|vm| format!("stop {vm}")));
+        lines.extend(jobs.start.iter().map(|name| format!("start {}", systemd::unit(name))));
+        lines.extend(jobs.restart.iter().map(|vm| format!("restart {vm}")));
     }
     if lines.is_empty() {
         let what = if synced.changed { "write a new catalog" } else { "nothing to do" };
         lines.push(what.to_owned());
     }
-    let mut out = io::stdout().lock();
-    match lines.iter().try_for_each(|line| writeln!(out, "{line}")) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            report::line(&format!("the plan cannot be written: {error}"));
-            Exit::Host
-        }
-        _ => Exit::Fine,
-    }
-}
-
-/// What becomes of each VM.
-fn changes(before: Option<&Catalog>, after: &Catalog) -> Vec<String> {
-    let was: BTreeMap<VmId, &CatalogVm> =
-        before.iter().flat_map(|catalog| &catalog.vms).map(|vm| (vm.id(), vm)).collect();
-    let is: BTreeMap<VmId, &CatalogVm> = after.vms.iter().map(|vm| (vm.id(), vm)).collect();
-    let all: BTreeSet<_> = was.keys().chain(is.keys()).collect();
-    let change = |id: &VmId| {
-        let Some(now) = is.get(id) else { return Some(format!("remove {id}")) };
-        let old = was.get(id).map(|vm| &vm.state);
-        match (&now.state, old) {
-            (now, Some(old)) if now == old => None,
-            (VmState::Runnable(now), Some(VmState::Runnable(old))) if now.package == old.package => {
-                Some(format!("update {id}"))
-            }
-            (VmState::Runnable(_), Some(VmState::Runnable(_))) => Some(format!("change {id}")),
-            (VmState::Runnable(_), _) => Some(format!("install {id}")),
-            (state, _) => Some(format!("list {id} as {}", state.as_str())),
-        }
-    };
-    all.into_iter().filter_map(change).collect()
+    report::to_stdout("the plan", |out| lines.iter().try_for_each(|line| writeln!(out, "{line}")))
 }

@@ -159,7 +159,7 @@ fn is_current(state: &StateDirectory, generation: u64) -> Exit {
 
 /// Without its drop-in, a VM of a source would run as a user that is not its own.
 fn is_anothers(state: &StateDirectory, name: &VmName) -> Exit {
-    if state.is_anothers(name) {
+    if state.is_anothers(name).unwrap_or(true) {
         return Exit::Fine;
     }
     report::line(&format!(

@@ -21,7 +21,6 @@ mod log;
 mod progress;
 mod report;
 mod sync;
-mod tell_systemd;
 mod units;
 mod vm;
 
@@ -44,6 +43,7 @@ use crate::plan::{Accelerator, HypervisorName};
 use crate::state::catalog::Catalog;
 use crate::state::directory::DEFAULT_STATE_DIRECTORY;
 use crate::state::installed::{Installed, VmError};
+use crate::sync::ForgetError;
 use crate::system::control::Verb as Control;
 use crate::system::journal;
 
@@ -72,7 +72,7 @@ impl Exit {
             of_package(error.is_hosts())
         } else if let Some(error) = error.downcast_ref::<LoadError>() {
             of_package(error.is_hosts())
-        } else if error.is::<VmError>() {
+        } else if error.is::<VmError>() || error.is::<ForgetError>() {
             Self::Input
         } else if let Some(error) = error.downcast_ref::<WriteError>() {
             match error {
@@ -206,7 +206,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Command(args) => command::run(&args),
-        Verb::Sync(args) => Ok(sync::run(&args)),
+        Verb::Sync(args) => sync::run(&args),
         Verb::Forget(args) => Ok(forget::run(&args)),
         Verb::List(args) => list::run(&args),
         Verb::Graph(args) => graph::run(&args),

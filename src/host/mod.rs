@@ -5,8 +5,10 @@
 //!
 //! Each function here is one line of a unit. Units call all but [`run()`] as root.
 //! They use what `booted` leads to, which [`set_booted`] notes first, so that
-//! all of them mean the same package. Only [`cli`](crate::cli) may use this stage.
+//! all of them mean the same package. Besides, [`apply`] has systemd do what `sync`
+//! decided. Only [`cli`](crate::cli) may use this stage.
 
+pub mod apply;
 mod booted;
 mod links;
 mod mounts;

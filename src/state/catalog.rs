@@ -3,8 +3,8 @@
 
 //! The catalog: the single view of all sources.
 //!
-//! Every VM of every source stands in it with its state. `sync` writes it; the
-//! systemd generator, `list` and the rest read it and look at no source.
+//! It has every VM of every source, with its state. `sync` writes it; the systemd
+//! generator, `list` and the other commands read it, and no source.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,10 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::printable::{is_printable, printable};
 use crate::base::problem::{Problem, Severity};
+use crate::base::versioned::{self, DocumentError};
 use crate::config::{PartUuid, SourceKind, may_be_a_vms};
 use crate::directory::stamp::FileStamp;
+use crate::link::id::LinkId;
 use crate::plan::HypervisorName;
 use crate::plan::pci::PciAddress;
+use crate::state::place::PackagePlace;
 
 /// The version of the catalog that this program writes and reads.
 pub const CATALOG_VERSION: u32 = 1;
@@ -39,7 +42,7 @@ pub struct Catalog {
     pub sources: Vec<CatalogSource>,
     /// The VMs, in the order of their names, the one that runs before those it shadows.
     pub vms: Vec<CatalogVm>,
-    /// What VMs have leased that are in no source any more.
+    /// The leases of removed VMs.
     pub leases: Vec<CatalogLease>,
 }
 
@@ -53,10 +56,10 @@ pub struct CatalogSource {
     pub kind: SourceKind,
     /// The directory that holds the VM directories, on this host.
     pub directory: PathBuf,
-    /// The partition that it is, where that is mounted when it appears.
+    /// Its partition, where the configuration names that: systemd mounts it when it appears.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partuuid: Option<PartUuid>,
-    /// Why it could not be read, if so.
+    /// Why it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<CatalogProblem>,
 }
@@ -105,14 +108,14 @@ pub enum VmState {
     Blocked {
         /// Which, and why.
         problems: Vec<CatalogProblem>,
-        /// The VMs that are to provide its networks.
+        /// The VMs that should provide its networks.
         providers: Vec<VmName>,
     },
     /// Its source cannot be read now.
     Unavailable {
         /// Why.
         problems: Vec<CatalogProblem>,
-        /// What it was when it could run, for as long as it still does.
+        /// What it was when its source could be read, unless another VM has its user id now.
         last: Option<Runnable>,
     },
     /// An earlier source has a VM of the same name.
@@ -129,12 +132,13 @@ pub struct Runnable {
     pub uid: u32,
     /// The hypervisor that runs it.
     pub hypervisor: HypervisorName,
-    /// Its runner package: a name in the state directory, or an absolute path
-    /// (in the Nix store, for one).
-    pub package: String,
+    /// Its runner package: a name in the state directory, or an absolute path, such
+    /// as one in the Nix store.
+    #[schemars(with = "String")]
+    pub package: PackagePlace,
     /// Whether it starts with the host.
     pub autostart: bool,
-    /// Whether it is restarted when it is no longer what it was started with.
+    /// Whether `sync` restarts it when it is stale.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart_if_changed: bool,
     /// Its links to network providers.
@@ -142,8 +146,8 @@ pub struct Runnable {
     /// The host's PCI devices that it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<PciAddress>,
-    /// What its kernel and images were, in this order, and the manifest of a package
-    /// that was built elsewhere, which may be replaced where it is.
+    /// Its kernel and its images, in this order, when `sync` looked at them; then the
+    /// manifest of a package that was built elsewhere, which may be replaced there.
     pub files: Vec<FileStamp>,
 }
 
@@ -153,9 +157,17 @@ pub struct CatalogLink {
     /// The VM that provides the network.
     pub provider: VmName,
     /// The link's id, four hexadecimal digits.
-    pub id: String,
+    #[schemars(with = "String")]
+    pub id: LinkId,
     /// The IPv4 address that the guest takes.
     pub ipv4: Ipv4Addr,
+}
+
+impl CatalogLink {
+    /// The link with this id.
+    pub fn new(provider: &VmName, id: LinkId) -> Self {
+        Self { provider: provider.clone(), id, ipv4: id.client_ipv4() }
+    }
 }
 
 /// A problem, in printable form.
@@ -205,16 +217,13 @@ pub enum CatalogError {
     /// There is none, or it cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// Not JSON, or not the catalog's fields.
-    #[error("is not a catalog: {0}")]
-    Syntax(#[from] serde_json::Error),
-    /// Written by another version of this program.
-    #[error("has version {0}, this program reads version {CATALOG_VERSION}")]
-    Version(u32),
-    /// A VM would run as root, or with what another has.
+    /// It has another format.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A VM would run as root, or with the name or user id of another.
     #[error("has a VM {0} whose name or user id cannot be its own")]
     NotItsOwn(VmName),
-    /// Not written by this program, which writes nothing that a terminal interprets.
+    /// A text could control a terminal; this program writes no such text.
     #[error("has a text that cannot be printed")]
     Unprintable,
 }
@@ -225,16 +234,7 @@ impl Catalog {
     /// # Errors
     /// See [`CatalogError`].
     pub fn read(path: &Path) -> Result<Self, CatalogError> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let text = std::fs::read_to_string(path)?;
-        let Version { version } = serde_json::from_str(&text)?;
-        if version != CATALOG_VERSION {
-            return Err(CatalogError::Version(version));
-        }
-        let catalog: Self = serde_json::from_str(&text)?;
+        let catalog: Self = versioned::parse(&std::fs::read_to_string(path)?, "a catalog", CATALOG_VERSION)?;
         let (mut names, mut uids) = (BTreeSet::new(), BTreeSet::new());
         for (vm, Runnable { uid, .. }) in catalog.known() {
             if !may_be_a_vms(*uid) || !names.insert(&vm.name) || !uids.insert(uid) {
@@ -247,27 +247,17 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// All that is printed as it stands here.
-    fn texts(&self) -> impl Iterator<Item = &str> {
-        let of_vms = self.vms.iter().flat_map(CatalogVm::problems);
-        let problems = self.sources.iter().flat_map(|source| &source.problem).chain(of_vms);
-        let problems = problems.flat_map(|problem| [&problem.path, &problem.cause, &problem.remedy]);
-        let links = self.known().flat_map(|(_, known)| &known.links);
-        let links = links.chain(self.leases.iter().flat_map(|lease| &lease.links)).map(|link| &link.id);
-        self.vms.iter().map(|vm| &vm.directory).chain(problems).chain(links).map(String::as_str)
-    }
-
-    /// Whether it says the same as another, of whatever generation.
+    /// Whether it says the same as another, apart from the generation.
     pub fn is_like(&self, other: &Self) -> bool {
         self.sources == other.sources && self.vms == other.vms && self.leases == other.leases
     }
 
-    /// The catalog's text: JSON, ending in a line feed.
-    pub fn to_text(&self) -> String {
-        // A catalog has only string keys and no floating-point numbers, so this cannot fail.
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+    /// All texts that commands print as they are here.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let of_vms = self.vms.iter().flat_map(CatalogVm::problems);
+        let problems = self.sources.iter().flat_map(|source| &source.problem).chain(of_vms);
+        let problems = problems.flat_map(|problem| [&problem.path, &problem.cause, &problem.remedy]);
+        self.vms.iter().map(|vm| &vm.directory).chain(problems).map(String::as_str)
     }
 
     /// The VMs that can run.
@@ -278,8 +268,8 @@ impl Catalog {
         })
     }
 
-    /// The VMs that can run, and those that may still do, although their source
-    /// cannot be read any more.
+    /// The VMs that can run, and those that may still run although their source
+    /// cannot be read now.
     pub fn known(&self) -> impl Iterator<Item = (&CatalogVm, &Runnable)> {
         self.vms.iter().filter_map(|vm| match &vm.state {
             VmState::Runnable(runnable) | VmState::Unavailable { last: Some(runnable), .. } => {

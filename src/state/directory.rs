@@ -1,36 +1,38 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! The state directory: one folder for each VM, and what `sync` keeps.
+//! The state directory: a folder for each VM, and the program's own.
 //!
 //! ```text
 //! /var/lib/microvms
 //! ├── NAME/current -> ../.microvm-spectrum/current/vms/NAME
-//! ├── NAME/booted  -> what is running, a package without further links
+//! ├── NAME/booted  -> the running VM's package, free of links
 //! └── .microvm-spectrum
-//!     ├── current -> generations/N         the one link that is switched
+//!     ├── current -> generations/N         the one link that sync switches
 //!     ├── generations/N/catalog.json
 //!     ├── generations/N/vms/NAME -> ../../../packages/IDENTITY-microvm-NAME
 //!     ├── packages/IDENTITY-microvm-NAME   a runner package
-//!     ├── staging/                         one that is put into a Nix store
+//!     ├── staging/                         a package on its way into the Nix store
 //!     ├── leases.json
 //!     └── lock
 //! ```
 //!
-//! The first two lines are microvm.nix's; no VM can have a name that begins
-//! with a dot. Everything belongs to root.
+//! `current` and `booted` are microvm.nix's. No VM's name begins with a dot.
+//! Everything belongs to root.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::name::VmName;
+use crate::state::look::{is_directory, is_missing, unless_missing};
+use crate::state::place::PackagePlace;
 
-/// Where it is when nobody says otherwise, microvm.nix's.
+/// The default place of the state directory, microvm.nix's.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/microvms";
 
-/// Where the directories are in which VMs run, one for each.
+/// Holds a directory for each running VM, in which the VM's user may write.
 pub const RUNTIME_DIRECTORY: &str = "/run/microvm";
-/// Where the directories are in which VMs' shared directories are served.
+/// Holds a directory for each VM with shared directories, for the sockets of virtiofsd.
 pub const SHARES_DIRECTORY: &str = "/run/microvm-virtiofsd";
 
 /// The paths in one state directory.
@@ -50,12 +52,12 @@ impl StateDirectory {
         &self.root
     }
 
-    /// What belongs to this program alone.
+    /// The program's own directory.
     pub fn own(&self) -> PathBuf {
         self.root.join(".microvm-spectrum")
     }
 
-    /// Held by whoever changes something.
+    /// The file that a process locks to change the state directory.
     pub fn lock(&self) -> PathBuf {
         self.own().join("lock")
     }
@@ -95,7 +97,7 @@ impl StateDirectory {
         self.own().join("packages")
     }
 
-    /// Where packages are before they are put into a store.
+    /// Where `sync` writes packages that it adds to the Nix store.
     pub fn staging(&self) -> PathBuf {
         self.own().join("staging")
     }
@@ -105,12 +107,12 @@ impl StateDirectory {
         self.root.join(name.as_str())
     }
 
-    /// The link to what a VM's next start runs.
+    /// The link to the package of a VM's next start.
     pub fn current(&self, name: &VmName) -> PathBuf {
         self.vm(name).join("current")
     }
 
-    /// The link to what is running.
+    /// The link to the package of a running VM.
     pub fn booted(&self, name: &VmName) -> PathBuf {
         self.vm(name).join("booted")
     }
@@ -120,22 +122,28 @@ impl StateDirectory {
         Path::new("../.microvm-spectrum/current/vms").join(name.as_str())
     }
 
-    /// Whether a VM's folder is there and belongs to somebody else, such as
-    /// the `microvm` command.
-    pub fn is_anothers(&self, name: &VmName) -> bool {
+    /// Whether a VM's folder exists and another program, such as `microvm`, made it.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at.
+    pub fn is_anothers(&self, name: &VmName) -> io::Result<bool> {
         match std::fs::read_link(self.current(name)) {
-            Ok(link) => link != Self::current_link(name),
-            // What is no directory, such as a link to nowhere, is no folder of ours.
+            Ok(link) => Ok(link != Self::current_link(name)),
+            // Something else than a directory, such as a link to nowhere, is not ours.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = self.vm(name);
-                folder.symlink_metadata().is_ok() && !folder.is_dir()
+                Ok(unless_missing(folder.symlink_metadata())?.is_some() && !is_directory(&folder)?)
             }
-            Err(_) => true,
+            Err(error) if is_missing(&error) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
-    /// The text of a VM's link in a generation; `package` may be an absolute path.
-    pub fn package_link(package: &str) -> PathBuf {
-        Path::new("../../../packages").join(package)
+    /// The text of a VM's link in a generation.
+    pub fn package_link(package: &PackagePlace) -> PathBuf {
+        match package {
+            PackagePlace::Here(name) => Path::new("../../../packages").join(name),
+            PackagePlace::At(path) => PathBuf::from(path),
+        }
     }
 }

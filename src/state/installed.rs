@@ -11,6 +11,7 @@ use crate::base::printable::printable;
 use crate::base::problem::{Problem, Severity};
 use crate::state::catalog::{Catalog, CatalogError, CatalogProblem, CatalogVm, VmState};
 use crate::state::directory::StateDirectory;
+use crate::state::unreadable;
 
 /// How similar a wrong name must be to the one that is suggested, from 0 to 1.
 const SIMILAR: f64 = 0.7;
@@ -53,8 +54,7 @@ impl Installed {
             Ok(catalog) => (Some(catalog), None),
             Err(CatalogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => (None, None),
             Err(CatalogError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
-                let remedy = "check its permissions and the file system";
-                (None, Some(Problem::host(path, format!("cannot be read: {error}"), remedy)))
+                (None, Some(unreadable(&path)(error)))
             }
             Err(error) => {
                 let remedy = "run 'microvm-spectrum sync' to write it again";
@@ -73,7 +73,7 @@ impl Installed {
         let mut names: Vec<_> = entries
             .filter_map(|entry| VmName::new(entry.ok()?.file_name()).ok())
             .filter(|name| {
-                let theirs = self.state.vm(name).is_dir() && self.state.is_anothers(name);
+                let theirs = self.state.vm(name).is_dir() && self.state.is_anothers(name).unwrap_or(true);
                 theirs || (self.state.booted(name).is_symlink() && !is_known(name))
             })
             .collect();

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Leases: what a VM was given once and keeps, until it is forgotten.
+//! Leases: the user id and the link ids that a VM keeps until `forget`.
 //!
-//! A VM's user id is leased, so that what one VM has left behind never becomes
-//! another's. The leases are one file in the state directory, JSON that a person
-//! can read, and belong to a VM of a source, not to a bare name.
+//! `sync` gives a user id to no other VM, so that no VM inherits the files of a
+//! removed one. The leases are one JSON file in the state directory, for people to
+//! read, too. They belong to a VM of a source, not to a bare name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::{unreadable, unwritable};
 use crate::base::name::{VmId, VmName};
 use crate::base::problem::Problem;
+use crate::base::versioned;
 use crate::config::{UidRange, may_be_a_vms};
 use crate::link::id::{LinkError, LinkId};
 use crate::system::durable;
@@ -22,7 +23,7 @@ use crate::system::durable;
 /// The version of the file that this program writes and reads.
 const LEASES_VERSION: u32 = 1;
 
-/// A link whose id an administrator declared.
+/// A link whose id the administrator declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredLink {
     /// The client.
@@ -40,19 +41,19 @@ pub struct Leases {
     version: u32,
     /// User ids; a VM's group id is the same number.
     uids: BTreeMap<VmId, u32>,
-    /// User ids that VMs had before an administrator declared another. Their files
-    /// may still lie about, so that nobody gets them but whom he names.
+    /// User ids that VMs had before the administrator declared others for them. Files
+    /// of these ids may still exist, so only the administrator can give them away.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     former: BTreeMap<u32, VmId>,
     /// Link ids, by client and provider.
     #[serde(default)]
     links: BTreeMap<VmId, BTreeMap<VmName, LinkId>>,
-    /// All of the above that VMs have, to be found without a search.
+    /// All ids from above, for quick checks.
     #[serde(skip)]
     given: Given,
 }
 
-/// What is leased to any VM.
+/// The ids that are leased to any VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Given {
     uids: BTreeSet<u32>,
@@ -72,28 +73,23 @@ impl Default for Leases {
 }
 
 impl Leases {
-    /// Reads the leases; none when there is no file yet.
+    /// Reads the leases; there are none before the first `sync`.
     ///
     /// # Errors
-    /// When the file is there and cannot be used: to begin with none would give
-    /// a VM what was another's.
+    /// When the file exists and cannot be used: without it, `sync` would give a VM
+    /// the ids of another.
     pub fn read(path: &Path) -> Result<Self, Problem> {
         let refused = |cause: String| {
             let remedy =
                 "restore it from a backup; remove it only if no VM has ever left a file on this host";
             Problem::error(path, cause, remedy)
         };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(refused(format!("cannot be read: {error}"))),
+        let text = match durable::if_present(std::fs::read(path)).map_err(unreadable(path))? {
+            Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            None => return Ok(Self::default()),
         };
-        let mut leases: Self = serde_json::from_str(&text)
-            .map_err(|error| refused(format!("is not a file of leases: {error}")))?;
-        if leases.version != LEASES_VERSION {
-            let version = leases.version;
-            return Err(refused(format!("has version {version}, this program reads {LEASES_VERSION}")));
-        }
+        let mut leases: Self = versioned::parse(&text, "a file of leases", LEASES_VERSION)
+            .map_err(|error| refused(error.to_string()))?;
         if let Some((id, uid)) = leases.uids.iter().find(|(_, uid)| !may_be_a_vms(**uid)) {
             return Err(refused(format!("gives {id} the user id {uid}, which no VM may have")));
         }
@@ -107,7 +103,16 @@ impl Leases {
         Ok(leases)
     }
 
-    /// Notes anew what is leased to any VM.
+    /// Writes the leases, in one step.
+    ///
+    /// # Errors
+    /// The host's, when they cannot be written; the old ones are then still there.
+    pub fn write(&self, path: &Path) -> Result<(), Problem> {
+        let text = versioned::text_of(self);
+        text.and_then(|text| durable::replace_file(path, &text, 0o644)).map_err(unwritable(path))
+    }
+
+    /// Collects the ids that are leased to any VM.
     fn note_given(&mut self) {
         self.given.uids = self.uids.values().chain(self.former.keys()).copied().collect();
         self.given.links = self.links.values().flat_map(BTreeMap::values).copied().collect();
@@ -129,8 +134,8 @@ impl Leases {
         }
     }
 
-    /// The id of the link from a client to a provider: the one that it has, or
-    /// else the one that is derived from the names, none of those in `reserved`.
+    /// The id of the link from a client to a provider: the leased one, or else the
+    /// one that is derived from the names, avoiding those in `reserved`.
     ///
     /// # Errors
     /// When no id is free.
@@ -149,15 +154,15 @@ impl Leases {
         Ok(id)
     }
 
-    /// Leases the ids that an administrator declared for links, all at once, so
-    /// that two of them can change places.
+    /// Leases the ids that the administrator declares for links, in one step, so
+    /// that two links can exchange theirs.
     ///
-    /// Returns those that could not be and keep the id that they have: another
-    /// link, which is not moved, has theirs.
+    /// Returns the links that keep their old ids, each with the client and the provider
+    /// of the link that has the declared id and keeps it.
     pub fn declare_links(&mut self, declared: &[DeclaredLink]) -> Vec<(DeclaredLink, VmId, VmName)> {
         let mut moved: Vec<_> = declared.iter().collect();
         let mut refused = Vec::new();
-        // Who cannot be moved keeps what it has, and may be in another's way there.
+        // A refused link keeps its id, for which another link may then be refused.
         loop {
             let is_moved = |client: &VmId, provider: &VmName| {
                 moved.iter().any(|link| (&link.client, &link.provider) == (client, provider))
@@ -174,23 +179,13 @@ impl Leases {
         for DeclaredLink { client, provider, id } in moved {
             self.links.entry(client.clone()).or_default().insert(provider.clone(), *id);
         }
-        // Two may have changed places.
+        // Two links may have exchanged their ids.
         self.note_given();
         refused
     }
 
-    /// Writes the leases, in one step.
-    ///
-    /// # Errors
-    /// The system's error.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
-        text.push('\n');
-        durable::replace_file(path, &text, 0o644)
-    }
-
-    /// Notes what a VM has been given according to a catalog, unless it, or
-    /// what it has, has a lease: the file of leases may be lost.
+    /// Leases the ids that a VM has in a catalog, unless the VM or the id has a lease:
+    /// the file of leases may have been lost.
     pub fn adopt(&mut self, id: &VmId, uid: u32, links: impl IntoIterator<Item = (VmName, LinkId)>) {
         if !self.given.uids.contains(&uid) && !self.uids.contains_key(id) {
             self.insert_uid(id, uid);
@@ -203,7 +198,7 @@ impl Leases {
         }
     }
 
-    /// Leases the user id that an administrator declared for a VM.
+    /// Leases the user id that the administrator declares for a VM.
     ///
     /// # Errors
     /// The other VM that has it.
@@ -262,17 +257,17 @@ impl Leases {
         uid
     }
 
-    /// The user id of a VM: the one it has, or else the next of the range that
-    /// no VM has and that is not in `taken`.
+    /// The user id of a VM: the leased one, or else the next of the range that is
+    /// neither leased nor in `taken`.
     ///
     /// # Errors
-    /// When the range has no further one.
+    /// When no id of the range is free.
     pub fn uid(&mut self, id: &VmId, range: &UidRange, taken: &BTreeSet<u32>) -> Result<u32, NoUidLeft> {
         if let Some(uid) = self.uids.get(id) {
             return Ok(*uid);
         }
         let leased = &self.given.uids;
-        // After the last, so that one VM's is not given away while others are free.
+        // Behind the highest, so that an id that `forget` has released is taken last.
         let after = leased.range(range.first..=range.last).next_back().map_or(range.first, |last| last + 1);
         let free = |uid: &u32| !leased.contains(uid) && !taken.contains(uid);
         let uid = (after..=range.last).chain(range.first..after).find(free).ok_or(NoUidLeft)?;
@@ -322,7 +317,7 @@ mod tests {
         // The same names on another partition are another link.
         let second = leases.link(&id("other/appvm-lynx"), &netvm, &none).unwrap();
         assert_ne!(first, second);
-        // What is reserved is given to nobody else.
+        // No other link gets an id that is reserved.
         let derived = LinkId::derive(&name("a"), &netvm, &none).unwrap();
         let given = leases.link(&id("user/a"), &netvm, &BTreeSet::from([derived])).unwrap();
         assert_ne!(given, derived);

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use crate::base::name::{SourceName, VmName};
+use crate::link::id::LinkId;
 use crate::state::catalog::{Catalog, CatalogLink, CatalogProblem, CatalogVm, VmState};
 
 /// All VMs that are not shadowed.
@@ -40,7 +41,7 @@ pub struct Provider<'a> {
     /// Its name.
     pub name: &'a VmName,
     /// The link's id, once it has one.
-    pub link: Option<String>,
+    pub link: Option<LinkId>,
     /// The address that the client's guest takes.
     pub ipv4: Option<Ipv4Addr>,
 }
@@ -74,7 +75,7 @@ impl<'a> Node<'a> {
             VmState::Runnable(runnable) | VmState::Unavailable { last: Some(runnable), .. } => {
                 let provider = |link: &'a CatalogLink| Provider {
                     name: &link.provider,
-                    link: Some(link.id.to_string()),
+                    link: Some(link.id),
                     ipv4: Some(link.ipv4),
                 };
                 runnable.links.iter().map(provider).collect()

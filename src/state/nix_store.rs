@@ -1,42 +1,60 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! A Nix store on this host: packages are put into it, and what VMs need of it
-//! is kept from the garbage collector.
+//! The host's Nix store: `sync` adds packages to it, and keeps its garbage collector
+//! from the store paths that VMs need.
 //!
-//! A garbage-collection root is a symbolic link beneath
-//! `/nix/var/nix/gcroots` to a store path (Nix's manual, "Garbage Collector
-//! Roots").
+//! A garbage-collection root is a symbolic link beneath `/nix/var/nix/gcroots` to a
+//! store path (Nix's manual, "Garbage Collector Roots").
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
+use super::unwritable;
+use crate::base::problem::Problem;
+use crate::base::tool;
 use crate::plan::Plan;
+use crate::state::place::PackagePlace;
 use crate::system::durable;
 use crate::system::program;
 use crate::system::systemd;
 
-/// Where store paths are.
+/// The directory of all store paths.
 pub const STORE: &str = "/nix/store";
-/// Where the roots of the garbage collector are.
+/// Where `nix-store` is when PATH lacks it, as systemd's does: on NixOS, and elsewhere.
+const NIX_PATH: &str = "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin";
+/// The directory of all roots of the garbage collector.
 const ROOTS: &str = "/nix/var/nix/gcroots";
-/// The directory of this program's roots there.
+/// The directory of this program's roots in it.
 const OWN: &str = "microvm-spectrum";
 
-/// A store, and the program that puts something into it.
+/// The program `nix-store`, which adds files to the store.
 #[derive(Debug, Clone)]
 pub struct NixStore {
-    /// `nix-store`.
-    pub program: PathBuf,
+    program: PathBuf,
 }
 
 impl NixStore {
-    /// Puts the directory `path` into the store as it is, and returns its store path.
+    /// Finds `nix-store` in `path`, the value of the environment variable PATH, or where Nix
+    /// puts it.
     ///
     /// # Errors
-    /// The system's error, or what `nix-store` says.
+    /// When it is in neither.
+    pub fn find(path: &OsStr) -> Result<Self, Problem> {
+        let name = "nix-store";
+        let program = tool::find(name, path).or_else(|| tool::find(name, NIX_PATH.as_ref()));
+        program.map(|program| Self { program }).ok_or_else(|| {
+            Problem::host(name, "is not in PATH, and adds the packages to the Nix store", "install Nix")
+        })
+    }
+
+    /// Adds the directory `path` to the store as it is, and returns its store path.
+    ///
+    /// # Errors
+    /// When `nix-store` cannot be started or fails; then with its last line.
     pub fn add(&self, path: &Path) -> io::Result<PathBuf> {
         let printed = program::output(Command::new(&self.program).arg("--add").arg(path), "")?;
         let printed = String::from_utf8_lossy(&printed);
@@ -44,12 +62,12 @@ impl NixStore {
     }
 }
 
-/// The path that has this base name in the store.
-pub fn path(base_name: &str) -> PathBuf {
-    Path::new(STORE).join(base_name)
+/// The store path with this base name, as the place of a package.
+pub fn place(base_name: &str) -> PackagePlace {
+    PackagePlace::At(format!("{STORE}/{base_name}"))
 }
 
-/// The store path that `path` is, or lies in.
+/// The store path that `path` is or lies in.
 pub fn path_of(path: &Path) -> Option<PathBuf> {
     match path.strip_prefix(STORE).ok()?.components().next()? {
         Component::Normal(name) => Some(Path::new(STORE).join(name)),
@@ -66,24 +84,24 @@ pub fn paths_of(plan: &Plan) -> BTreeSet<PathBuf> {
     files.chain(shares).chain(tools).chain([definition]).filter_map(path_of).collect()
 }
 
-/// The roots of one state directory.
+/// The garbage-collection roots of one state directory.
 #[derive(Debug, Clone)]
 pub struct Roots(PathBuf);
 
 impl Roots {
-    /// Those of the state directory at `root`; none where there is no Nix.
+    /// Those of the state directory at `root`; none on a host without Nix.
     pub fn of(root: &Path) -> Option<Self> {
         let roots = Path::new(ROOTS);
-        // Only root can make them.
+        // Only root can create them.
         (rustix::process::geteuid().is_root() && roots.is_dir())
             .then(|| Self(roots.join(OWN).join(name_of(root))))
     }
 
-    /// Makes these store paths roots, besides those that are.
+    /// Adds roots for these store paths.
     ///
     /// # Errors
-    /// The directory, and the system's error.
-    pub fn add(&self, paths: &BTreeSet<PathBuf>) -> Result<(), (PathBuf, io::Error)> {
+    /// The host's, when a root or their directory cannot be written.
+    pub fn add(&self, paths: &BTreeSet<PathBuf>) -> Result<(), Problem> {
         let missing = paths.iter().filter_map(|path| Some((self.0.join(path.file_name()?), path)));
         let missing: Vec<_> = missing
             .filter(|(root, path)| !std::fs::read_link(root).is_ok_and(|found| found == **path))
@@ -91,15 +109,15 @@ impl Roots {
         if missing.is_empty() {
             return Ok(());
         }
-        durable::ensure_directory(&self.0).map_err(|error| (self.0.clone(), error))?;
+        durable::ensure_directory(&self.0).map_err(unwritable(&self.0))?;
         for (root, path) in missing {
-            durable::replace_link(&root, path).map_err(|error| (root, error))?;
+            durable::replace_link(&root, path).map_err(unwritable(&root))?;
         }
         Ok(())
     }
 
-    /// Removes the roots of all other store paths. What cannot be removed now
-    /// is the next time.
+    /// Removes the roots of all other store paths. A later call removes those that
+    /// this one cannot remove.
     pub fn retain(&self, paths: &BTreeSet<PathBuf>) {
         for entry in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -110,8 +128,8 @@ impl Roots {
     }
 }
 
-/// What the roots of a state directory are called: no two directories have one
-/// name, since each removes what the other needs.
+/// The name of the directory of a state directory's roots. No two state directories
+/// have the same, or one would remove the roots of the other.
 fn name_of(root: &Path) -> String {
     systemd::escape_path(root)
 }

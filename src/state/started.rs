@@ -4,7 +4,7 @@
 //! What running VMs were started with: records that only root can write.
 //!
 //! A VM whose definition, package, kernel or images are no longer those that it
-//! was started with is *stale*. It runs on until somebody restarts it.
+//! was started with is *stale*. It runs on until the administrator restarts it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::name::{VmId, VmName};
+use crate::base::versioned;
 use crate::directory::stamp::FileStamp;
 use crate::package::identity;
 use crate::state::catalog::{Catalog, Runnable, VmState};
@@ -35,7 +36,7 @@ pub struct Started {
     pub generation: u64,
     /// The package, free of links.
     pub package: PathBuf,
-    /// What the kernel, the images and the package's manifest were.
+    /// The kernel, the images and the package's manifest at that time.
     pub files: Vec<FileStamp>,
 }
 
@@ -44,7 +45,7 @@ fn path(name: &VmName) -> PathBuf {
 }
 
 impl Started {
-    /// What the VM called `name` is started with now, if the catalog has it.
+    /// The record of the VM called `name` that starts now, if it can run by the catalog.
     pub fn now(catalog: &Catalog, name: &VmName, package: PathBuf, files: Vec<FileStamp>) -> Option<Self> {
         let vm = catalog.find(name)?;
         let VmState::Runnable(Runnable { uid, .. }) = &vm.state else { return None };
@@ -55,17 +56,16 @@ impl Started {
     /// Writes the record.
     ///
     /// # Errors
-    /// The system's error.
+    /// When it cannot be written.
     pub fn write(&self) -> io::Result<()> {
         durable::ensure_directory(Path::new(DIRECTORY))?;
-        let text = serde_json::to_string(self).map_err(io::Error::other)?;
-        durable::replace_file(&path(&self.vm.name), &format!("{text}\n"), 0o644)
+        durable::replace_file(&path(&self.vm.name), &versioned::text_of(self)?, 0o644)
     }
 
     /// The record of the VM called `name`; none when it does not run.
     pub fn of(name: &VmName) -> Option<Self> {
         let text = std::fs::read_to_string(path(name)).ok()?;
-        serde_json::from_str(&text).ok().filter(|record: &Self| record.version == VERSION)
+        versioned::parse(&text, "a record of a start", VERSION).ok()
     }
 
     /// All records.
@@ -78,9 +78,9 @@ impl Started {
         all
     }
 
-    /// Why the VM is no longer what it was started with; nothing when it still is.
+    /// Why the VM is stale; empty when it is not.
     ///
-    /// A VM that cannot be started now is not stale, whatever it was.
+    /// A VM that cannot be started now is not stale: a restart would only stop it.
     pub fn stale(&self, catalog: &Catalog, state: &StateDirectory) -> Vec<String> {
         let Some(vm) = catalog.find(&self.vm.name) else { return Vec::new() };
         if vm.id() != self.vm {
@@ -88,14 +88,13 @@ impl Started {
         }
         let VmState::Runnable(now) = &vm.state else { return Vec::new() };
         let mut why = Vec::new();
-        let package = state.packages().join(&now.package);
-        if package.canonicalize().is_ok_and(|package| !self.has_package(&package)) {
+        if now.package.path(state).canonicalize().is_ok_and(|package| !self.has_package(&package)) {
             why.push("its definition or its settings have changed".to_owned());
         }
         if now.uid != self.uid {
             why.push(format!("its user id is {} now", now.uid));
         }
-        // Of the same generation, the record is what was seen last.
+        // In the same generation, the record is the newer of the two.
         if catalog.generation != self.generation {
             let differs = |file: &&FileStamp| !self.files.contains(file);
             let known = |file: &&FileStamp| self.files.iter().any(|was| was.entry == file.entry);
@@ -107,7 +106,7 @@ impl Started {
     }
 
     /// Whether a package is the one that the VM was started from, or has the same
-    /// content: one may be in a store, and the other not.
+    /// content: one of them may be in a Nix store.
     fn has_package(&self, package: &Path) -> bool {
         let same_name = package.file_name().filter(|name| self.package.file_name() == Some(name));
         package == self.package || same_name.is_some_and(|it| identity::tells_content(it, &self.vm.name))
@@ -117,10 +116,7 @@ impl Started {
 /// Removes the record of a VM, if there is one.
 ///
 /// # Errors
-/// The system's error.
+/// When there is one and it cannot be removed.
 pub fn remove(name: &VmName) -> io::Result<()> {
-    match std::fs::remove_file(path(name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    durable::if_present(std::fs::remove_file(path(name))).map(drop)
 }

@@ -181,7 +181,7 @@ impl VmStatus {
         // Root reads it, so only root may have put it there.
         let path = trust::resolve(&installed.package(&name).join("share/microvm/hypervisor"));
         let hypervisor = path.ok().and_then(|path| std::fs::read_to_string(path).ok());
-        let removed = !installed.state.is_anothers(&name);
+        let removed = !installed.state.is_anothers(&name).unwrap_or(true);
         Self {
             detail: removed.then(|| "was removed from its source and still runs".to_owned()),
             hypervisor: hypervisor.map(|text| printable(text.trim_end())),

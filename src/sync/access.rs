@@ -1,48 +1,41 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Whether a VM's own user will be able to use its files.
+//! Whether a VM's own user can read its files.
 
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use crate::base::problem::{Problem, Problems};
 use crate::plan::Plan;
 
-/// What the units' `PrivateTmp=` hides.
+/// The directories that the units' `PrivateTmp=` hides.
 const HIDDEN: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Checks that the kernel and the images can be opened by the user `uid`, in
-/// the units' surroundings.
+/// Checks that the user `uid` can open the kernel and the images in the VM's unit.
 ///
-/// Only root can try this; for others nothing is checked.
+/// Only root can try that; other users check nothing but the places.
 pub(super) fn check(plan: &Plan, uid: u32, problems: &mut Problems) {
     let partition = &plan.definition.boundary.user_partition;
-    let files = std::iter::once(&plan.kernel).chain(&plan.images);
-    let paths = std::iter::once(partition.as_path()).chain(files.clone().map(|file| Path::new(&file.path)));
-    for path in paths.filter(|path| HIDDEN.iter().any(|hidden| path.starts_with(hidden))) {
-        problems.error(
-            path,
-            "lies in a directory for temporary files, which the units of VMs do not see",
-            "move it elsewhere",
-        );
+    let files = std::iter::once(&plan.kernel).chain(&plan.images).map(|file| Path::new(&file.path));
+    for path in std::iter::once(partition.as_path()).chain(files) {
+        if HIDDEN.iter().any(|hidden| path.starts_with(hidden)) {
+            problems.error(
+                path,
+                "lies in a directory for temporary files, which the units of VMs do not see",
+                "move it elsewhere",
+            );
+        }
     }
     if !rustix::process::geteuid().is_root() || problems.has_errors() {
         return;
     }
-    // A thread of its own becomes that user, and never comes back.
+    // In a thread of its own, which becomes that user and ends.
     let tried = std::thread::scope(|scope| {
-        let attempt = std::thread::Builder::new().spawn_scoped(scope, || {
-            let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
-            rustix::thread::set_thread_groups(&[])?;
-            rustix::thread::set_thread_res_gid(group, group, group)?;
-            rustix::thread::set_thread_res_uid(user, user, user)?;
-            let walker = plan.walker();
-            let unreadable = files.filter_map(|file| plan.open_file_by(&walker, file).err());
-            Ok::<Vec<_>, rustix::io::Errno>(unreadable.collect())
-        });
-        attempt.map(|thread| thread.join())
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || unreadable_by(plan, uid));
+        thread.map(|thread| thread.join())
     });
     match tried {
         Ok(Ok(Ok(unreadable))) => {
@@ -54,13 +47,27 @@ pub(super) fn check(plan: &Plan, uid: u32, problems: &mut Problems) {
                 );
             }
         }
-        Ok(Ok(Err(error))) => {
-            problems.error(
-                partition,
-                format!("cannot be looked at as user {uid}: {error}"),
-                "run sync as root, outside of containers that map user ids",
-            );
-        }
-        _ => problems.error(partition, "cannot be looked at: there can be no further thread", "try again"),
+        Ok(Ok(Err(error))) => problems.error(
+            partition,
+            format!("cannot be looked at as user {uid}: {error}"),
+            "run sync as root, outside of containers that map user ids",
+        ),
+        _ => problems.push(Problem::host(
+            partition,
+            "cannot be looked at: the host does not start another thread",
+            "try again",
+        )),
     }
+}
+
+/// Becomes the user `uid`, in this thread and for good, and tries to open the files of
+/// the plan. Returns the problems of those that it cannot open.
+fn unreadable_by(plan: &Plan, uid: u32) -> Result<Vec<Problem>, Errno> {
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(group, group, group)?;
+    rustix::thread::set_thread_res_uid(user, user, user)?;
+    let walker = plan.walker();
+    let files = std::iter::once(&plan.kernel).chain(&plan.images);
+    Ok(files.filter_map(|file| plan.open_file_by(&walker, file).err()).collect())
 }

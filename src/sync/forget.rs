@@ -1,44 +1,47 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Ending the leases of VMs that are gone.
+//! Releasing the user ids and link ids of removed VMs.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use super::SyncError;
-use super::generation::Transaction;
+use super::lock::Lock;
+use super::round::Before;
 use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::problem::Problem;
+use crate::state::catalog::CatalogVm;
 use crate::state::directory::StateDirectory;
-use crate::state::leases::Leases;
 use crate::state::started::Started;
+use crate::state::unwritable;
+use crate::system::accounts;
 
 /// Why a VM cannot be forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
-    /// Nothing is known of it.
-    #[error("nothing is leased to a VM '{0}'; microvm-spectrum list --all shows who has something")]
+    /// It has no leases.
+    #[error("no VM '{0}' has leases; microvm-spectrum list --all shows those that have")]
     Unknown(String),
-    /// It is there.
-    #[error("{0} is in its source, and would get something else at once: remove it there, then sync")]
-    There(VmId),
-    /// It runs.
-    #[error("{0} still runs: microvm-spectrum stop {name}", name = .0.name)]
+    /// It is in its source.
+    #[error("{0} still exists and would be given new leases: remove it from its source, then sync")]
+    Exists(VmId),
+    /// It is running.
+    #[error("{0} is still running: microvm-spectrum stop {name}", name = .0.name)]
     Running(VmId),
-    /// Which is meant is not clear.
-    #[error("several VMs have this name: say which, {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "))]
+    /// Several VMs have this name.
+    #[error("several VMs have this name: write {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "))]
     Several(Vec<VmId>),
-    /// The state directory cannot be changed.
-    #[error(transparent)]
-    Sync(#[from] SyncError),
+    /// The state directory cannot be used.
+    #[error("{0}")]
+    State(#[from] Problem),
 }
 
-/// Ends the leases of VMs: of those that are named, `SOURCE/NAME` or NAME where
-/// that is clear, and of all of `sources`, when they are gone. All, or none.
+/// Ends the leases of removed VMs: of those in `names`, each `SOURCE/NAME` or, where
+/// only one VM has it, NAME, and of all of `sources`. Ends all or none.
 ///
-/// `before` is called for each VM that will be forgotten, with its user id, while
-/// it has that: what is done then and interrupted can be done again. Returns the
-/// VMs. The catalog is left to the next `sync`.
+/// First it removes the accounts of their user ids in the directory `accounts`, if one is
+/// given: if it is interrupted, it can be called again. Returns the VMs. The next
+/// sync updates the catalog.
 ///
 /// # Errors
 /// Every reason why not.
@@ -46,55 +49,63 @@ pub fn forget(
     state: &StateDirectory,
     names: &[String],
     sources: &[SourceName],
-    mut before: impl FnMut(&VmId, Option<u32>) -> Result<(), SyncError>,
+    accounts: Option<&Path>,
 ) -> Result<Vec<VmId>, Vec<ForgetError>> {
-    let one = |error: SyncError| vec![ForgetError::Sync(error)];
-    let transaction = Transaction::begin(state).map_err(one)?;
-    let path = state.leases();
-    let mut leases = Leases::read(&path).map_err(|problem| one(SyncError::Refused(problem)))?;
-    let catalog = transaction.catalog();
+    let refused = |problem: Problem| vec![ForgetError::State(problem)];
+    let _lock = Lock::take(state).map_err(refused)?;
+    let Before { catalog, mut leases } = Before::read(state).map_err(refused)?;
     if catalog.is_none() && state.catalog().symlink_metadata().is_ok() {
-        return Err(one(SyncError::Refused(Problem::error(
+        return Err(refused(Problem::error(
             state.catalog(),
-            "is no catalog that can be used, so that nobody can tell which VMs are gone",
-            "make it anew: microvm-spectrum sync",
-        ))));
+            "is not a catalog that this program can use, so it cannot tell which VMs were removed",
+            "write a new one: microvm-spectrum sync",
+        )));
     }
-    let is_there =
-        |vm: &VmId| catalog.iter().any(|catalog| catalog.vms.iter().any(|other| other.id() == *vm));
+    let exist = catalog.iter().flat_map(|catalog| &catalog.vms).map(CatalogVm::id).collect();
     let leased: BTreeSet<VmId> = leases.all().map(|(vm, ..)| vm.clone()).collect();
-    let (mut chosen, mut refused) = (BTreeSet::new(), Vec::new());
-    for text in names {
-        let named: Vec<_> = match (text.parse::<VmId>(), VmName::new(text)) {
-            (Ok(id), _) => leased.get(&id).cloned().into_iter().collect(),
-            (_, Ok(name)) => leased.iter().filter(|vm| vm.name == name).cloned().collect(),
-            _ => Vec::new(),
-        };
-        // One that is there is not meant, where another is gone.
-        let gone: Vec<_> = named.iter().filter(|vm| !is_there(vm)).cloned().collect();
-        match (named.as_slice(), gone.as_slice()) {
-            ([], _) => refused.push(ForgetError::Unknown(text.clone())),
-            (_, [vm]) => drop(chosen.insert(vm.clone())),
-            ([vm, ..], []) => refused.push(ForgetError::There(vm.clone())),
-            (_, several) => refused.push(ForgetError::Several(several.to_vec())),
+    let mut errors = Vec::new();
+    let mut chosen: BTreeSet<VmId> =
+        leased.difference(&exist).filter(|vm| sources.contains(&vm.source)).cloned().collect();
+    for name in names {
+        match choose(name, &leased, &exist) {
+            Ok(vm) => drop(chosen.insert(vm)),
+            Err(error) => errors.push(error),
         }
     }
-    chosen.extend(leased.iter().filter(|vm| sources.contains(&vm.source) && !is_there(vm)).cloned());
+    errors.extend(chosen.iter().filter(|vm| is_running(state, vm)).cloned().map(ForgetError::Running));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     for vm in &chosen {
-        let is_another = Started::of(&vm.name).is_some_and(|started| started.vm != *vm);
-        if state.booted(&vm.name).symlink_metadata().is_ok() && !is_another {
-            refused.push(ForgetError::Running(vm.clone()));
+        if let (Some(uid), Some(accounts)) = (leases.forget(vm), accounts) {
+            accounts::remove(accounts, uid).map_err(unwritable(accounts)).map_err(refused)?;
         }
-    }
-    if !refused.is_empty() {
-        return Err(refused);
-    }
-    for vm in &chosen {
-        let uid = leases.forget(vm);
-        before(vm, uid).map_err(one)?;
     }
     if !chosen.is_empty() {
-        leases.write(&path).map_err(|error| one(SyncError::Io { path, error }))?;
+        leases.write(&state.leases()).map_err(refused)?;
     }
     Ok(chosen.into_iter().collect())
+}
+
+/// The removed VM that `text` names. A VM that exists is not meant where another of its
+/// name was removed.
+fn choose(text: &str, leased: &BTreeSet<VmId>, exist: &BTreeSet<VmId>) -> Result<VmId, ForgetError> {
+    let named: Vec<_> = match (text.parse::<VmId>(), VmName::new(text)) {
+        (Ok(id), _) => leased.get(&id).into_iter().collect(),
+        (_, Ok(name)) => leased.iter().filter(|vm| vm.name == name).collect(),
+        _ => Vec::new(),
+    };
+    let removed: Vec<_> = named.iter().copied().filter(|vm| !exist.contains(vm)).collect();
+    match (named.as_slice(), removed.as_slice()) {
+        ([], _) => Err(ForgetError::Unknown(text.to_owned())),
+        (_, [vm]) => Ok((*vm).clone()),
+        ([vm, ..], []) => Err(ForgetError::Exists((*vm).clone())),
+        (_, several) => Err(ForgetError::Several(several.iter().copied().cloned().collect())),
+    }
+}
+
+/// Whether a VM is running, and not another of its name.
+fn is_running(state: &StateDirectory, vm: &VmId) -> bool {
+    let is_another = Started::of(&vm.name).is_some_and(|started| started.vm != *vm);
+    state.booted(&vm.name).symlink_metadata().is_ok() && !is_another
 }

@@ -1,56 +1,55 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Which VM gets which user id and which links.
+//! Which VM gets which user id and which link ids.
 //!
-//! What was leased once stays; what an administrator declares comes before what
-//! is derived, so that it is given to nobody else.
+//! A leased id stays. The ids that the administrator declares come before those that
+//! the program derives, so that no other VM gets them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
+use super::prepare::Candidate;
+use super::round::Before;
 use crate::base::name::{VmId, VmName};
-use crate::base::problem::Problems;
 use crate::config::Config;
 use crate::directory::definition::Definition;
 use crate::link::id::LinkId;
-use crate::state::catalog::{Catalog, CatalogLease, CatalogLink};
+use crate::state::catalog::{CatalogLease, CatalogLink, CatalogVm};
 use crate::state::leases::{DeclaredLink, Leases};
+use crate::state::started::Started;
+use crate::system::accounts;
 
-/// The leases of one run of `sync`, and what is declared.
+/// The leases in one round, and what is declared.
 pub(super) struct Leasing<'a> {
     config: &'a Config,
-    /// User ids that somebody else has.
+    /// User ids that are not free: of accounts of this host, declared, or in use.
     taken_uids: BTreeSet<u32>,
-    /// Link ids that are declared, and so nobody else's.
+    /// Declared link ids.
     reserved_links: BTreeSet<LinkId>,
-    /// Declared links that cannot have their id, and who has it.
+    /// Declared links that cannot have their id, with the client and the provider of
+    /// the link that has it.
     refused_links: Vec<(DeclaredLink, VmId, VmName)>,
-    /// VMs that cannot have the user id that is declared, and who has it.
-    refused_uids: BTreeMap<VmId, Refused>,
-    /// VMs for which the user id of an account of this host is declared.
-    refused_accounts: BTreeMap<VmId, u32>,
+    /// VMs that cannot have their declared user id.
+    refused_uids: BTreeMap<VmId, (u32, Holder)>,
     leases: Leases,
 }
 
-/// Why a VM cannot have a user id.
-struct Refused {
-    uid: u32,
-    other: VmId,
-    /// Whether the other only runs with it, and has another one now.
-    runs: bool,
+/// Who has a user id.
+enum Holder {
+    /// A user or group of this host.
+    Account,
+    /// A VM that it is leased to.
+    Leased(VmId),
+    /// A VM that still runs as this user, although another id is leased to it now.
+    Running(VmId),
 }
 
 impl<'a> Leasing<'a> {
-    pub fn new(
-        config: &'a Config,
-        mut leases: Leases,
-        before: Option<&Catalog>,
-        taken_uids: &BTreeSet<u32>,
-        running_uids: &BTreeMap<u32, VmId>,
-    ) -> Self {
-        for (vm, runnable) in before.iter().flat_map(|catalog| catalog.known()) {
-            let links = runnable.links.iter().filter_map(|l| Some((l.provider.clone(), l.id.parse().ok()?)));
+    /// Leases what the configuration declares.
+    pub fn new(config: &'a Config, before: &Before) -> Self {
+        let mut leases = before.leases.clone();
+        for (vm, runnable) in before.catalog.iter().flat_map(|catalog| catalog.known()) {
+            let links = runnable.links.iter().map(|link| (link.provider.clone(), link.id));
             leases.adopt(&vm.id(), runnable.uid, links);
         }
         let declared: Vec<_> = config
@@ -58,136 +57,107 @@ impl<'a> Leasing<'a> {
             .map(|(client, provider, id)| DeclaredLink { client, provider: provider.clone(), id })
             .collect();
         let refused_links = leases.declare_links(&declared);
-        let reserved_links = declared.iter().map(|link| link.id).collect();
-        let (accounts, mut taken_uids) = (taken_uids, taken_uids.clone());
-        let mut refused_accounts = BTreeMap::new();
+        let accounts = accounts::ids_in_use();
+        let running: BTreeMap<u32, VmId> =
+            Started::all().into_iter().map(|started| (started.uid, started.vm)).collect();
         let mut refused_uids = BTreeMap::new();
         for (vm, uid) in config.declared_uids() {
-            taken_uids.insert(uid);
-            let runs = running_uids.get(&uid).filter(|other| **other != vm).cloned();
-            if accounts.contains(&uid) {
-                refused_accounts.insert(vm, uid);
-            } else if let Some(other) = runs {
-                refused_uids.insert(vm, Refused { uid, other, runs: true });
-            } else if let Err(other) = leases.declare_uid(&vm, uid) {
-                refused_uids.insert(vm, Refused { uid, other, runs: false });
-            }
+            let holder = if accounts.contains(&uid) {
+                Some(Holder::Account)
+            } else if let Some(other) = running.get(&uid).filter(|other| **other != vm) {
+                Some(Holder::Running(other.clone()))
+            } else {
+                leases.declare_uid(&vm, uid).err().map(Holder::Leased)
+            };
+            refused_uids.extend(holder.map(|holder| (vm, (uid, holder))));
         }
-        // Nobody becomes the user that another still runs as.
-        taken_uids.extend(running_uids.keys());
-        Self { config, taken_uids, reserved_links, refused_links, refused_uids, refused_accounts, leases }
+        let declared_uids = config.declared_uids().map(|(_, uid)| uid);
+        let taken_uids = accounts.into_iter().chain(declared_uids).chain(running.into_keys()).collect();
+        let reserved_links = declared.iter().map(|link| link.id).collect();
+        Self { config, taken_uids, reserved_links, refused_links, refused_uids, leases }
     }
 
     /// The user id of a VM.
-    pub fn uid(&mut self, id: &VmId, shown: &Path, problems: &mut Problems) -> Option<u32> {
-        if let Some(Refused { uid, other, runs }) = self.refused_uids.get(id) {
-            let remedy = match runs {
-                true => format!("stop it, then sync: microvm-spectrum stop {}", other.name),
-                false => format!("choose another, or let go of it: microvm-spectrum forget {other}"),
+    pub fn uid(&mut self, vm: &mut Candidate) -> Option<u32> {
+        if let Some((uid, holder)) = self.refused_uids.get(&vm.id) {
+            let account = "a user or a group of this host".to_owned();
+            let (holder, remedy) = match holder {
+                Holder::Account => (account, "choose a free one".to_owned()),
+                Holder::Leased(other) => (
+                    other.to_string(),
+                    format!("choose another, or release it: microvm-spectrum forget {other}"),
+                ),
+                Holder::Running(other) => (
+                    other.to_string(),
+                    format!("stop that VM, then sync: microvm-spectrum stop {}", other.name),
+                ),
             };
-            problems.error(shown, format!("cannot have the user id {uid}, which {other} has"), remedy);
+            vm.error(format!("cannot have the user id {uid}, which {holder} has"), remedy);
             return None;
         }
-        if let Some(uid) = self.refused_accounts.get(id) {
-            problems.error(
-                shown,
-                format!("cannot have the user id {uid}, which a user or a group of this host has"),
-                "choose one that nobody else has",
-            );
-            return None;
-        }
-        match self.leases.uid(id, &self.config.uids, &self.taken_uids) {
-            Ok(uid) => Some(uid),
-            Err(error) => {
-                problems.error(
-                    shown,
-                    error.to_string(),
-                    "widen [uids] in the configuration, or forget VMs that are gone: microvm-spectrum list \
-                     --all shows them",
-                );
-                None
-            }
-        }
+        let leased = self.leases.uid(&vm.id, &self.config.uids, &self.taken_uids);
+        let remedy = "widen [uids] in the configuration, or forget removed VMs: microvm-spectrum list \
+                      --all shows them";
+        leased.map_err(|error| vm.error(error.to_string(), remedy)).ok()
     }
 
-    /// Whether another VM has this user id now.
+    /// Whether this user id is leased to another VM now.
     pub fn is_anothers(&self, id: &VmId, uid: u32) -> bool {
         self.leases.is_anothers(id, uid)
     }
 
-    /// The ids of the links of a VM that was read from its directory: declared,
-    /// leased, or leased now.
-    pub fn links(
-        &mut self,
-        id: &VmId,
-        definition: &Definition,
-        declared: &BTreeMap<VmName, LinkId>,
-        problems: &mut Problems,
-    ) -> BTreeMap<VmName, LinkId> {
-        let mut links = declared.clone();
+    /// The ids of a VM's links, by provider: the declared ones, and leases for the others.
+    pub fn links(&mut self, vm: &mut Candidate, definition: &Definition) -> BTreeMap<VmName, LinkId> {
+        let mut links = vm.settings.links.clone();
         for provider in &definition.network_providers {
-            let shown = definition.location.directory().join("providers/net").join(provider.as_str());
-            if let Some(wanted) = declared.get(provider) {
-                let of_this = |link: &DeclaredLink| link.client == *id && link.provider == *provider;
-                if let Some((_, client, other)) = self.refused_links.iter().find(|(link, ..)| of_this(link)) {
-                    problems.error(
-                        shown,
-                        format!(
-                            "cannot have the link id {wanted}, which the link from {client} to {other} has"
-                        ),
-                        "declare another id",
+            let path = vm.path.join("providers/net").join(provider.as_str());
+            if let Some(wanted) = vm.settings.links.get(provider) {
+                let is_it = |link: &DeclaredLink| link.client == vm.id && link.provider == *provider;
+                if let Some((_, client, other)) = self.refused_links.iter().find(|(link, ..)| is_it(link)) {
+                    let cause = format!(
+                        "cannot have the link id {wanted}, which the link from {client} to {other} has"
                     );
+                    vm.problems.error(path, cause, "declare another id");
                 }
                 continue;
             }
-            match self.leases.link(id, provider, &self.reserved_links) {
+            match self.leases.link(&vm.id, provider, &self.reserved_links) {
                 Ok(link) => drop(links.insert(provider.clone(), link)),
-                Err(error) => problems.error(
-                    shown,
+                Err(error) => vm.problems.error(
+                    path,
                     error.to_string(),
-                    "remove links that are no longer needed, and forget VMs that are gone: microvm-spectrum \
-                     list --all shows them",
+                    "remove links that are no longer needed, and forget removed VMs: microvm-spectrum list \
+                     --all shows them",
                 ),
             }
         }
         links
     }
 
-    /// Takes the id of a link that is in a package which was built elsewhere.
-    pub fn built_link(
-        &mut self,
-        id: &VmId,
-        provider: &VmName,
-        link: LinkId,
-        shown: &Path,
-        problems: &mut Problems,
-    ) {
-        let Err((client, other)) = self.leases.declare_link(id, provider, link) else { return };
-        problems.error(
-            shown,
+    /// Leases the id of a link that a package which was built elsewhere has.
+    pub fn built_link(&mut self, vm: &mut Candidate, provider: &VmName, link: LinkId) {
+        let Err((client, other)) = self.leases.declare_link(&vm.id, provider, link) else { return };
+        vm.error(
             format!(
                 "has the id {link} for its link to {provider}, which the link from {client} to {other} has"
             ),
             format!(
-                "build it with another id for that link (linkIds); or let go of this one, when that VM is \
-                 gone: microvm-spectrum forget {client}"
+                "build it with another id for that link (linkIds); or release that id, if {client} was \
+                 removed: microvm-spectrum forget {client}"
             ),
         );
     }
 
-    /// What VMs have leased that `catalog` does not have.
-    pub fn of_gone(&self, catalog: &Catalog) -> Vec<CatalogLease> {
-        let there: BTreeSet<_> = catalog.vms.iter().map(crate::state::catalog::CatalogVm::id).collect();
-        let gone = self.leases.all().filter(|(vm, ..)| !there.contains(vm));
-        gone.map(|(vm, uid, links)| {
-            let links = links.map(|(provider, id)| CatalogLink {
-                provider: provider.clone(),
-                id: id.to_string(),
-                ipv4: id.client_ipv4(),
-            });
-            CatalogLease { vm: vm.clone(), uid, links: links.collect() }
-        })
-        .collect()
+    /// The leases of VMs that are not among `vms`.
+    pub fn of_removed(&self, vms: &[CatalogVm]) -> Vec<CatalogLease> {
+        let there: BTreeSet<_> = vms.iter().map(CatalogVm::id).collect();
+        let removed = self.leases.all().filter(|(vm, ..)| !there.contains(vm));
+        removed
+            .map(|(vm, uid, links)| {
+                let links = links.map(|(provider, id)| CatalogLink::new(provider, id)).collect();
+                CatalogLease { vm: vm.clone(), uid, links }
+            })
+            .collect()
     }
 
     /// All leases.

@@ -1,251 +1,230 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! One VM: from its directory, or from a package that was built elsewhere, to
-//! what the catalog says of it.
+//! The pass *prepare*: plans each VM by itself, and leases what it needs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
-
-use super::apart::Apart;
-use super::leasing::Leasing;
-use super::{Built, Content, Host, access, generation};
-use crate::base::name::VmId;
+use super::find::{FoundVm, Place, Vms};
+use super::round::{Built, Round};
+use super::{access, trusted};
+use crate::base::name::{SourceName, VmId};
 use crate::base::problem::Problems;
-use crate::config::{AcceleratorChoice, Settings};
+use crate::config::{AcceleratorChoice, Config, Settings};
 use crate::directory::definition::{Location, Reading};
 use crate::directory::stamp::FileStamp;
+use crate::package::Package;
 use crate::package::planning::{self, Choices};
-use crate::package::{self, Package};
 use crate::plan::pci;
-use crate::plan::{Accelerator, HypervisorName, Plan};
-use crate::state::catalog::{CatalogLink, Runnable};
-use crate::state::nix_store;
-use crate::system::trust;
+use crate::plan::{HypervisorName, Plan};
+use crate::state::catalog::{CatalogLink, CatalogProblem, CatalogVm, Runnable, VmState};
+use crate::state::place::PackagePlace;
+use crate::state::{nix_store, unreadable};
 
-/// A VM that could run by itself.
-pub(super) struct Prepared {
-    pub runnable: Runnable,
-    pub built: Built,
+/// A VM that is being prepared.
+pub(super) struct Candidate {
+    pub id: VmId,
+    pub settings: Settings,
+    /// Its directory or package, for problems.
+    pub path: PathBuf,
+    /// Its problems.
+    pub problems: Problems,
 }
 
-/// Plans the VM that was read in the directory at `location`.
-pub(super) fn from_directory(
-    id: &VmId,
-    reading: Reading,
-    location: &Location,
-    settings: &Settings,
-    host: &mut Host<'_>,
-    leasing: &mut Leasing<'_>,
-    apart: &Apart,
-) -> (Option<Prepared>, Problems) {
-    let mut problems = reading.problems;
-    let mut choices = choices(settings, host);
-    if let Some(definition) = &reading.definition {
-        choices.links = leasing.links(id, definition, &settings.links, &mut problems);
+impl Candidate {
+    fn new(config: &Config, id: VmId, path: PathBuf) -> Self {
+        let mut settings = config.settings(&id);
+        let source = config.sources.iter().find(|source| source.name == id.source);
+        if source.is_some_and(|source| !source.may_autostart()) {
+            settings.autostart = Some(false);
+        }
+        Self { id, settings, path, problems: Problems::default() }
     }
-    check_folder(id, host, &mut problems);
-    let (plan, stamps) = match reading.definition {
-        Some(definition) => match planning::make(&definition, &choices) {
-            Ok(plan) => (plan, definition.stamps),
-            Err(more) => {
-                problems.extend(more.into_sorted());
-                return (None, problems);
+
+    /// Adds an error of its directory or package.
+    pub fn error(&mut self, cause: impl Into<String>, remedy: impl Into<String>) {
+        self.problems.error(&self.path, cause, remedy);
+    }
+}
+
+impl Round<'_> {
+    /// Prepares all VMs that no VM of an earlier source shadows.
+    pub fn prepare(&mut self, mut vms: Vms) {
+        self.add_unavailable(&mut vms);
+        // The links of packages that were built elsewhere cannot change, so these VMs come
+        // before those that take ids which are free.
+        let is_runner = |vms: &[FoundVm]| matches!(vms, [FoundVm { place: Place::Runner(_), .. }, ..]);
+        let (first, rest): (Vec<_>, Vec<_>) = vms.into_iter().partition(|(_, vms)| is_runner(vms));
+        for (name, vms) in first.into_iter().chain(rest) {
+            let mut by: Option<SourceName> = None;
+            for FoundVm { source, place } in vms {
+                let directory = place.shown();
+                let state = match &by {
+                    Some(by) => VmState::Shadowed { by: by.clone() },
+                    None => self.state_of(VmId { source: source.clone(), name: name.clone() }, place),
+                };
+                by.get_or_insert_with(|| source.clone());
+                self.vms.push(CatalogVm { name: name.clone(), source, directory, state });
             }
-        },
-        None => {
-            problems.extend(planning::check_choices(&choices, &location.directory()).into_sorted());
+        }
+        // A stable sort: those of one name stay in the order of their sources.
+        self.vms.sort_by(|a, b| a.name.cmp(&b.name));
+        for vm in &mut self.vms {
+            let id = vm.id();
+            // No two VMs may have one user id in a catalog.
+            if let VmState::Unavailable { last, .. } = &mut vm.state
+                && last.as_ref().is_some_and(|last| self.leasing.is_anothers(&id, last.uid))
+            {
+                *last = None;
+            }
+        }
+    }
+
+    /// Adds the VMs that the last catalog has of sources that cannot be read now, so
+    /// that no VM of a later source takes their names.
+    fn add_unavailable(&self, vms: &mut Vms) {
+        for CatalogVm { name, source, directory, state } in
+            self.before.catalog.iter().flat_map(|catalog| &catalog.vms)
+        {
+            let problem = self.sources.iter().find(|it| it.name == *source).and_then(|it| it.problem.clone());
+            let Some(problem) = problem else { continue };
+            let last = match state {
+                VmState::Runnable(last) => Some(last.clone()),
+                VmState::Unavailable { last, .. } => last.clone(),
+                _ => None,
+            };
+            let place = Place::Catalog { directory: directory.clone(), last, problem };
+            let of_name = vms.entry(name.clone()).or_default();
+            of_name.push(FoundVm { source: source.clone(), place });
+            // None is the configuration itself, which comes first.
+            of_name.sort_by_key(|vm| self.sources.iter().position(|source| source.name == vm.source));
+        }
+    }
+
+    /// What becomes of a VM by itself.
+    fn state_of(&mut self, id: VmId, place: Place) -> VmState {
+        let (vm, runnable) = match place {
+            Place::Catalog { last, problem, .. } => {
+                return VmState::Unavailable { problems: vec![problem], last };
+            }
+            Place::Directory(location, reading) => {
+                let mut vm = Candidate::new(self.config, id, location.directory());
+                let runnable = self.plan_directory(&mut vm, &location, reading);
+                (vm, runnable)
+            }
+            Place::Runner(path) => {
+                let mut vm = Candidate::new(self.config, id, path);
+                let runnable = self.take_runner(&mut vm);
+                (vm, runnable)
+            }
+        };
+        let problems = vm.problems.into_sorted();
+        let state = match runnable {
+            Some(runnable) => VmState::Runnable(runnable),
+            None => VmState::Broken { problems: CatalogProblem::errors(&problems) },
+        };
+        self.problems.extend(problems);
+        state
+    }
+
+    /// Plans a VM that was read from its directory.
+    fn plan_directory(
+        &mut self,
+        vm: &mut Candidate,
+        location: &Location,
+        reading: Reading,
+    ) -> Option<Runnable> {
+        vm.problems.extend(reading.problems.into_sorted());
+        self.check_folder(vm);
+        let mut choices = self.choices(&vm.settings);
+        let Some(definition) = reading.definition else {
+            vm.problems.extend(planning::check_choices(&choices, &vm.path).into_sorted());
             if reading.wayland {
-                planning::check_wayland(location, choices.hypervisor, &mut problems);
+                planning::check_wayland(location, choices.hypervisor, &mut vm.problems);
             }
-            return (None, problems);
-        }
-    };
-    let shown = location.directory();
-    for share in &plan.shares {
-        apart.check(Path::new(&share.source), &shown.join(&share.entry), &mut problems);
-    }
-    let Some(runnable) = runnable(id, &plan, stamps, settings, host, leasing, &shown, &mut problems) else {
-        return (None, problems);
-    };
-    let package = Package::of(&plan);
-    let name = package.store_name(&plan.name);
-    let package_of_catalog = match host.nix_store {
-        Some(_) => nix_store::path(&name).to_string_lossy().into_owned(),
-        None => name,
-    };
-    let mut store_paths = nix_store::paths_of(&plan);
-    store_paths.extend(nix_store::path_of(Path::new(&package_of_catalog)));
-    let built = Built {
-        name: id.name.clone(),
-        package: package_of_catalog.clone(),
-        content: Content::Ours(package),
-        store_paths,
-    };
-    (Some(Prepared { runnable: Runnable { package: package_of_catalog, ..runnable }, built }), problems)
-}
-
-/// Takes the package at `path`, which was built elsewhere, for what it is.
-pub(super) fn from_runner(
-    id: &VmId,
-    path: &Path,
-    settings: &Settings,
-    host: &mut Host<'_>,
-    leasing: &mut Leasing<'_>,
-    apart: &Apart,
-) -> (Option<Prepared>, Problems) {
-    let mut problems = Problems::default();
-    check_folder(id, host, &mut problems);
-    let Some((found, plan)) = load(id, path, host, &mut problems) else { return (None, problems) };
-    for interface in &plan.interfaces {
-        leasing.built_link(id, &interface.provider, interface.link, path, &mut problems);
-    }
-    for share in &plan.shares {
-        let boundary = &plan.definition.boundary;
-        let shown = boundary.user_partition.join(plan.relative(&share.entry));
-        match boundary.resolve(&plan.relative(&share.entry)) {
-            // What it was when the package was built, if it was there, does not count.
-            Ok(found) if found.file_type() == FileType::Directory => {
-                apart.check(&found.path, &shown, &mut problems);
+            return None;
+        };
+        choices.links = self.leasing.links(vm, &definition);
+        let plan = match planning::make(&definition, &choices) {
+            Ok(plan) => plan,
+            Err(problems) => {
+                vm.problems.extend(problems.into_sorted());
+                return None;
             }
-            Ok(_) => problems.error(shown, "does not lead to a directory", "let it lead to one"),
-            Err(error) => problems.push(error.problem(&shown)),
+        };
+        for share in &plan.shares {
+            self.apart.check(Path::new(&share.source), &vm.path.join(&share.entry), &mut vm.problems);
         }
+        let package = Package::of(&plan);
+        let name = package.store_name(&plan.name);
+        let place =
+            if self.host.nix_store.is_some() { nix_store::place(&name) } else { PackagePlace::Here(name) };
+        let built = Built::new(&plan, place, Some(package), vm.path.join("providers/net"));
+        self.accept(vm, &plan, definition.stamps, built)
     }
-    let mut stamps = match plan.stamps() {
-        Ok(stamps) => stamps,
-        Err(error) => {
-            problems.push(error.problem(path));
-            return (None, problems);
-        }
-    };
-    match package::stamp(Path::new(&found)) {
-        Ok(manifest) => stamps.push(manifest),
-        Err(error) => problems.error(path, format!("cannot be looked at: {error}"), "build it again"),
-    }
-    let Some(runnable) = runnable(id, &plan, stamps, settings, host, leasing, path, &mut problems) else {
-        return (None, problems);
-    };
-    let mut store_paths = nix_store::paths_of(&plan);
-    store_paths.extend(nix_store::path_of(Path::new(&found)));
-    let built =
-        Built { name: id.name.clone(), package: found.clone(), content: Content::Elsewhere, store_paths };
-    (Some(Prepared { runnable: Runnable { package: found, ..runnable }, built }), problems)
-}
 
-/// Finds and reads a package that was built elsewhere.
-fn load(id: &VmId, path: &Path, host: &Host<'_>, problems: &mut Problems) -> Option<(String, Plan)> {
-    const REMEDY: &str = "build it by lib.mkRunner of this project's flake, or by microvm-spectrum build";
-    let found = if rustix::process::geteuid().is_root() {
-        // What root executes, only root can replace.
-        trust::resolve_tree(path).map_err(|untrusted| {
-            let (cause, remedy) = untrusted.cause_and_remedy();
-            problems.error(path, cause, remedy);
-        })
-    } else {
-        path.canonicalize().map_err(|error| {
-            problems.error(path, format!("cannot be found: {error}"), "build it first");
-        })
-    };
-    let found = found.ok()?;
-    let plan = match package::load(&found) {
-        Ok(plan) => plan,
-        Err(error) => {
-            problems.error(path, format!("is no package of this program: {error}"), REMEDY);
+    /// Takes a VM into the round as one that can run by itself, unless something in
+    /// its surroundings prevents that.
+    pub(super) fn accept(
+        &mut self,
+        vm: &mut Candidate,
+        plan: &Plan,
+        files: Vec<FileStamp>,
+        built: Built,
+    ) -> Option<Runnable> {
+        let uid = self.leasing.uid(vm)?;
+        if self.host.for_units {
+            access::check(plan, uid, &mut vm.problems);
+            pci::check_present(Path::new(pci::SYS), &plan.pci_devices, &mut vm.problems);
+        }
+        if vm.problems.has_errors() {
             return None;
         }
-    };
-    if plan.name != id.name {
-        problems.error(
-            path,
-            format!("is the package of the VM {}, not of {}", plan.name, id.name),
-            format!("write [vm.{}], or build it by the name {}", plan.name, id.name),
-        );
+        let runnable = Runnable {
+            uid,
+            hypervisor: plan.hypervisor,
+            package: built.place.clone(),
+            autostart: vm.settings.autostart.unwrap_or(false),
+            restart_if_changed: vm.settings.restart_if_changed.unwrap_or(false),
+            links: plan.interfaces.iter().map(|it| CatalogLink::new(&it.provider, it.link)).collect(),
+            devices: plan.pci_devices.clone(),
+            files,
+        };
+        self.built.insert(vm.id.name.clone(), built);
+        Some(runnable)
     }
-    if plan.architecture != host.architecture {
-        problems.error(
-            path,
-            format!("is for {}, and this host is {}", plan.architecture.as_str(), host.architecture.as_str()),
-            REMEDY,
-        );
-    }
-    let Some(text) = found.to_str() else {
-        problems.error(path, "this path is not UTF-8", "use a path of UTF-8 text");
-        return None;
-    };
-    Some((text.to_owned(), plan))
-}
 
-fn choices(settings: &Settings, host: &mut Host<'_>) -> Choices {
-    let hypervisor = settings.hypervisor.unwrap_or(HypervisorName::CloudHypervisor);
-    let accelerator = match hypervisor {
-        HypervisorName::Qemu => settings.accel.and_then(AcceleratorChoice::chosen),
-        HypervisorName::CloudHypervisor => Some(Accelerator::Kvm),
-    };
-    Choices {
-        hypervisor,
-        architecture: host.architecture,
-        memory_mib: settings.memory.unwrap_or(planning::DEFAULT_MEMORY_MIB),
-        vcpus: settings.vcpus.unwrap_or(1),
-        accelerator: accelerator.unwrap_or_else(|| (host.accelerator)()),
-        tools: host.tools.clone(),
-        link_ports: settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS),
-        links: BTreeMap::new(),
-        devices: settings.devices.clone(),
+    fn choices(&self, settings: &Settings) -> Choices {
+        let hypervisor = settings.hypervisor.unwrap_or(HypervisorName::CloudHypervisor);
+        let accelerator = settings.accel.and_then(AcceleratorChoice::chosen);
+        Choices {
+            hypervisor,
+            architecture: self.host.architecture,
+            memory_mib: settings.memory.unwrap_or(planning::DEFAULT_MEMORY_MIB),
+            vcpus: settings.vcpus.unwrap_or(1),
+            accelerator: planning::accelerator(hypervisor, accelerator, self.host.accelerator),
+            tools: self.host.tools.clone(),
+            link_ports: settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS),
+            links: BTreeMap::new(),
+            devices: settings.devices.clone(),
+        }
     }
-}
 
-/// Checks that the VM's folder in the state directory is, or can be, ours.
-fn check_folder(id: &VmId, host: &Host<'_>, problems: &mut Problems) {
-    let folder = host.state.vm(&id.name);
-    if host.state.is_anothers(&id.name) {
-        problems.error(
-            folder,
-            format!("belongs to a VM that was installed otherwise, whose place {id} cannot take"),
-            "remove that VM, or rename one of them",
-        );
-    } else if folder.symlink_metadata().is_ok()
-        && let Err(problem) = generation::trusted_folder(&folder)
-    {
-        problems.push(problem);
+    /// Checks that the VM's folder in the state directory is the program's, or can be.
+    pub(super) fn check_folder(&self, vm: &mut Candidate) {
+        let folder = self.host.state.vm(&vm.id.name);
+        match self.host.state.is_anothers(&vm.id.name) {
+            Ok(true) => vm.problems.error(
+                folder,
+                format!(
+                    "belongs to a VM that another program has installed, and {} cannot replace it",
+                    vm.id
+                ),
+                "remove that VM, or rename one of the two",
+            ),
+            Ok(false) => vm.problems.extend(trusted::folder(&folder).err()),
+            Err(error) => vm.problems.push(unreadable(&folder)(error)),
+        }
     }
-}
-
-/// What the catalog says of a VM that could run by itself, but its package.
-#[allow(clippy::too_many_arguments)]
-fn runnable(
-    id: &VmId,
-    plan: &Plan,
-    files: Vec<FileStamp>,
-    settings: &Settings,
-    host: &Host<'_>,
-    leasing: &mut Leasing<'_>,
-    shown: &Path,
-    problems: &mut Problems,
-) -> Option<Runnable> {
-    let uid = leasing.uid(id, shown, problems)?;
-    if host.for_units {
-        access::check(plan, uid, problems);
-        pci::check_present(Path::new(pci::SYS), &plan.pci_devices, problems);
-    }
-    if problems.has_errors() {
-        return None;
-    }
-    let links = plan.interfaces.iter().map(|interface| CatalogLink {
-        provider: interface.provider.clone(),
-        id: interface.link.to_string(),
-        ipv4: interface.ipv4,
-    });
-    Some(Runnable {
-        uid,
-        hypervisor: plan.hypervisor,
-        package: String::new(),
-        autostart: settings.autostart.unwrap_or(false),
-        restart_if_changed: settings.restart_if_changed.unwrap_or(false),
-        links: links.collect(),
-        devices: plan.pci_devices.clone(),
-        files,
-    })
 }

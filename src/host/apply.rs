@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Has systemd do what `sync` decided.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use super::{HostError, io_error, units};
+use crate::base::name::{VmId, VmName};
+use crate::state::catalog::{Catalog, CatalogVm, VmState};
+use crate::state::directory::StateDirectory;
+use crate::state::started::Started;
+use crate::system::{accounts, systemd};
+
+/// What systemd has done.
+#[derive(Debug)]
+pub enum Applied {
+    /// Everything.
+    Everything,
+    /// Nothing: it is not running here. The VMs have their accounts.
+    NoSystemd,
+    /// Everything but what these errors name. Without an account or a reload, nothing
+    /// else was tried.
+    Except(Vec<HostError>),
+}
+
+/// What a catalog asks for: the VMs that systemd stops, starts and restarts.
+pub struct Jobs {
+    /// Running VMs that were removed from their source. Those of a source that cannot be
+    /// read now are not among them.
+    pub stop: Vec<VmId>,
+    /// VMs that start with the host, and did not before. The administrator may have
+    /// stopped the others.
+    pub start: Vec<VmName>,
+    /// Stale VMs whose settings ask for a restart.
+    pub restart: Vec<VmId>,
+}
+
+impl Jobs {
+    /// What `catalog` asks for, where `autostarted` are the VMs that start with the host
+    /// already.
+    pub fn new(catalog: &Catalog, state: &StateDirectory, autostarted: &BTreeSet<VmName>) -> Self {
+        // Other VMs were started from another state directory.
+        let is_ours = |started: &Started| {
+            std::fs::read_link(state.booted(&started.vm.name)).is_ok_and(|package| package == started.package)
+        };
+        let running: Vec<_> = Started::all().into_iter().filter(is_ours).collect();
+        let exist: BTreeSet<_> = catalog.vms.iter().map(CatalogVm::id).collect();
+        let unreadable: BTreeSet<_> =
+            catalog.sources.iter().filter(|s| s.problem.is_some()).map(|source| &source.name).collect();
+        let removed = |it: &&Started| !exist.contains(&it.vm) && !unreadable.contains(&it.vm.source);
+        let may_restart = |state: &VmState| matches!(state, VmState::Runnable(it) if it.restart_if_changed);
+        let restarts = |it: &&Started| {
+            let vm = catalog.find(&it.vm.name).filter(|vm| vm.id() == it.vm);
+            vm.is_some_and(|vm| may_restart(&vm.state)) && !it.stale(catalog, state).is_empty()
+        };
+        let starts = catalog.runnable().filter(|(_, runnable)| runnable.autostart).map(|(vm, _)| &vm.name);
+        Self {
+            stop: running.iter().filter(removed).map(|it| it.vm.clone()).collect(),
+            start: starts.filter(|name| !autostarted.contains(name)).cloned().collect(),
+            restart: running.iter().filter(restarts).map(|it| it.vm.clone()).collect(),
+        }
+    }
+}
+
+/// Has systemd read the drop-ins of the current catalog, if it has `changed` or systemd
+/// has read another one, and do the [`Jobs`] that follow. At `boot`, it starts all VMs
+/// that start with the host.
+pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: bool) -> Applied {
+    for (vm, runnable) in catalog.runnable() {
+        if let Err(error) = accounts::ensure(Path::new(accounts::DIRECTORY), &vm.id(), runnable.uid) {
+            let what = format!("the account of {} cannot be made", vm.name);
+            return Applied::Except(vec![io_error(what)(error)]);
+        }
+    }
+    if !systemd::is_running() {
+        return Applied::NoSystemd;
+    }
+    let known = Known::now(boot);
+    // Systemd may also have read an older catalog, when a sync was killed, or none, when
+    // generators ran at boot before the state directory was mounted.
+    let is_current = units::generation_of_systemd() == Some(catalog.generation);
+    if (changed || !is_current)
+        && let Err(error) = systemd::reload()
+    {
+        return Applied::Except(vec![io_error("systemd cannot read its units again")(error)]);
+    }
+    // Now systemd knows the catalog, and no later sync does what this one leaves undone: so
+    // a job that fails does not stop the others.
+    let failed = known.jobs(state, catalog, boot);
+    if failed.is_empty() { Applied::Everything } else { Applied::Except(failed) }
+}
+
+/// Like [`apply()`], for what is installed, after a sync that could not install anything: a
+/// mistake in the configuration, or a host that fails, stops no installed VM from running.
+/// Returns nothing where no catalog can be used.
+pub fn apply_installed(state: &StateDirectory, boot: bool) -> Option<Applied> {
+    let catalog = Catalog::read(&state.catalog()).ok()?;
+    Some(apply(state, &catalog, false, boot))
+}
+
+/// What systemd knows before it reads a catalog.
+struct Known {
+    /// The VMs that start with the host.
+    autostarted: BTreeSet<VmName>,
+    /// The units that watch sources.
+    watched: BTreeSet<String>,
+    /// The units that mount partitions, with their devices. The administrator may have
+    /// unmounted these.
+    partitions: BTreeSet<(String, String)>,
+}
+
+impl Known {
+    fn now(boot: bool) -> Self {
+        Self {
+            autostarted: units::autostarted(),
+            watched: units::watched(),
+            // At boot, nothing was unmounted yet.
+            partitions: if boot { BTreeSet::new() } else { units::partitions() },
+        }
+    }
+
+    /// Has systemd do what a catalog asks for that it has read; returns what failed.
+    fn jobs(&self, state: &StateDirectory, catalog: &Catalog, boot: bool) -> Vec<HostError> {
+        let jobs = Jobs::new(catalog, state, &self.autostarted);
+        let units = |vms: &[VmId]| vms.iter().map(|vm| systemd::unit(&vm.name)).collect::<Vec<_>>();
+        let watched = units::watched();
+        let unwatched: Vec<_> = self.watched.difference(&watched).cloned().collect();
+        let mut start: Vec<_> = watched.difference(&self.watched).cloned().collect();
+        start.extend(units::to_start(catalog, &self.partitions));
+        if boot {
+            start.push(units::TARGET.to_owned());
+        } else {
+            start.extend(jobs.start.iter().map(systemd::unit));
+        }
+        let mut failed = Vec::new();
+        let mut run = |units: &[String], job: fn(&[String]) -> io::Result<()>, what: &str| {
+            if !units.is_empty() {
+                failed.extend(job(units).map_err(io_error(what)).err());
+            }
+        };
+        run(&units(&jobs.stop), systemd::stop_soon, "removed VMs cannot be stopped");
+        if !unwatched.is_empty() {
+            // Systemd has no unit any more for one of these that is not running.
+            let _ = systemd::stop_soon(&unwatched);
+        }
+        run(&start, systemd::start_soon, "VMs cannot be started");
+        run(&units(&jobs.restart), systemd::restart_soon, "changed VMs cannot be restarted");
+        failed
+    }
+}

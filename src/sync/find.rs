@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The pass *find*: reads all sources, and nothing of the state directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::Surroundings;
+use crate::base::name::{SourceName, VmId, VmName};
+use crate::base::printable::printable;
+use crate::base::problem::Problems;
+use crate::config::Config;
+use crate::directory::definition::{self, Location, Reading};
+use crate::state::catalog::{CatalogProblem, CatalogSource, Runnable};
+
+/// What is in the sources.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The sources, in their order.
+    pub sources: Vec<CatalogSource>,
+    /// The VMs; those of one name are in the order of their sources.
+    pub vms: Vms,
+    /// The problems of sources, and of settings for VMs that do not exist.
+    pub problems: Problems,
+}
+
+/// VMs by their names.
+pub(super) type Vms = BTreeMap<VmName, Vec<FoundVm>>;
+
+/// One VM of a source.
+pub(super) struct FoundVm {
+    pub source: SourceName,
+    pub place: Place,
+}
+
+/// Where a VM was found.
+pub(super) enum Place {
+    /// In a source: a VM directory, which was read.
+    Directory(Location, Reading),
+    /// In the configuration: a package that was built elsewhere.
+    Runner(PathBuf),
+    /// In the last catalog alone, since its source cannot be read now.
+    Catalog {
+        /// Its directory, in printable form.
+        directory: String,
+        /// What it was when it could run.
+        last: Option<Runnable>,
+        /// Why the source cannot be read.
+        problem: CatalogProblem,
+    },
+}
+
+impl Place {
+    /// The VM's directory or package, in printable form.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Directory(location, _) => printable(location.directory()),
+            Self::Runner(path) => printable(path),
+            Self::Catalog { directory, .. } => directory.clone(),
+        }
+    }
+}
+
+/// Finds the VMs of all sources and reads their directories.
+pub(super) fn all(config: &Config, host: &Surroundings<'_>) -> Found {
+    let mut found = Found::default();
+    for (VmId { source, name }, runner) in config.runners() {
+        let place = Place::Runner(runner.to_owned());
+        found.vms.entry(name).or_default().push(FoundVm { source, place });
+    }
+    let locations = found.list(config);
+    let definitions = definition::Scan::new(host.architecture);
+    let count = locations.len();
+    for (number, (source, location)) in locations.into_iter().enumerate() {
+        (host.progress)(number, count);
+        let reading = definitions.read(&location);
+        match VmName::new(location.file_name()) {
+            Ok(name) => {
+                let vm = FoundVm { source: source.clone(), place: Place::Directory(location, reading) };
+                found.vms.entry(name).or_default().push(vm);
+            }
+            // One of the problems is its name.
+            Err(_) => found.problems.extend(reading.problems.into_sorted()),
+        }
+    }
+    found.note_unknown(config);
+    found
+}
+
+impl Found {
+    /// Lists the VM directories of all sources.
+    fn list<'a>(&mut self, config: &'a Config) -> Vec<(&'a SourceName, Location)> {
+        let mut all = Vec::new();
+        for source in &config.sources {
+            let problem = match source.locations(&mut self.problems) {
+                Ok(locations) => {
+                    all.extend(locations.into_iter().map(|location| (&source.name, location)));
+                    None
+                }
+                Err(unreadable) => {
+                    let problem = CatalogProblem::from(&unreadable);
+                    self.problems.push(unreadable);
+                    Some(problem)
+                }
+            };
+            self.sources.push(CatalogSource {
+                name: source.name.clone(),
+                kind: source.kind,
+                directory: source.vm_directories(),
+                partuuid: source.partuuid.clone(),
+                problem,
+            });
+        }
+        all
+    }
+
+    /// Notes settings for VMs that do not exist: their names may be mistyped.
+    fn note_unknown(&mut self, config: &Config) {
+        let unreadable: BTreeSet<_> = self
+            .sources
+            .iter()
+            .filter(|source| source.problem.is_some())
+            .map(|source| &source.name)
+            .collect();
+        for (key, id) in config.named().filter(|(_, id)| !unreadable.contains(&id.source)) {
+            let vms = self.vms.get(&id.name).into_iter().flatten();
+            if !vms.into_iter().any(|vm| vm.source == id.source) {
+                self.problems.note(
+                    &config.path,
+                    format!("[vm.\"{key}\"] is for a VM that the source {} does not have", id.source),
+                    "correct its name, or remove it",
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! The pass *install*: writes what was decided, and switches to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use super::in_use::InUse;
+use super::round::{Before, Built, Round};
+use super::{Surroundings, Synced, clean_up, folder};
+use crate::base::name::VmName;
+use crate::base::problem::Problem;
+use crate::base::versioned;
+use crate::package::identity::base_name;
+use crate::package::{Package, WriteError};
+use crate::state::catalog::{CATALOG_VERSION, Catalog};
+use crate::state::directory::StateDirectory;
+use crate::state::look::{is_directory, names, unless_missing};
+use crate::state::nix_store::{self, Roots};
+use crate::state::place::PackagePlace;
+use crate::state::{unreadable, unwritable};
+use crate::system::durable;
+
+impl Round<'_> {
+    /// Makes this the current generation, unless nothing has changed, and cleans up.
+    pub(super) fn install(self) -> Result<Synced, Problem> {
+        let Self { host, before, leasing, sources, vms, built, mut problems, .. } = self;
+        let Before { catalog: before, leases: old_leases } = before;
+        let state = host.state;
+        let (generation, leases) = (next_generation(state)?, leasing.of_removed(&vms));
+        let catalog = Catalog { version: CATALOG_VERSION, generation, sources, vms, leases };
+        let leases = leasing.into_leases();
+        if leases != old_leases {
+            // Before any other file uses them.
+            leases.write(&state.leases())?;
+        }
+        // All that can fail comes before the switch, so that systemd reads every new catalog.
+        let in_use = InUse::look(state)?;
+        let complete = complete_packages(state, before.as_ref(), &in_use)?;
+        let mut has_new_folder = false;
+        for name in built.keys() {
+            has_new_folder |= folder::ensure(state, name)?;
+        }
+        let roots = Roots::of(state.root());
+        let store_paths: BTreeSet<_> = built.values().flat_map(|built| built.store_paths.clone()).collect();
+        if let Some(roots) = &roots {
+            // Before the packages are in the store: its garbage collector may run at any time.
+            roots.add(&store_paths)?;
+        }
+        let is_missing = |built: &Built| built.files.is_some() && !complete.contains(&built.place);
+        let missing: Vec<_> = built.iter().filter(|(_, built)| is_missing(built)).collect();
+        let unchanged = before.clone().filter(|before| before.is_like(&catalog) && missing.is_empty());
+        let changed = unchanged.is_none();
+        let (catalog, synced) = match unchanged {
+            Some(before) => {
+                if has_new_folder {
+                    durable::sync_file_system(state.root()).map_err(unwritable(state.root()))?;
+                }
+                let synced = settle(state, before.generation);
+                (before, synced)
+            }
+            None => {
+                for (name, built) in missing {
+                    write_package(host, name, built)?;
+                }
+                let synced = switch(state, &catalog, &built)?;
+                (catalog, synced)
+            }
+        };
+        match synced {
+            Ok(()) => {
+                clean_up::state_directory(state, &catalog, &in_use);
+                if let Some(roots) = &roots {
+                    clean_up::roots(roots, store_paths, &in_use);
+                }
+            }
+            // A crash may bring the old catalog back, so nothing of it is removed.
+            Err(problem) => problems.push(problem),
+        }
+        Ok(Synced { catalog, before, problems, changed })
+    }
+}
+
+/// The packages that are complete: those of the current catalog and of running VMs. A
+/// killed process may have left others.
+fn complete_packages(
+    state: &StateDirectory,
+    before: Option<&Catalog>,
+    in_use: &InUse,
+) -> Result<BTreeSet<PackagePlace>, Problem> {
+    let mut named: BTreeSet<_> = in_use.packages.iter().cloned().map(PackagePlace::Here).collect();
+    match before {
+        Some(catalog) => named.extend(catalog.runnable().map(|(_, now)| now.package.clone())),
+        None => {
+            // VMs start from the links beside the catalog, whatever is wrong with that.
+            let links = state.current_generation().join("vms");
+            for name in unless_missing(names(&links)).map_err(unreadable(&links))?.unwrap_or_default() {
+                let target =
+                    unless_missing(std::fs::read_link(links.join(name))).map_err(unreadable(&links))?;
+                let package = target.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+                named.extend(package.map(|package| PackagePlace::Here(package.to_owned())));
+            }
+        }
+    }
+    let mut complete = BTreeSet::new();
+    for place in named {
+        let path = place.path(state);
+        let is_there = match place {
+            PackagePlace::Here(_) => is_directory(&path).map_err(unreadable(&path))?,
+            PackagePlace::At(_) => path.is_dir(),
+        };
+        if is_there {
+            complete.insert(place);
+        }
+    }
+    Ok(complete)
+}
+
+/// Writes one package; the caller syncs it.
+fn write_package(host: &Surroundings<'_>, name: &VmName, built: &Built) -> Result<(), Problem> {
+    let Some(files) = &built.files else { return Ok(()) };
+    let (path, store) = match (&built.place, &host.nix_store) {
+        (PackagePlace::At(path), Some(store)) => (Path::new(path), store),
+        (place, _) => return write_into(files, &place.path(host.state)),
+    };
+    // The store takes the name of what it adds.
+    let staging = host.state.staging();
+    let staged = staging.join(base_name(name));
+    write_into(files, &staged)?;
+    let added = store.add(&staged).map_err(unwritable(Path::new(nix_store::STORE)))?;
+    if added != path {
+        let error = format!("the store has it as {}", added.display());
+        return Err(unwritable(path)(io::Error::other(error)));
+    }
+    durable::if_present(std::fs::remove_dir_all(&staging)).map(drop).map_err(unwritable(&staging))
+}
+
+/// Writes a package into a new directory, in the place of an incomplete one.
+fn write_into(files: &Package, path: &Path) -> Result<(), Problem> {
+    durable::if_present(std::fs::remove_dir_all(path)).map_err(unwritable(path))?;
+    durable::ensure_directory(path).map_err(unwritable(path))?;
+    files.write_into(path).map_err(|error| match error {
+        WriteError::Io { path, error } => unwritable(&path)(error),
+        other => unwritable(path)(io::Error::other(other.to_string())),
+    })
+}
+
+/// The first number that no generation has, finished or not.
+fn next_generation(state: &StateDirectory) -> Result<u64, Problem> {
+    let directory = state.generations();
+    let names = names(&directory).map_err(unreadable(&directory))?;
+    let last = names.iter().filter_map(|name| name.parse::<u64>().ok()).max();
+    Ok(last.unwrap_or(0).saturating_add(1))
+}
+
+/// Writes a generation and switches to it. The inner result is an error when it is
+/// the current one, but a crash may bring the old one back.
+fn switch(
+    state: &StateDirectory,
+    catalog: &Catalog,
+    packages: &BTreeMap<VmName, Built>,
+) -> Result<Result<(), Problem>, Problem> {
+    let directory = state.generation(catalog.generation);
+    let links = directory.join("vms");
+    for directory in [&directory, &links] {
+        durable::create_directory(directory).map_err(unwritable(directory))?;
+    }
+    for (name, Built { place, .. }) in packages {
+        let link = links.join(name.as_str());
+        std::os::unix::fs::symlink(StateDirectory::package_link(place), &link).map_err(unwritable(&link))?;
+    }
+    let path = directory.join("catalog.json");
+    let text = versioned::text_of(catalog);
+    text.and_then(|text| durable::create_file(&path, &text, 0o644)).map_err(unwritable(&path))?;
+    let current = state.current_generation();
+    // Syncs all of the above before it renames.
+    let switched = durable::switch_link(&current, &state.generation_link(catalog.generation));
+    Ok(switched.map_err(unwritable(&current))?.map_err(unwritable(&current)))
+}
+
+/// Syncs the switch to the current generation, if there are others: a process that was
+/// killed before it synced its switch has left them.
+fn settle(state: &StateDirectory, current: u64) -> Result<(), Problem> {
+    let generations = state.generations();
+    let names = names(&generations).map_err(unreadable(&generations))?;
+    if names.iter().all(|name| *name == current.to_string()) {
+        return Ok(());
+    }
+    let own = durable::open_directory(&state.own());
+    own.and_then(durable::sync_directory).map_err(unwritable(&state.current_generation()))
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! A round: one look at all sources, and what follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::apart::Apart;
+use super::find::Found;
+use super::leasing::Leasing;
+use super::{Surroundings, Synced};
+use crate::base::name::VmName;
+use crate::base::problem::{Problem, Problems};
+use crate::config::Config;
+use crate::package::Package;
+use crate::plan::Plan;
+use crate::state::catalog::{CATALOG_VERSION, Catalog, CatalogError, CatalogSource, CatalogVm};
+use crate::state::directory::StateDirectory;
+use crate::state::leases::Leases;
+use crate::state::look::is_missing;
+use crate::state::place::PackagePlace;
+use crate::state::{nix_store, unreadable};
+
+/// What the state directory has before the round.
+pub(super) struct Before {
+    /// The catalog. One that cannot be used counts as none: the round writes all of it.
+    pub catalog: Option<Catalog>,
+    /// The leases.
+    pub leases: Leases,
+}
+
+impl Before {
+    /// Reads both.
+    pub fn read(state: &StateDirectory) -> Result<Self, Problem> {
+        let path = state.catalog();
+        let catalog = match Catalog::read(&path) {
+            // The catalog may be fine, and its packages in use.
+            Err(CatalogError::Io(error)) if !is_missing(&error) => return Err(unreadable(&path)(error)),
+            catalog => catalog.ok(),
+        };
+        Ok(Self { catalog, leases: Leases::read(&state.leases())? })
+    }
+}
+
+/// The package of a VM that can run.
+pub(super) struct Built {
+    /// Where it is, or will be.
+    pub place: PackagePlace,
+    /// Its files; none of a package that was built elsewhere.
+    pub files: Option<Package>,
+    /// The Nix store paths that running it takes.
+    pub store_paths: BTreeSet<PathBuf>,
+    /// The directory or package that names the VM's network providers.
+    pub names_providers: PathBuf,
+}
+
+impl Built {
+    /// The package of this plan.
+    pub fn new(plan: &Plan, place: PackagePlace, files: Option<Package>, names_providers: PathBuf) -> Self {
+        let mut store_paths = nix_store::paths_of(plan);
+        if let PackagePlace::At(path) = &place {
+            store_paths.extend(nix_store::path_of(Path::new(path)));
+        }
+        Self { place, files, store_paths, names_providers }
+    }
+}
+
+/// One round. The passes add to it and take from it, each in a module of its own.
+pub(super) struct Round<'a> {
+    pub config: &'a Config,
+    pub host: &'a Surroundings<'a>,
+    pub before: Before,
+    pub leasing: Leasing<'a>,
+    pub apart: Apart,
+    /// The sources, in their order.
+    pub sources: Vec<CatalogSource>,
+    /// All VMs, as the catalog will have them.
+    pub vms: Vec<CatalogVm>,
+    /// The packages of those that can run.
+    pub built: BTreeMap<VmName, Built>,
+    /// The problems of sources, VM directories, settings and the host.
+    pub problems: Problems,
+}
+
+impl<'a> Round<'a> {
+    /// Decides which VMs run, with which packages and leases. Reads, and writes nothing.
+    pub fn decide(config: &'a Config, host: &'a Surroundings<'a>, before: Before, found: Found) -> Self {
+        let Found { sources, vms, problems } = found;
+        let mut round = Self {
+            config,
+            host,
+            leasing: Leasing::new(config, &before),
+            apart: Apart::new(config, host.state),
+            before,
+            sources,
+            vms: Vec::new(),
+            built: BTreeMap::new(),
+            problems,
+        };
+        round.prepare(vms);
+        round.devices();
+        round.block();
+        round
+    }
+
+    /// What [`install`](Self::install) would do.
+    pub fn rehearse(self) -> Synced {
+        let Self { before, leasing, sources, vms, problems, .. } = self;
+        let before = before.catalog;
+        let generation = before.as_ref().map_or(0, |before| before.generation).saturating_add(1);
+        let leases = leasing.of_removed(&vms);
+        let catalog = Catalog { version: CATALOG_VERSION, generation, sources, vms, leases };
+        match before.clone().filter(|before| before.is_like(&catalog)) {
+            Some(catalog) => Synced { catalog, before, problems, changed: false },
+            None => Synced { catalog, before, problems, changed: true },
+        }
+    }
+}
