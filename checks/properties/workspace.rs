@@ -18,6 +18,7 @@ use microvm_spectrum::base::problem::{Problem, Problems, Severity};
 use microvm_spectrum::base::tool::Tool;
 use microvm_spectrum::package::planning::Choices;
 use microvm_spectrum::plan::{Accelerator, HypervisorName};
+use microvm_spectrum::state::catalog::CatalogProblem;
 use proptest::test_runner::{Config, RngAlgorithm, TestRunner};
 use tempfile::TempDir;
 
@@ -135,7 +136,7 @@ pub fn well_formed(problems: Problems) -> Result<Vec<Problem>, String> {
         if lines.len() != 2 || !text.replace('\n', "").chars().all(is_plain) {
             return Err(format!("a problem is not printable: {text:?}"));
         }
-        let json = serde_json::to_value(problem).unwrap();
+        let json = serde_json::to_value(CatalogProblem::from(problem)).unwrap();
         for value in json.as_object().unwrap().values() {
             if !value.as_str().unwrap().chars().all(is_plain) {
                 return Err(format!("a problem is not printable in JSON: {json}"));

@@ -24,17 +24,14 @@ pub enum Severity {
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Error => "error",
-            Self::Note => "note",
-        })
+        self.serialize(f)
     }
 }
 
 /// One problem.
 ///
-/// Its texts may quote untrusted names. [`Display`](fmt::Display) and JSON write
-/// them in printable form.
+/// Its texts may quote untrusted names; [`Display`](fmt::Display) writes them in
+/// printable form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{severity}: {}: {}\n  help: {}", printable(.path), printable(.cause), printable(.remedy))]
 pub struct Problem {
@@ -65,18 +62,6 @@ impl Problem {
     /// Something that the user should know.
     pub fn note(path: impl Into<PathBuf>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::error(path, cause, remedy) }
-    }
-}
-
-impl Serialize for Problem {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct as _;
-        let mut object = serializer.serialize_struct("Problem", 4)?;
-        object.serialize_field("severity", &self.severity)?;
-        object.serialize_field("path", &printable(&self.path))?;
-        object.serialize_field("cause", &printable(&self.cause))?;
-        object.serialize_field("remedy", &printable(&self.remedy))?;
-        object.end()
     }
 }
 
@@ -128,14 +113,9 @@ impl Problems {
         others.into_iter().for_each(|problem| self.push(problem));
     }
 
-    /// How many have this severity.
-    pub fn count(&self, severity: Severity) -> usize {
-        self.0.iter().filter(|p| p.severity == severity).count()
-    }
-
     /// Whether the program must refuse the input.
     pub fn has_errors(&self) -> bool {
-        self.count(Severity::Error) > 0
+        self.0.iter().any(|problem| problem.severity == Severity::Error)
     }
 
     /// Whether one of them is an error of the host.
@@ -165,8 +145,6 @@ mod tests {
     fn prints_no_raw_control_character() {
         let problem = Problem::error("/p/a\x1b[2J", "links to 'x\ny'", "remove it");
         assert_eq!(problem.to_string(), "error: /p/a\\u{1b}[2J: links to 'x\\ny'\n  help: remove it");
-        let json = serde_json::to_string(&problem).unwrap();
-        assert!(json.contains(r"a\\u{1b}[2J"), "{json}");
     }
 
     #[test]

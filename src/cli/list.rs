@@ -73,7 +73,7 @@ fn cells(vm: &VmStatus) -> [String; 6] {
     }
     [
         vm.name.to_string(),
-        vm.state.as_str().to_owned(),
+        vm.state.to_string(),
         vm.hypervisor.clone().unwrap_or_else(dash),
         vm.source.as_ref().map_or_else(dash, ToString::to_string),
         if addresses.is_empty() { dash() } else { addresses.join(",") },

@@ -4,6 +4,7 @@
 //! What VMs do now: what the catalog, systemd and the records of running VMs say
 //! together.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use serde::Serialize;
@@ -17,7 +18,8 @@ use crate::system::systemd::{self, UnitStatus};
 use crate::system::trust;
 
 /// What a VM does now, or why it cannot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Condition {
     /// It runs.
     Running,
@@ -46,24 +48,6 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Its name, as in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Starting => "starting",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::Restarting => "restarting",
-            Self::Failed => "failed",
-            Self::Broken => "broken",
-            Self::Blocked => "blocked",
-            Self::Unavailable => "unavailable",
-            Self::Shadowed => "shadowed",
-            Self::Removed => "removed",
-            Self::Unknown => "unknown",
-        }
-    }
-
     fn of(status: &UnitStatus) -> Self {
         match (status.active.as_str(), status.sub.as_str()) {
             ("active" | "reloading", _) => Self::Running,
@@ -81,9 +65,9 @@ impl Condition {
     }
 }
 
-impl Serialize for Condition {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::process::Stdio;
 
+use serde::Serialize;
+
 use crate::base::name::VmName;
 use crate::system::systemd::{UnitStatus, status, systemctl, unit};
 
@@ -15,7 +17,8 @@ const HELPERS: [&str; 4] =
     ["microvm-set-booted", "microvm-tap-interfaces", "microvm-pci-devices", "microvm-virtiofsd"];
 
 /// What systemd does with VMs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// Starts them.
     Start,
@@ -27,11 +30,7 @@ pub enum Verb {
 
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Restart => "restart",
-        })
+        self.serialize(f)
     }
 }
 

@@ -74,7 +74,7 @@ impl Walker {
     /// # Errors
     /// See [`ResolveError`].
     pub fn resolve_from(&self, place: &Place, entry: &Entry) -> Result<Resolved, ResolveError> {
-        self.go_on(place, entry)?.into_resolved()
+        self.enter_from(place, entry)?.into_resolved()
     }
 
     /// Walks `relative`, a path beneath the user partition, most likely to a directory.
@@ -90,11 +90,7 @@ impl Walker {
     ///
     /// # Errors
     /// See [`ResolveError`].
-    pub fn enter_from(&self, place: &Place, entry: &Entry) -> Result<Place, ResolveError> {
-        self.go_on(place, entry)
-    }
-
-    fn go_on(&self, place: &Place, Entry { name, likely }: &Entry) -> Result<Place, ResolveError> {
+    pub fn enter_from(&self, place: &Place, Entry { name, likely }: &Entry) -> Result<Place, ResolveError> {
         self.walk(place.clone(), VecDeque::from([name.clone()]), *likely, Path::new(name))
     }
 
