@@ -287,8 +287,8 @@ fn pci_devices_are_named_in_full_and_fit() {
     for (given, told) in [
         ("01:00.0", "'01:00.0' is not the full form of a PCI address: write 0000:01:00.0"),
         ("0000:AB:00.0", "write 0000:ab:00.0"),
-        ("0000:01:00.8", "'0000:01:00.8' is no PCI address such as 0000:01:00.0"),
-        ("\u{1b}[2J", "'\\u{1b}[2J' is no PCI address"),
+        ("0000:01:00.8", "'0000:01:00.8' is not a PCI address such as 0000:01:00.0"),
+        ("\u{1b}[2J", "'\\u{1b}[2J' is not a PCI address"),
     ] {
         run(place.build().args(["--device", given])).exits(2).complains(&[told]);
     }

@@ -312,7 +312,7 @@ fn a_boot_goes_on_whatever_is_wrong() {
     for output in [file.join("x"), "/proc/nowhere".into()] {
         run(host.unit_calls(&["generate"]).arg(output)).exits(0);
     }
-    // A state directory whose path cannot be in a unit file.
+    // A state directory whose path cannot be part of a unit file.
     for name in ["a b", "a%i", "a\nb"] {
         let odd = host.root.join(name);
         run(&mut host.sync_to(&odd)).exits(0).says_nothing();

@@ -110,7 +110,7 @@ fn paths_that_systemd_would_interpret() {
     ] {
         for arguments in [["--program", bad], ["--state-dir", bad]] {
             let ran = run(&mut units(&output, &arguments)).exits(2);
-            ran.complains(&["cannot stand in a unit file: use an absolute path without .., of letters"]);
+            ran.complains(&["cannot be part of a unit file: use an absolute path without .., of letters"]);
             assert!(!output.exists(), "{bad:?}");
         }
     }

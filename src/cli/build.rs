@@ -28,7 +28,7 @@ pub(super) struct BuildArgs {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// Where to put the runner package
+    /// Where to write the runner package
     #[arg(long, value_name = "OUT")]
     output: PathBuf,
 
@@ -51,11 +51,11 @@ pub(super) struct BuildArgs {
     #[command(flatten)]
     location: LocationArgs,
 
-    /// Where a program is, instead of looking for it in PATH
+    /// Use this program instead of the one in PATH; can be repeated
     #[arg(long, value_name = "NAME=PATH", value_parser = parse_tool)]
     tool: Vec<(Tool, PathBuf)>,
 
-    /// For how many clients the VM can provide networks
+    /// For how many clients the VM can provide a network
     #[arg(long, value_name = "N", default_value_t = planning::DEFAULT_LINK_PORTS)]
     link_ports: u8,
 
@@ -63,25 +63,25 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "PROVIDER=ID", value_parser = parse_link)]
     link: Vec<(VmName, LinkId)>,
 
-    /// A PCI device of the host that the VM gets, such as 0000:01:00.0; can be given several times
+    /// Give the VM a PCI device of the host, such as 0000:01:00.0; can be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = parse_device)]
     device: Vec<PciAddress>,
 
-    /// The shared directories may be only on the host that runs the VM: absolute links are judged by
-    /// their text, and again when the VM starts
+    /// Allow shared directories that exist only on the host that runs the VM: check absolute links by
+    /// their text here, and follow them when the VM starts
     #[arg(long)]
     shares_elsewhere: bool,
 
-    /// What DIR must name, no more and no less: a JSON object with `providers` (names) and `shares`
+    /// Refuse DIR unless it has exactly these: a JSON object with `providers` (names) and `shares`
     /// (the directory of each tag, or null)
     #[arg(long, value_name = "FILE")]
     declared: Option<PathBuf>,
 
-    /// What share/microvm/system leads to, instead of the package's own identification
+    /// Make share/microvm/system a link to PATH, instead of the package's own identification
     #[arg(long, value_name = "PATH", value_parser = super::absolute)]
     system: Option<PathBuf>,
 
-    /// What executes the guest's instructions (QEMU only); auto takes kvm when a short probe shows that it works
+    /// What executes the guest's instructions (QEMU only); auto uses kvm if a short test guest runs
     #[arg(long, value_enum)]
     accel: Option<AcceleratorChoice>,
 }
@@ -122,7 +122,7 @@ pub(super) fn run(args: &BuildArgs) -> anyhow::Result<Exit> {
     }
     if let Some(left) = package.write(&args.output, args.force)? {
         let left = printable(left);
-        report::line(&format!("the package that was replaced cannot be removed and is now {left}"));
+        report::line(&format!("the old package cannot be removed; it is now {left}"));
     }
     Ok(Exit::Fine)
 }

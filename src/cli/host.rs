@@ -40,41 +40,41 @@ fn name(text: &str) -> Result<VmName, String> {
 
 #[derive(Debug, Subcommand)]
 enum HostVerb {
-    /// Note the package that a VM is started from (microvm-set-booted@)
+    /// Make `booted` a link to the package that a VM is started from (microvm-set-booted@)
     SetBooted(NameArgs),
-    /// Remove that note
+    /// Remove that link
     ClearBooted(NameArgs),
-    /// Make a VM's tap interfaces (microvm-tap-interfaces@)
+    /// Create a VM's tap interfaces (microvm-tap-interfaces@)
     TapUp(NameArgs),
     /// Remove a VM's tap interfaces
     TapDown(NameArgs),
     /// Bind a VM's PCI devices to the VFIO driver (microvm-pci-devices@)
     PciSetup(NameArgs),
-    /// Take them from the VM's user; they stay with that driver
+    /// Take a VM's PCI devices from its user; they stay bound to the VFIO driver
     PciRelease(NameArgs),
     /// Serve a VM's shared directories (microvm-virtiofsd@)
     Virtiofsd(NameArgs),
     /// Run a VM (microvm@)
     Run(NameArgs),
-    /// Stop a VM whose package brings no supervisor
+    /// Stop a VM whose package has no supervisor
     Stop(NameArgs),
     /// Succeed if this is the catalog's current generation
     IsCurrent {
         /// The generation's number
         generation: u64,
     },
-    /// Succeed if a VM was installed otherwise, and so needs no drop-in
+    /// Succeed if another program installed the VM, which so needs no drop-in
     IsAnothers(NameArgs),
-    /// Have sources scanned that appear and go with what is mounted (microvm-spectrum-mounts)
+    /// Scan sources again when they are mounted or unmounted (microvm-spectrum-mounts)
     WatchMounts,
     /// Write the drop-ins of all VMs, as a systemd generator
     Generate {
         /// Where to write them
         #[arg(value_parser = absolute)]
         normal: PathBuf,
-        /// Units before those of the administrator; nothing is written there
+        /// For units before those of the administrator; unused
         early: Option<PathBuf>,
-        /// Units after all others; nothing is written there
+        /// For units after all others; unused
         late: Option<PathBuf>,
     },
 }
@@ -118,7 +118,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
     }
 }
 
-/// What the environment says.
+/// What the environment tells the host's part.
 pub(super) fn environment() -> Environment {
     Environment {
         user: std::env::var_os(USER_VARIABLE).map(|user| user.to_string_lossy().into_owned()),
@@ -126,7 +126,7 @@ pub(super) fn environment() -> Environment {
     }
 }
 
-/// Says why a VM cannot start, and tells systemd the first reason.
+/// Reports why a VM cannot start, with the first reason as the unit's status.
 fn failed(name: &VmName, problems: &[Problem], why: &str) {
     let why = printable(why);
     let reason =
@@ -138,7 +138,7 @@ fn failed(name: &VmName, problems: &[Problem], why: &str) {
     say(name, &why);
 }
 
-/// Says something in a VM's own journal, if it goes to the journal at all.
+/// Writes a line to a VM's own journal, or to standard error where that is not the journal.
 fn say(name: &VmName, line: &str) {
     let line = format!("{name}: {line}");
     if !(journal::is_connected() && journal::send(Priority::Error, Some(name), &line).is_ok()) {
@@ -152,7 +152,7 @@ fn is_current(state: &StateDirectory, generation: u64) -> Exit {
     }
     report::line(&format!(
         "not started: the VMs have changed since systemd read generation {generation} of the catalog; \
-         systemctl daemon-reload"
+         run 'systemctl daemon-reload'"
     ));
     Exit::Input
 }
@@ -163,7 +163,7 @@ fn is_anothers(state: &StateDirectory, name: &VmName) -> Exit {
         return Exit::Fine;
     }
     report::line(&format!(
-        "not started: systemd has not read yet that {name} is installed; systemctl daemon-reload"
+        "not started: systemd has not read yet that {name} is installed; run 'systemctl daemon-reload'"
     ));
     Exit::Input
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! `booted`: what a VM was started from.
+//! `booted`: the link to the package that a VM was started from.
 
 use std::fs::File;
 use std::io;
@@ -18,32 +18,32 @@ use crate::state::directory::StateDirectory;
 use crate::state::started::{self, Started};
 use crate::system::{durable, trust};
 
-/// Notes the package that `current` leads to now, free of links.
+/// Makes `booted` a link to the package that `current` leads to, free of other links.
 ///
 /// # Errors
 /// See [`HostError`].
 pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
-    // What is noted is not removed: whoever removes packages holds this lock.
+    // A process that removes packages holds this lock, and keeps those of `booted`.
     let _lock = match File::options().write(true).open(state.lock()) {
         Ok(lock) => {
             rustix::fs::flock(&lock, FlockOperation::LockShared)
                 .map_err(|e| io_error("the state directory cannot be locked")(e.into()))?;
             Some(lock)
         }
-        // Nobody has ever called sync here.
+        // No sync has ever run here.
         Err(_) => None,
     };
     let package = trust::resolve_tree(&state.current(name))?;
-    // Clients may come while it runs.
-    records::prepare(name).map_err(io_error(format!("{} cannot be made", records::DIRECTORY)))?;
+    // Clients may start while the VM runs.
+    records::prepare(name).map_err(io_error(format!("{} cannot be created", records::DIRECTORY)))?;
     let booted = state.booted(name);
     durable::replace_link(&booted, &package)
         .map_err(io_error(format!("{} cannot be written", booted.display())))?;
     record(state, name, &package).map_err(io_error(format!("{} cannot be written", started::DIRECTORY)))
 }
 
-/// Notes what else the VM is started with. What cannot be found now is said by
-/// whoever starts it.
+/// Records what else the VM is started with. The supervisor reports what cannot be
+/// found.
 fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<()> {
     let files = match whose(package, Script::Run) {
         Ok(Whose::Ours(plan)) => plan.stamps().ok().zip(package::stamp(package).ok()),
@@ -60,7 +60,7 @@ fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<(
     }
 }
 
-/// Removes that note.
+/// Removes that link.
 ///
 /// # Errors
 /// See [`HostError`].
@@ -75,7 +75,7 @@ pub fn clear_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostErr
     }
 }
 
-/// Whether the catalog's current generation is this one.
+/// Whether this is the current generation of the catalog.
 pub fn is_current(state: &StateDirectory, generation: u64) -> bool {
     std::fs::read_link(state.current_generation())
         .is_ok_and(|link| link == Path::new(&state.generation_link(generation)))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! A client's links to its network providers: taps, rules, and the records that
-//! tell the providers.
+//! A client's links to its network providers: taps, rules, and the records that the
+//! providers' supervisors read.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,16 @@ use crate::link::records;
 use crate::link::taps::{self, Tools};
 use crate::plan::{InterfacePlan, Plan};
 
-/// How long a provider gets to unplug an interface before its tap is removed
-/// all the same.
+/// How long a provider gets to unplug an interface before root removes its tap.
 const DETACH_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How often to look whether it has.
+/// How often to check whether it has.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Makes all links of a client, with taps for `client_user` and for the user
-/// of each provider, and tells the providers. What is there already is kept.
+/// Creates all links of a client, with taps for `client_user` and for the user of each
+/// provider, and records them. Keeps what exists already.
 ///
 /// # Errors
-/// See [`HostError`]; what was made is then removed.
+/// See [`HostError`]. It then removes the links again.
 pub fn links_up(
     plan: &Plan,
     client_user: u32,
@@ -33,7 +32,7 @@ pub fn links_up(
 ) -> Result<(), HostError> {
     let tools = tools(plan, environment);
     for InterfacePlan { link, .. } in &plan.interfaces {
-        // Its id was given to this VM while the other runs with it.
+        // The other VM runs with an id that a sync has since given to this one.
         if let Some(client) = other_holder(plan, *link)? {
             return Err(HostError::LinkInUse { link: *link, client });
         }
@@ -41,7 +40,7 @@ pub fn links_up(
     let made = plan.interfaces.iter().try_for_each(|InterfacePlan { provider, link, .. }| {
         let new = taps::up(&tools, *link, client_user, provider_user(provider))?;
         records::record(provider, *link, &plan.name, new)
-            .map_err(io_error(format!("{provider} cannot be told")))
+            .map_err(io_error(format!("the link to {provider} cannot be recorded")))
     });
     if made.is_err() {
         let _ = links_down(plan, environment);
@@ -49,19 +48,19 @@ pub fn links_up(
     made
 }
 
-/// Tells the providers of a client that it has gone, gives them a moment, and
-/// removes all links, as far as they are there.
+/// Removes the records of a client's links, gives the providers a moment to unplug
+/// their interfaces, and removes the links that exist.
 ///
 /// # Errors
-/// See [`HostError`]; everything was tried.
+/// The first error; it tries everything nevertheless. See [`HostError`].
 pub fn links_down(plan: &Plan, environment: &Environment) -> Result<(), HostError> {
     let tools = tools(plan, environment);
     let mut result = Ok(());
     let is_ours = |it: &&InterfacePlan| !matches!(other_holder(plan, it.link), Ok(Some(_)));
     let links: Vec<_> = plan.interfaces.iter().filter(is_ours).map(|it| (&it.provider, it.link)).collect();
     for (provider, link) in &links {
-        let removed =
-            records::remove(provider, *link).map_err(io_error(format!("{provider} cannot be told")));
+        let removed = records::remove(provider, *link)
+            .map_err(io_error(format!("the record of the link to {provider} cannot be removed")));
         result = result.and(removed);
     }
     let deadline = Instant::now() + DETACH_TIMEOUT;
@@ -74,15 +73,15 @@ pub fn links_down(plan: &Plan, environment: &Environment) -> Result<(), HostErro
     result
 }
 
-/// Another VM that has a link of this plan's id now.
+/// Another VM that runs with this id.
 fn other_holder(plan: &Plan, link: LinkId) -> Result<Option<VmName>, HostError> {
     let holder = records::holder(link);
     let holder = holder.map_err(io_error(format!("{} cannot be read", records::DIRECTORY)))?;
     Ok(holder.filter(|client| *client != plan.name))
 }
 
-/// The programs of a plan, or else those in PATH; by their names where there are
-/// none, so that what takes no program is done.
+/// The programs of a plan, or else those in PATH. A missing one only fails when it is
+/// executed, so that its absence does not keep records from being removed.
 fn tools(plan: &Plan, environment: &Environment) -> Tools {
     let program = |tool: Tool| environment.tool(&plan.tools, tool).unwrap_or_else(|_| tool.as_str().into());
     Tools { ip: program(Tool::Ip), nft: program(Tool::Nft) }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What the unit files call: the host's side of one VM's life.
+//! The host's part of running VMs: the unit files, and the work that units call for.
 //!
-//! Each function here is one line of a unit. Units call all but [`run()`] as root.
-//! They use what `booted` leads to, which [`set_booted`] notes first, so that
-//! all of them mean the same package. Besides, [`apply`] has systemd do what `sync`
+//! Each function here is one line of a unit; units call all but [`run()`] as root.
+//! [`set_booted`] comes first and makes `booted` a link to the VM's package; the others
+//! use that link, and so all use the same package. [`apply`] has systemd do what `sync`
 //! decided. Only [`cli`](crate::cli) may use this stage.
 
 pub mod apply;
@@ -51,18 +51,17 @@ const DEFAULT_USER: &str = "microvm";
 /// What the caller's environment says.
 #[derive(Debug, Clone)]
 pub struct Environment {
-    /// [`USER_VARIABLE`]: the user's name or id, for whom taps, devices and sockets are.
+    /// [`USER_VARIABLE`]: the name or id of the user who gets taps, devices and sockets.
     pub user: Option<String>,
     /// PATH, for programs that a package does not name.
     pub path: OsString,
 }
 
 impl Environment {
-    /// The id of the user for whom taps, devices and sockets are; that of the user
-    /// `microvm` where none is named.
+    /// The id of the user who gets taps, devices and sockets; `microvm` is the default.
     ///
     /// # Errors
-    /// When there is no such user.
+    /// When the user does not exist, or `/etc/passwd` cannot be read.
     pub fn vm_user(&self) -> Result<u32, HostError> {
         let user = self.user.as_deref().unwrap_or(DEFAULT_USER);
         if let Ok(uid) = user.parse() {
@@ -72,24 +71,24 @@ impl Environment {
         found.ok_or_else(|| HostError::NoUser(user.to_owned()))
     }
 
-    /// The path of a program: the one in `known`, or else that in PATH.
+    /// The path of a program, from `known` or else from PATH.
     fn tool(&self, known: &BTreeMap<Tool, PathBuf>, tool: Tool) -> Result<PathBuf, HostError> {
         tool::find_all(known, &self.path).remove(&tool).ok_or(HostError::NoTool(tool))
     }
 }
 
-/// Why a unit cannot do its part.
+/// Why a unit cannot do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// The system refused.
+    /// A system call failed.
     #[error("{what}: {error}")]
     Io {
-        /// What was tried.
+        /// What does not work.
         what: String,
         /// The system's error.
         error: io::Error,
     },
-    /// Another user than root could have put there what root is to use.
+    /// A user other than root could have written what root is to use.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// The package cannot be read, or has errors.
@@ -101,21 +100,19 @@ pub enum HostError {
     /// A program failed.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// The VM cannot have its PCI devices.
-    #[error("the host cannot give it its PCI devices")]
+    /// The VM cannot get its PCI devices.
+    #[error("the host cannot give the VM its PCI devices")]
     Devices(Problems),
     /// Another VM runs with a link of the same id.
-    #[error(
-        "the link id {link} is still that of {client}, which was started with it: stop or restart {client}"
-    )]
+    #[error("{client} still runs with the link id {link}: stop or restart {client}")]
     LinkInUse {
         /// The id.
         link: LinkId,
         /// The VM.
         client: VmName,
     },
-    /// The user for whom taps, devices and sockets are does not exist.
-    #[error("the host has no user {0}: create it, or name another in {USER_VARIABLE}")]
+    /// The user who gets taps, devices and sockets does not exist.
+    #[error("the host has no user {0}: create it, or set {USER_VARIABLE} to another")]
     NoUser(String),
     /// The host lacks a program.
     #[error("the program {0} is not in PATH: install it ({origin})", origin = .0.origin())]
@@ -149,13 +146,13 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
     move |error| HostError::Io { what, error }
 }
 
-/// The package that a VM was started from, which only root can have put there,
-/// with all that is in it.
+/// The package that a VM was started from, of which only root could have written
+/// any part.
 fn trusted_package(state: &StateDirectory, name: &VmName) -> Result<PathBuf, HostError> {
     Ok(trust::resolve_tree(&state.booted(name))?)
 }
 
-/// Becomes a script of a package, which only root can have put there; returns only
+/// Becomes a script of a package, which only root could have written; returns only
 /// when that fails.
 fn become_trusted(script: &Path) -> HostError {
     match trust::resolve(script) {

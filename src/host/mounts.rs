@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Sources that appear and go with what is mounted.
+//! Sources that appear and disappear when something is mounted or unmounted.
 
 use std::fs::File;
 use std::io;
@@ -18,8 +18,8 @@ use crate::state::catalog::{Catalog, CatalogSource};
 use crate::state::directory::StateDirectory;
 use crate::system::{systemd, trust};
 
-/// What is mounted, as this process sees it; the kernel tells of each change
-/// (`proc(5)`, `/proc/pid/mounts`).
+/// What is mounted, as this process sees it. It can be polled for changes (`proc(5)`,
+/// `/proc/pid/mounts`).
 const MOUNTS: &str = "/proc/self/mountinfo";
 /// Installs the VMs of all sources.
 const RESYNC: &str = "microvm-spectrum-resync.service";
@@ -28,14 +28,14 @@ const RESYNC: &str = "microvm-spectrum-resync.service";
 struct Seen {
     name: SourceName,
     directory: PathBuf,
-    /// Which directory it is now, by device and inode.
+    /// The directory's device and inode, if it exists.
     found: Option<(u64, u64)>,
-    /// Whether the catalog has it as one that can be read.
+    /// Whether the last sync could read it.
     readable: bool,
 }
 
-/// Has all sources scanned again whenever one of them has become another
-/// directory. Never returns without an error.
+/// Starts the unit that scans all sources again whenever one of them has become
+/// another directory. Returns only with an error.
 ///
 /// # Errors
 /// See [`HostError`].
@@ -45,13 +45,13 @@ pub fn watch_mounts(state: &StateDirectory) -> Result<(), HostError> {
     let mut sources = Sources::default();
     loop {
         let seen = sources.look(state);
-        // What was mounted before this began to watch, nobody may have seen.
+        // The last sync may not have seen what was mounted before this began to watch.
         let changed = match &before {
             Some(before) => places(before) != places(&seen),
             None => seen.iter().any(|source| source.found.is_some() != source.readable),
         };
         if changed {
-            // What watches a source cannot start before that is mounted.
+            // The unit that watches a source cannot start before the source is mounted.
             let here = seen.iter().filter(|it| it.found.is_some() && can_be_watched(&it.directory));
             let watching = here.map(|source| path_unit(&source.name));
             let units: Vec<_> = std::iter::once(RESYNC.to_owned()).chain(watching).collect();
@@ -66,8 +66,8 @@ fn places(seen: &[Seen]) -> Vec<(&PathBuf, Option<(u64, u64)>)> {
     seen.iter().map(|source| (&source.directory, source.found)).collect()
 }
 
-/// The sources of the current generation, which is read once: there can be many
-/// mounts that have nothing to do with it.
+/// The sources of the current generation. The catalog is read once for each generation,
+/// because many mounts concern no source.
 #[derive(Default)]
 struct Sources {
     generation: Option<PathBuf>,
@@ -75,7 +75,7 @@ struct Sources {
 }
 
 impl Sources {
-    /// What they are now.
+    /// Their state now.
     fn look(&mut self, state: &StateDirectory) -> Vec<Seen> {
         let generation = std::fs::read_link(state.current_generation()).ok();
         if generation.is_none() || generation != self.generation {

@@ -3,10 +3,10 @@
 
 //! Handing PCI devices of the host to VFIO, for a VM's user alone.
 //!
-//! What the kernel isolates from the rest of the host is an IOMMU group: a VM
-//! gets all devices of one, or none (Linux' `Documentation/driver-api/vfio.rst`).
-//! They stay with VFIO when the VM has stopped, as microvm.nix does it: a driver
-//! of the host would have to cope with whatever the guest has left in them.
+//! The kernel isolates an IOMMU group from the rest of the host: a VM gets all devices
+//! of a group, or none (Linux' `Documentation/driver-api/vfio.rst`). They stay with
+//! VFIO when the VM has stopped, as under microvm.nix: a driver of the host would find
+//! them in the state in which the guest left them.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
@@ -29,11 +29,11 @@ const VFIO: &str = "vfio-pci";
 /// and ID Assignment Specification).
 const BRIDGE: u32 = 0x06;
 const PCI_BRIDGE: u32 = 0x0604;
-/// A group's node is for one user, and for nobody besides.
+/// Only its owner can open a group's node.
 const NODE_MODE: u32 = 0o600;
 
-/// Hands a VM's PCI devices to VFIO and to the VM's user. A package that is not
-/// this program's brings a script, which this process becomes.
+/// Hands a VM's PCI devices to VFIO and to the VM's user. With another program's
+/// package, this process becomes the package's script.
 ///
 /// # Errors
 /// See [`HostError`].
@@ -41,12 +41,13 @@ pub fn pci_setup(state: &StateDirectory, name: &VmName, environment: &Environmen
     let package = trusted_package(state, name)?;
     match whose(&package, Script::PciSetup)? {
         Whose::Ours(plan) => pci_setup_devices(&plan.pci_devices, environment),
-        // Its files alone hand nothing over: that the script is missing is an error.
+        // Files name no PCI devices: without its script, a package gets an error.
         Whose::Script(_) | Whose::Files(_) => Err(become_trusted(&Script::PciSetup.within(&package))),
     }
 }
 
-/// Takes the groups of a VM's PCI devices from the VM's user; they stay with VFIO.
+/// Takes the IOMMU groups of a VM's PCI devices from the VM's user; the devices stay
+/// with VFIO.
 ///
 /// # Errors
 /// See [`HostError`].
@@ -72,21 +73,22 @@ pub fn pci_setup_devices(devices: &[PciAddress], environment: &Environment) -> R
     Kernel::of_this_host().hand_over(devices, environment.vm_user()?).map_err(HostError::Devices)
 }
 
-/// Where the kernel shows its devices and takes orders; tests have one of their own.
+/// Where the kernel shows its devices and takes commands. Tests have a directory of
+/// their own.
 struct Kernel {
     sys: PathBuf,
     vfio: PathBuf,
-    /// Gives an order: writes a text to a file of `sys`.
-    order: fn(&Path, &str) -> io::Result<()>,
+    /// Writes a command to a file of `sys`.
+    command: fn(&Path, &str) -> io::Result<()>,
 }
 
 impl Kernel {
     fn of_this_host() -> Self {
-        Self { sys: pci::SYS.into(), vfio: "/dev/vfio".into(), order: write }
+        Self { sys: pci::SYS.into(), vfio: "/dev/vfio".into(), command: write }
     }
 
-    /// Checks everything before anything is changed; what is as it should be is
-    /// left alone.
+    /// Gives `user` these devices. Checks everything before it changes anything, and
+    /// changes only what differs.
     fn hand_over(&self, devices: &[PciAddress], user: u32) -> Result<(), Problems> {
         let mut problems = Problems::default();
         // Only root can open this file, and so hold this lock.
@@ -96,13 +98,15 @@ impl Kernel {
             Ok(file)
         });
         if let Err(error) = &lock {
-            problems.error(&probe, format!("cannot be written: {error}"), "call this as root");
+            problems.error(&probe, format!("cannot be written: {error}"), "run this as root");
         }
         if !self.sys.join("bus/pci/drivers").join(VFIO).is_dir() {
             problems.error(
                 self.sys.join("bus/pci/drivers").join(VFIO),
                 format!("does not exist: the driver {VFIO} is not loaded"),
-                format!("modprobe {VFIO}; with a line {VFIO} in /etc/modules-load.d it is at each boot"),
+                format!(
+                    "modprobe {VFIO}; a file in /etc/modules-load.d with that name loads it at each boot"
+                ),
             );
         }
         let groups = self.groups(devices, &mut problems);
@@ -130,7 +134,7 @@ impl Kernel {
             match class(&directory) {
                 Ok(class) if class >> 8 == BRIDGE => problems.error(
                     &directory,
-                    format!("is a bridge (class {class:04x}), which the host itself needs"),
+                    format!("is a bridge (class {class:04x}), which the host needs"),
                     "list the devices behind it instead",
                 ),
                 Ok(_) => {}
@@ -152,49 +156,38 @@ impl Kernel {
             Ok(target) => target
                 .file_name()
                 .and_then(|name| name.to_str()?.parse().ok())
-                .ok_or_else(|| unknown("leads to no IOMMU group".to_owned(), "report this")),
+                .ok_or_else(|| unknown("does not lead to an IOMMU group".to_owned(), "report this bug")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(unknown(
                 format!(
-                    "does not exist: the device {device} is in no IOMMU group, so nothing keeps it from the host's memory"
+                    "does not exist: the device {device} is in no IOMMU group, so it could access the host's memory"
                 ),
-                "enable VT-d or AMD-Vi in the firmware's settings; Intel's needs intel_iommu=on on the kernel's command line, too",
+                "enable VT-d or AMD-Vi in the firmware's settings; VT-d also needs intel_iommu=on on the kernel's command line",
             )),
-            Err(error) => Err(unknown(format!("cannot be read: {error}"), "call this as root")),
+            Err(error) => Err(unknown(format!("cannot be read: {error}"), "run this as root")),
         }
     }
 
-    /// Checks that nobody but this VM uses a group of which it gets `devices`.
+    /// Checks that neither the host nor another VM uses a group of which this VM gets
+    /// `devices`.
     fn check_group(&self, group: u32, devices: &[PciAddress], user: u32, problems: &mut Problems) {
         let directory = self.sys.join("kernel/iommu_groups").join(group.to_string()).join("devices");
         let members = match names(&directory) {
             Ok(members) => members,
             Err(error) => {
-                problems.error(directory, format!("cannot be read: {error}"), "call this as root");
+                problems.error(directory, format!("cannot be read: {error}"), "run this as root");
                 return;
             }
         };
-        let listed = |name: &str| name.parse().is_ok_and(|address: PciAddress| devices.contains(&address));
-        let mut foreign = Vec::new();
-        for member in members.iter().filter(|name| !listed(name)) {
-            let path = directory.join(member);
-            match driver(&path) {
-                // VFIO itself leaves them to the host.
-                _ if class(&path).is_ok_and(|class| class == PCI_BRIDGE) => {}
-                Ok(None) => {}
-                Ok(Some(driver)) if driver == VFIO => {}
-                Ok(Some(driver)) => foreign.push(format!("{member} (driver {driver})")),
-                Err(error) => problems.error(path, format!("cannot be read: {error}"), "call this as root"),
-            }
-        }
+        let foreign = foreign(&directory, &members, devices, problems);
         if !foreign.is_empty() {
             problems.error(
                 &directory,
                 format!(
-                    "an IOMMU group goes to a VM as a whole, and the host uses {}; its members are {}",
+                    "a VM gets an IOMMU group as a whole, but the host uses {}; its members are {}",
                     foreign.join(", "),
                     members.join(", ")
                 ),
-                "list those in the VM's devices, too, or take their drivers from them",
+                "add these to the VM's devices, or unbind them from their drivers",
             );
         }
         let node = self.node(group);
@@ -208,30 +201,34 @@ impl Kernel {
                     found.uid(),
                     members.join(", ")
                 ),
-                "stop that VM, or give all of them to one VM",
+                "stop that VM, or give the whole group to one VM",
             );
         }
     }
 
-    /// Changes a device's driver to VFIO's.
+    /// Binds a device to VFIO's driver.
     fn bind(&self, device: PciAddress) -> Result<(), Problem> {
         let directory = pci::directory(&self.sys, device);
         let failed = |path: &Path, error: io::Error| {
-            Problem::error(path, format!("cannot be changed: {error}"), "see what the kernel says: dmesg")
+            Problem::error(
+                path,
+                format!("cannot be changed: {error}"),
+                "look for the kernel's reason in dmesg",
+            )
         };
-        let order =
-            |path: PathBuf, text: &str| (self.order)(&path, text).map_err(|error| failed(&path, error));
+        let command =
+            |path: PathBuf, text: &str| (self.command)(&path, text).map_err(|error| failed(&path, error));
         let present = || driver(&directory).map_err(|error| failed(&directory, error));
-        // No other driver takes it from here on, not even in between.
-        order(directory.join("driver_override"), VFIO)?;
+        // From here on no other driver can take it, not even in between.
+        command(directory.join("driver_override"), VFIO)?;
         if present()?.as_deref() == Some(VFIO) {
             return Ok(());
         }
         let bind = || {
             if present()?.is_some() {
-                order(directory.join("driver/unbind"), &device.to_string())?;
+                command(directory.join("driver/unbind"), &device.to_string())?;
             }
-            order(self.sys.join("bus/pci/drivers_probe"), &device.to_string())?;
+            command(self.sys.join("bus/pci/drivers_probe"), &device.to_string())?;
             match present()? {
                 Some(driver) if driver == VFIO => Ok(()),
                 found => Err(Problem::error(
@@ -240,15 +237,15 @@ impl Kernel {
                         "has {} and not {VFIO}",
                         found.map_or("no driver".to_owned(), |d| format!("the driver {d}"))
                     ),
-                    "see what the kernel says: dmesg",
+                    "look for the kernel's reason in dmesg",
                 )),
             }
         };
         bind().inspect_err(|_| {
-            // Back to the driver that the host has for it.
-            let _ = order(directory.join("driver_override"), "\n");
+            // Lets the host's own driver take it again.
+            let _ = command(directory.join("driver_override"), "\n");
             if present().is_ok_and(|driver| driver.is_none()) {
-                let _ = order(self.sys.join("bus/pci/drivers_probe"), &device.to_string());
+                let _ = command(self.sys.join("bus/pci/drivers_probe"), &device.to_string());
             }
         })
     }
@@ -260,7 +257,7 @@ impl Kernel {
             if node.symlink_metadata()?.is_symlink() {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            // Nobody else's at any moment.
+            // In this order, so that no third user can open it at any moment.
             std::fs::set_permissions(&node, Permissions::from_mode(NODE_MODE))?;
             lchown(&node, Some(user), None)
         };
@@ -268,12 +265,12 @@ impl Kernel {
             Problem::error(
                 &node,
                 format!("cannot be given to user {user}: {error}"),
-                "call this as root, outside of containers",
+                "run this as root, outside of containers",
             )
         })
     }
 
-    /// Gives back to root the groups that this user has.
+    /// Gives the groups that this user owns to root.
     fn take_back(&self, devices: &[PciAddress], user: u32) -> Result<(), Problems> {
         let mut problems = Problems::default();
         for group in devices.iter().filter_map(|device| self.group(*device).ok()) {
@@ -290,13 +287,32 @@ impl Kernel {
     }
 }
 
-/// Writes to a file of sysfs, in one call as it wants it.
+/// Those members of a group that are not among `devices` and that the host uses, with
+/// their drivers.
+fn foreign(group: &Path, members: &[String], devices: &[PciAddress], problems: &mut Problems) -> Vec<String> {
+    let listed = |name: &str| name.parse().is_ok_and(|address: PciAddress| devices.contains(&address));
+    let mut foreign = Vec::new();
+    for member in members.iter().filter(|name| !listed(name)) {
+        let path = group.join(member);
+        match driver(&path) {
+            // VFIO leaves them to the host.
+            _ if class(&path).is_ok_and(|class| class == PCI_BRIDGE) => {}
+            Ok(None) => {}
+            Ok(Some(driver)) if driver == VFIO => {}
+            Ok(Some(driver)) => foreign.push(format!("{member} (driver {driver})")),
+            Err(error) => problems.error(path, format!("cannot be read: {error}"), "run this as root"),
+        }
+    }
+    foreign
+}
+
+/// Writes to a file of sysfs, in one call as sysfs requires.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     File::options().write(true).open(path)?.write_all(text.as_bytes())
 }
 
-/// The sorted names in a directory. The kernel's own are plain; of others a
-/// printable form is told and matches nothing.
+/// The sorted names in a directory. One that is not UTF-8, which the kernel never has,
+/// is shown in a form that is no address.
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     let names = std::fs::read_dir(directory)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -316,8 +332,9 @@ fn class(device: &Path) -> Result<u32, Problem> {
         u32::from_str_radix(digits, 16).ok()
     });
     class.map(|class| class >> 8).ok_or_else(|| {
-        let why = text.map_or_else(|error| format!("cannot be read: {error}"), |_| "is no class".to_owned());
-        Problem::error(file, why, "report this")
+        let why =
+            text.map_or_else(|error| format!("cannot be read: {error}"), |_| "is not a PCI class".to_owned());
+        Problem::error(file, why, "report this bug")
     })
 }
 

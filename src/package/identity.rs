@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What identifies a package by its content, in the form of a Nix store path.
+//! The identity of a package by its content, in the form of a Nix store path.
 //!
-//! It is the path that the package has in a Nix store to which it is added as
-//! it is: a digest of its archive (NAR) and its name. Source of the archive's
-//! format: Nix's manual, "Nix Archive (NAR) format"; of the path's: "Complete
-//! Store Path Calculation". The archive is only hashed, so it is never made as a
-//! whole.
+//! It is the path that the package gets when it is added to a Nix store: a digest of
+//! its archive (NAR), and its name. Sources: Nix's manual, "Nix Archive (NAR) format"
+//! and "Complete Store Path Calculation". This module only hashes the archive, and
+//! never holds all of it in memory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -34,16 +33,16 @@ impl Package {
     /// The base name of the path that the package of the VM called `name` has
     /// in a Nix store: 32 digits in Nix's base-32, `-microvm-`, and the VM's name.
     ///
-    /// Two packages of one VM have the same exactly if all their entries are
-    /// the same.
+    /// Two packages of one VM have the same name exactly if all their entries are the
+    /// same.
     pub fn store_name(&self, name: &VmName) -> String {
         let mut digest = Sha256::new();
         text(&mut digest, b"nix-archive-1");
         node(&mut digest, &self.tree());
         let archive = CAHash::Nar(NixHash::Sha256(digest.finalize().into()));
         let name = base_name(name);
-        // Names of VMs have only characters that names in a store can have, and
-        // the rest is constant, so this cannot fail.
+        // A store path can have every character of a VM's name, and the rest is
+        // constant, so this cannot fail.
         StoreDir::new(STORE)
             .and_then(|store| store.build_ca_path(&name, &archive, [], false))
             .map(|path| path.to_basename())
@@ -67,23 +66,23 @@ fn insert<'a>(directory: &mut BTreeMap<&'a OsStr, Node<'a>>, mut path: Component
         return;
     }
     let below = directory.entry(name.as_os_str()).or_insert_with(|| Node::Directory(BTreeMap::new()));
-    // No entry is a directory at the same time.
+    // No path is an entry and a directory at the same time.
     if let Node::Directory(below) = below {
         insert(below, path, entry);
     }
 }
 
-/// How many digits of Nix's base-32 a store path has.
+/// The number of base-32 digits in a store path.
 const DIGITS: usize = 32;
 
-/// Whether a file name is one that [`Package::store_name`] gives to a package of
-/// the VM called `name`, so that it tells the content.
+/// Whether a file name has the form that [`Package::store_name`] gives to a package of
+/// the VM called `name`, and so identifies its content.
 pub fn tells_content(file_name: &OsStr, name: &VmName) -> bool {
     let digits = file_name.to_str().and_then(|text| text.strip_suffix(&format!("-{}", base_name(name))));
     digits.is_some_and(|digits| digits.len() == DIGITS)
 }
 
-/// What a package is called in a store.
+/// The name of a VM's package in a store, without its digest.
 pub fn base_name(name: &VmName) -> String {
     format!("microvm-{name}")
 }

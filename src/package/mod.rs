@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Runner packages: the directory that microvm.nix's conventions describe.
+//! Runner packages: the directories that microvm.nix's conventions describe.
 //!
-//! A package is a pure function of a [`Plan`]: [`Package::of`] lays out every
-//! file in memory, [`Package::write`] puts it on disk in one step.
+//! [`planning`] decides how a VM runs. A package is a pure function of that [`Plan`]:
+//! [`Package::of`] lays out every file in memory, [`Package::write`] puts it on disk in
+//! one step. [`whose()`] tells this program's packages from others. All stages from the
+//! [`config`](crate::config) on may use it.
 
 pub mod identity;
 pub mod older;
@@ -24,10 +26,11 @@ pub use scripts::Script;
 pub use whose::{Whose, whose};
 
 use crate::base::problem::{self, Problems};
+use crate::base::versioned::DocumentError;
 use crate::directory::stamp::FileStamp;
-use crate::plan::{ManifestError, Plan};
+use crate::plan::Plan;
 
-/// Where a package keeps its manifest.
+/// The path of the manifest in a package.
 pub const MANIFEST: &str = "share/microvm-spectrum/manifest.json";
 
 /// One entry of a package.
@@ -41,16 +44,15 @@ pub enum Entry {
     Link(PathBuf),
 }
 
-/// A runner package in memory: its entries by path, directories implied.
+/// A runner package in memory: its entries by their paths, without directories.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package(pub BTreeMap<PathBuf, Entry>);
 
 impl Package {
     /// Lays out the package of a plan.
     ///
-    /// A file is there only where it means something, because unit templates
-    /// test for it. Source of the layout: microvm.nix, "Conventions between
-    /// MicroVM packages and the host".
+    /// A file exists only if it means something, because units test for it. Source of
+    /// the layout: microvm.nix, "Conventions between MicroVM packages and the host".
     pub fn of(plan: &Plan) -> Self {
         let mut entries = BTreeMap::new();
         let mut add = |path: &str, entry: Entry| {
@@ -75,7 +77,7 @@ impl Package {
             add(&format!("{directory}/source"), Entry::File(format!("{}\n", share.source)));
             add(&format!("{directory}/socket"), Entry::File(format!("{}\n", share.socket)));
         }
-        // `share/microvm/system` identifies this version by its text, and leads somewhere.
+        // `share/microvm/system` identifies this version by its text, and must not dangle.
         let manifest = plan.to_manifest();
         let version = format!("sha256-{}", hex(&Sha256::digest(&manifest)));
         add(MANIFEST, Entry::File(manifest));
@@ -84,8 +86,8 @@ impl Package {
         Self(entries)
     }
 
-    /// Has `share/microvm/system` lead to `system`, which then identifies this
-    /// version: in Nix what `system.build.toplevel` is.
+    /// Makes `share/microvm/system` a link to `system`, which then identifies this
+    /// version: in Nix, `system.build.toplevel`.
     #[must_use]
     pub fn identified_by(mut self, system: PathBuf) -> Self {
         self.0.insert(PathBuf::from("share/microvm/system"), Entry::Link(system));
@@ -94,8 +96,8 @@ impl Package {
 
     /// Writes the package to `output` in one step: complete, or not at all.
     ///
-    /// An existing package is replaced, just as atomically, if `force` is set.
-    /// Returns where the replaced one is if it could not be removed.
+    /// With `force` it replaces an existing package, also in one step, and returns where
+    /// that is now if it cannot be removed.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -103,8 +105,7 @@ impl Package {
         publish::publish(self, output, force)
     }
 
-    /// Writes the package into an empty directory, whose durability is the
-    /// caller's care.
+    /// Writes the package into an empty directory, which the caller must sync.
     ///
     /// # Errors
     /// See [`WriteError`].
@@ -120,7 +121,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Why a package cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// There is none, or it is unreadable.
+    /// It does not exist, or this user cannot read it.
     #[error("{} cannot be read: {error}", .path.display())]
     Io {
         /// The file.
@@ -128,13 +129,13 @@ pub enum LoadError {
         /// The system's error.
         error: io::Error,
     },
-    /// Its manifest is no use.
+    /// Its manifest has errors.
     #[error("{} {error}", .path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
         /// What is wrong with it.
-        error: ManifestError,
+        error: DocumentError,
     },
     /// The files of the [older convention](older) have errors.
     #[error("{} has errors", .path.display())]
@@ -158,17 +159,17 @@ impl LoadError {
     }
 }
 
-/// The stamp of the manifest of the package in `directory`, by which one is told
-/// from another that has taken its place.
+/// The stamp of the manifest of the package in `directory`. It changes when another
+/// package takes this one's place.
 ///
 /// # Errors
-/// The system's error.
+/// When there is no manifest.
 pub fn stamp(directory: &Path) -> io::Result<FileStamp> {
     Ok(FileStamp::new(MANIFEST, &rustix::fs::stat(directory.join(MANIFEST))?))
 }
 
-/// Reads the plan of the package at `path`, which is the package's directory or
-/// one of its scripts in `bin/`, also by way of symbolic links.
+/// Reads the plan of the package at `path`: the package's directory or one of its
+/// scripts in `bin/`, or a symbolic link to either.
 ///
 /// # Errors
 /// See [`LoadError`].

@@ -3,10 +3,10 @@
 
 //! Putting a package on disk: complete, or not at all.
 //!
-//! Everything is written under a temporary name beside the output, with one
-//! `syncfs(2)`, then renamed, then the directory that holds it is synced. A
-//! crash at any moment leaves the old package or the new one, and at most a
-//! temporary directory whose name begins with a dot.
+//! It writes everything under a temporary name beside the output, calls `syncfs(2)`
+//! once, renames, and syncs the parent directory. A crash at any moment leaves the old
+//! package or the new one, and at most a temporary directory whose name begins with a
+//! dot.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -27,19 +27,19 @@ use crate::system::durable::{
 /// Why a package was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The output exists already.
+    /// The output exists.
     #[error("{} exists; --force replaces it", .0.display())]
     Exists(PathBuf),
-    /// The output exists and is something else than a package.
+    /// The output exists and is not a package.
     #[error("{} exists and is not a runner package; move it away or choose another output", .0.display())]
     NotAPackage(PathBuf),
     /// The output has no name, for example `/`.
     #[error("{} has no name; name a directory that does not exist yet", .0.display())]
     NoName(PathBuf),
-    /// The system refused.
+    /// A file or directory cannot be written.
     #[error("{} cannot be written: {error}", .path.display())]
     Io {
-        /// What was to be written.
+        /// The file or directory.
         path: PathBuf,
         /// The system's error.
         error: io::Error,
@@ -63,7 +63,7 @@ fn parent_of(output: &Path) -> &Path {
     output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A directory that is removed unless it was renamed.
+/// A directory that is removed on drop, unless it was renamed before.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
@@ -72,7 +72,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Returns what could not be removed of the package that was replaced.
+/// Returns where the package that it replaced is, if that could not be removed.
 pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<Option<PathBuf>, WriteError> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -96,7 +96,7 @@ pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<O
     sync_file_system(&temporary.0).map_err(at(&temporary.0))?;
     let rename = |flags| rustix::fs::renameat_with(CWD, &temporary.0, CWD, output, flags);
     let renamed = match rename(RenameFlags::NOREPLACE) {
-        // What stood there comes under the temporary name and goes with it.
+        // The old package gets the temporary name, and is removed with it.
         Err(Errno::EXIST) if force => rename(RenameFlags::EXCHANGE),
         Err(Errno::EXIST) => return Err(WriteError::Exists(output.to_owned())),
         result => result,

@@ -82,7 +82,7 @@ pub(super) fn of(plan: &Plan) -> Vec<Script> {
 
 /// The text of a script in the package of a plan.
 pub(super) fn render(plan: &Plan, script: Script) -> String {
-    /// The scripts of all VMs are the same, so that each is rendered once.
+    /// The scripts of all VMs are the same, so each is rendered once.
     static RENDERED: Mutex<BTreeMap<Script, (String, String)>> = Mutex::new(BTreeMap::new());
     let program =
         plan.tool(Tool::MicrovmSpectrum).and_then(|p| p.to_str()).unwrap_or(Tool::MicrovmSpectrum.as_str());

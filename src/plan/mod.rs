@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! The manifest: the form of a VM plan, everything that running one VM takes.
+//! The plan of one VM: everything that running it takes.
 //!
-//! A runner package carries it as `share/microvm-spectrum/manifest.json`; the
-//! schema of that file is `docs/manifest.schema.json`. The stage before,
-//! [`plan`](crate::package::planning), decides what stands in it.
+//! A runner package carries it as its manifest, `share/microvm-spectrum/manifest.json`,
+//! whose schema is `docs/manifest.schema.json`. [`planning`](crate::package::planning)
+//! makes it; all stages from the [`hypervisor`](crate::hypervisor) on may use it.
 
 pub mod pci;
 pub mod runtime;
@@ -22,6 +22,7 @@ use crate::base::architecture::Architecture;
 use crate::base::name::VmName;
 use crate::base::problem::Problem;
 use crate::base::tool::Tool;
+use crate::base::versioned::{self, DocumentError};
 use crate::directory::boundary::{Boundary, ResolveError, Walker};
 use crate::directory::stamp::FileStamp;
 use crate::link::id::{InterfaceName, LinkId, MacAddress};
@@ -75,9 +76,9 @@ impl fmt::Display for HypervisorName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
-    /// The processor, by the kernel's KVM.
+    /// The processor, with the kernel's KVM.
     Kvm,
-    /// A program, by QEMU's Tiny Code Generator: anywhere, but slowly.
+    /// QEMU's Tiny Code Generator, which works everywhere and is slow.
     Tcg,
 }
 
@@ -115,23 +116,23 @@ pub struct Plan {
     pub shares: Vec<SharePlan>,
     /// The network interfaces of links to providers.
     pub interfaces: Vec<InterfacePlan>,
-    /// How many interfaces of links can be plugged in while the VM runs, as many
-    /// as it can have clients (QEMU needs a port for each).
+    /// How many interfaces of links can be plugged in while the VM runs: as many as it
+    /// can have clients (QEMU needs a port for each).
     pub link_ports: u8,
     /// The host's PCI devices that the VM gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pci_devices: Vec<PciAddress>,
-    /// The programs that running the VM takes, by name.
+    /// The paths of the programs that running the VM takes, by their names.
     pub tools: BTreeMap<Tool, PathBuf>,
 }
 
-/// Where a definition is, so that its links can be followed again at start.
+/// Where a definition is. The program follows its links again at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DefinitionPlace {
     /// The directory's path beneath the user partition, or empty.
     pub directory: PathBuf,
-    /// The user partition, and where links may lead besides.
+    /// The user partition, and where else links may lead.
     pub boundary: Boundary,
 }
 
@@ -139,9 +140,9 @@ pub struct DefinitionPlace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FilePlan {
-    /// Its path within the VM directory; this is what counts at start.
+    /// Its path within the VM directory, which the program follows at each start.
     pub entry: String,
-    /// The file that this was when the plan was made, free of links.
+    /// The file that it led to when the plan was made, free of links.
     pub path: String,
 }
 
@@ -151,9 +152,9 @@ pub struct FilePlan {
 pub struct SharePlan {
     /// The virtio-fs tag.
     pub tag: String,
-    /// Its link's path within the VM directory; this is what counts at start.
+    /// Its link's path within the VM directory, which the program follows at each start.
     pub entry: String,
-    /// The directory that this was when the plan was made, free of links.
+    /// The directory that the link led to when the plan was made, free of links.
     pub source: String,
     /// virtiofsd's socket, relative to the directory where the VM runs.
     pub socket: String,
@@ -179,7 +180,7 @@ pub struct InterfacePlan {
 }
 
 impl Plan {
-    /// The path of a program that the plan was made with.
+    /// The path of a program, if the VM needs it.
     pub fn tool(&self, tool: Tool) -> Option<&Path> {
         self.tools.get(&tool).map(PathBuf::as_path)
     }
@@ -189,16 +190,16 @@ impl Plan {
         self.definition.directory.join(entry)
     }
 
-    /// Follows the links of a file of the definition again and opens what they
-    /// lead to, for reading.
+    /// Follows the links of a file of the definition and opens what they lead to, for
+    /// reading.
     ///
     /// # Errors
-    /// The problem of a link that leads elsewhere, or of what it leads to.
+    /// When a link leads where it may not, or to what this user cannot open.
     pub fn open_file(&self, file: &FilePlan) -> Result<File, Problem> {
         self.open_file_by(&self.walker(), file)
     }
 
-    /// Like [`Plan::open_file`], by a [`Plan::walker`] of the same user.
+    /// Like [`Plan::open_file`], with a [`Plan::walker`] for several files.
     ///
     /// # Errors
     /// See [`Plan::open_file`].
@@ -215,7 +216,7 @@ impl Plan {
         })
     }
 
-    /// Walks to the files of the definition.
+    /// Walks to the files of the definition, to open them.
     pub fn walker(&self) -> Walker {
         Walker::only_to_open(self.definition.boundary.clone())
     }
@@ -223,7 +224,7 @@ impl Plan {
     /// The stamps of the kernel and the images, in this order, as they are now.
     ///
     /// # Errors
-    /// When a link does not lead where it may, or to nothing.
+    /// When a link leads where it may not, or to nothing.
     pub fn stamps(&self) -> Result<Vec<FileStamp>, ResolveError> {
         let walker = self.walker();
         let files = std::iter::once(&self.kernel).chain(&self.images);
@@ -247,26 +248,7 @@ impl Plan {
     ///
     /// # Errors
     /// When the text is not a manifest of [`MANIFEST_VERSION`].
-    pub fn from_manifest(text: &str) -> Result<Self, ManifestError> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let Version { version } = serde_json::from_str(text)?;
-        if version != MANIFEST_VERSION {
-            return Err(ManifestError::Version(version));
-        }
-        Ok(serde_json::from_str(text)?)
+    pub fn from_manifest(text: &str) -> Result<Self, DocumentError> {
+        versioned::parse(text, "a manifest", MANIFEST_VERSION)
     }
-}
-
-/// Why a manifest cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// Not JSON, or not the manifest's fields.
-    #[error("is not a manifest: {0}")]
-    Syntax(#[from] serde_json::Error),
-    /// Written by another version of this program.
-    #[error("has version {0}, this program reads version {MANIFEST_VERSION}")]
-    Version(u32),
 }

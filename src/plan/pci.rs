@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! PCI devices of the host, which the administrator gives to a VM.
+//! PCI devices of the host that the administrator gives to a VM.
 //!
-//! Never a VM directory: what a guest gets of the host's hardware is a setting.
+//! They are a setting: a VM directory cannot ask for the host's hardware.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,8 +14,8 @@ use crate::base::problem::Problems;
 
 /// Where Linux shows its devices (`sysfs(5)`).
 pub const SYS: &str = "/sys";
-/// The most devices of one VM. Under QEMU each takes a port, eight of which fit
-/// into a slot, so that there is room beside everything else that a VM can have.
+/// The most devices of one VM. Under QEMU each takes a port, of which eight fit into
+/// a slot; this leaves room for all other devices of a VM.
 pub const MAX_DEVICES: usize = 8;
 
 /// The address of a PCI device: `domain:bus:device.function`, such as
@@ -28,24 +28,24 @@ pub struct PciAddress {
     function: u8,
 }
 
-/// How many devices a bus can have (PCI Local Bus Specification).
+/// The most devices of a bus (PCI Local Bus Specification).
 const DEVICES: u8 = 32;
-/// How many functions a device can have.
+/// The most functions of a device.
 const FUNCTIONS: u8 = 8;
 
-/// Why a text is no PCI address.
+/// Why a text is not a PCI address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PciAddressError {
-    /// One could guess what is meant, but nothing is guessed where hardware is given away.
+    /// A short or unusual form. The program does not guess which hardware it hands over.
     #[error("'{given}' is not the full form of a PCI address: write {full}")]
     NotFull {
         /// The text.
         given: String,
-        /// What was probably meant.
+        /// The address that it probably means.
         full: PciAddress,
     },
-    /// Not an address at all.
-    #[error("'{0}' is no PCI address such as 0000:01:00.0; `lspci -D` lists those of a host")]
+    /// No form of an address.
+    #[error("'{0}' is not a PCI address such as 0000:01:00.0; `lspci -D` lists those of a host")]
     Syntax(String),
 }
 
@@ -119,18 +119,18 @@ pub fn directory(sys: &Path, device: PciAddress) -> PathBuf {
     sys.join("bus/pci/devices").join(device.to_string())
 }
 
-/// Reports those of the devices that are not there.
+/// Reports those of the devices that the host does not have.
 pub fn check_present(sys: &Path, devices: &[PciAddress], problems: &mut Problems) {
     for directory in devices.iter().map(|device| directory(sys, *device)).filter(|path| !path.is_dir()) {
         problems.error(
             directory,
-            "does not exist: this host has no such device to give to a VM",
-            "correct the list of the VM's devices; `lspci -D` shows those that there are",
+            "does not exist: this host has no such device",
+            "correct the list of the VM's devices; `lspci -D` lists those of the host",
         );
     }
 }
 
-/// The first device that is in the list twice.
+/// The first device that the list has twice.
 pub fn repeated(devices: &[PciAddress]) -> Option<PciAddress> {
     let mut seen = BTreeSet::new();
     devices.iter().find(|device| !seen.insert(**device)).copied()
@@ -204,7 +204,7 @@ mod tests {
             let short = text.strip_prefix("0000:").unwrap_or("-").to_owned();
             let told = short.parse::<PciAddress>();
             prop_assert!(told.is_err());
-            // What is told to write is right.
+            // The form that the error proposes is right.
             if let Err(PciAddressError::NotFull { full, .. }) = text.to_uppercase().parse::<PciAddress>() {
                 prop_assert_eq!(full, address);
             }

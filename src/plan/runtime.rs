@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! The directory where a VM runs: its sockets, and who may run there.
+//! The names of a VM's sockets and locks in the directory where it runs.
 //!
-//! A VM runs in the working directory of whoever starts it (the runtime
-//! directory under systemd). All names are relative, since a Unix socket's
-//! path has at most 107 bytes, and begin with the VM's name, so that several
-//! VMs can share one directory.
+//! A VM runs in the working directory of its supervisor (under systemd, the runtime
+//! directory). All names are relative, because a Unix socket's path has at most 107
+//! bytes, and begin with the VM's name, so that several VMs can share a directory.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -21,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::base::name::VmName;
 
-/// How often a lock that somebody else holds is tried again.
+/// How often to try a lock again that another process holds.
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The names of one VM's sockets and locks.
@@ -41,7 +40,7 @@ impl SocketNames {
         format!("{}.supervisor.sock", self.name)
     }
 
-    /// Everybody else's control socket of the VMM.
+    /// The control socket of the VMM for all other processes.
     pub fn control(&self) -> String {
         format!("{}.control.sock", self.name)
     }
@@ -66,12 +65,12 @@ impl SocketNames {
         format!("{}.run.lock", self.name)
     }
 
-    /// Held by whoever is attached to the console.
+    /// Held by the process that is attached to the console.
     pub fn console_lock(&self) -> String {
         format!("{}.console.lock", self.name)
     }
 
-    /// Held by whoever uses the control socket.
+    /// Held by the process that uses the control socket.
     pub fn control_lock(&self) -> String {
         format!("{}.control.lock", self.name)
     }
@@ -82,7 +81,7 @@ impl SocketNames {
     }
 }
 
-/// An exclusive lock on a file, which is removed with it.
+/// An exclusive lock on a file; dropping it removes the file.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -91,10 +90,11 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock, or says that somebody else has it.
+    /// Takes the lock, if no other process holds it.
     ///
     /// # Errors
-    /// `WouldBlock` when somebody else has it, else the system's error.
+    /// `WouldBlock` when another process holds it; else when the file cannot be created
+    /// or opened.
     pub fn try_take(path: &str) -> io::Result<Self> {
         loop {
             let mut options = OpenOptions::new();
@@ -110,17 +110,17 @@ impl Lock {
                 result => (result?, false),
             };
             rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            // Its last holder may have removed the file between our two steps.
+            // Its last holder may have removed the file since it was opened here.
             if names_file(path, &file) {
                 return Ok(Self { file, path: path.to_owned(), left_behind });
             }
         }
     }
 
-    /// Takes the lock, waiting until `deadline` for somebody else to leave it.
+    /// Takes the lock, and waits for another holder until `deadline`.
     ///
     /// # Errors
-    /// `WouldBlock` when somebody else still has it then, else the system's error.
+    /// `WouldBlock` when another process still holds it then; else see [`Lock::try_take`].
     pub fn take(path: &str, deadline: Instant) -> io::Result<Self> {
         loop {
             match Self::try_take(path) {
@@ -132,14 +132,13 @@ impl Lock {
         }
     }
 
-    /// Whether the file was there already: its last holder was killed.
+    /// Whether the file existed already, because its last holder was killed.
     pub fn was_left_behind(&self) -> bool {
         self.left_behind
     }
 
-    /// Whether somebody holds the lock; leaves nothing behind.
-    ///
-    /// A lock that this user may not even look at is somebody else's.
+    /// Whether a process holds the lock; leaves nothing behind. A lock that this user
+    /// cannot open counts as another user's.
     pub fn is_held(path: &str) -> bool {
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
@@ -168,24 +167,24 @@ fn names_file(path: &str, file: impl AsFd) -> bool {
 
 /// Whether some process has this Unix stream socket bound.
 ///
-/// Never connects to it: virtiofsd, for one, ends after its first client. A
+/// It never connects to it: virtiofsd ends after its first client. A
 /// datagram socket cannot connect to a stream socket, and the kernel's refusal
-/// tells whether there is one (`EPROTOTYPE`) or only a file that is left of
-/// one (`ECONNREFUSED`), see `unix_find_other` in Linux' `net/unix/af_unix.c`.
+/// says whether one is bound (`EPROTOTYPE`) or only its file is left
+/// (`ECONNREFUSED`), see `unix_find_other` in Linux' `net/unix/af_unix.c`.
 pub fn is_bound(path: impl AsRef<Path>) -> bool {
     let Ok(probe) = UnixDatagram::unbound() else { return false };
     match probe.connect(path) {
         Ok(()) => true,
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::PROTOTYPE) => true,
-            // Somebody else's, so somebody has it as far as we can tell.
+            // Another user's socket, which may be bound.
             Some(Errno::ACCESS) => true,
             _ => false,
         },
     }
 }
 
-/// Whether the file `path` is there and belongs to somebody else than this user and root.
+/// Whether the file `path` exists and belongs neither to this user nor to root.
 pub fn is_foreign(path: impl AsRef<Path>) -> bool {
     let own = rustix::process::geteuid().as_raw();
     std::fs::symlink_metadata(path).is_ok_and(|found| found.uid() != own && found.uid() != 0)
@@ -223,7 +222,7 @@ mod tests {
             let locks =
                 [names.run_lock(), names.control_lock(), names.console_lock(), names.control_lock_of_vmm()];
             for name in names.of_vmm().into_iter().chain(locks).chain([names.virtiofsd(0)]) {
-                assert!(seen.insert(name.clone()), "{name} of {vm} is another VM's, too");
+                assert!(seen.insert(name.clone()), "another VM also has the name {name} of {vm}");
             }
         }
     }

@@ -17,7 +17,7 @@ struct Host {
     kernel: Kernel,
 }
 
-/// What the kernel does on an order (Linux' `Documentation/ABI/testing/sysfs-bus-pci`):
+/// What the kernel does on a command (Linux' `Documentation/ABI/testing/sysfs-bus-pci`):
 /// a device whose directory has a file `broken` gets no driver, and one whose
 /// override is VFIO's gets that, with the node of its group.
 fn obey(path: &Path, text: &str) -> io::Result<()> {
@@ -41,7 +41,7 @@ fn obey(path: &Path, text: &str) -> io::Result<()> {
             }
             Ok(())
         }
-        other => panic!("an order to {other}"),
+        other => panic!("a command to {other}"),
     }
 }
 
@@ -54,7 +54,7 @@ impl Host {
         }
         fs::create_dir_all(&vfio).unwrap();
         fs::write(sys.join("bus/pci/drivers_probe"), "").unwrap();
-        Self { root, kernel: Kernel { sys, vfio, order: obey } }
+        Self { root, kernel: Kernel { sys, vfio, command: obey } }
     }
 
     /// A host with one card that is a group of its own.
@@ -117,7 +117,7 @@ impl Host {
     }
 }
 
-/// To this one everybody can give.
+/// A user to whom this process can give a node, also without root.
 fn own_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -151,10 +151,10 @@ fn a_group_goes_as_a_whole() {
         &[
             "error: sys/kernel/iommu_groups/7/devices: ",
             "the host uses 0000:01:00.1 (driver snd_hda_intel); its members are 0000:00:01.0, 0000:01:00.0, 0000:01:00.1, 0000:01:00.2",
-            "help: list those",
+            "help: add these",
         ],
     );
-    // All of it that has a driver; the bridge stays the host's, and nobody's stays nobody's.
+    // The listed members go to VFIO; the bridge keeps its driver, and the last member has none.
     host.hand_over(&[CARD, SOUND]).unwrap();
     assert_eq!(host.driver(SOUND).as_deref(), Some(VFIO));
     assert_eq!(host.driver("0000:00:01.0").as_deref(), Some("pcieport"));
@@ -173,7 +173,7 @@ fn another_vms_group_is_refused() {
         host.hand_over_to(&[CARD], 70_000).unwrap();
         let told = host.hand_over_to(&[SOUND], 70_001).unwrap_err();
         assert!(told.contains("error: dev/vfio/7: belongs to user 70000: another VM uses devices of IOMMU group 7, whose members are 0000:01:00.0, 0000:01:00.1"), "{told}");
-        // The other VM gives nothing away, its own does.
+        // Only the VM that has a group can release it.
         let devices = [CARD.parse().unwrap()];
         host.kernel.take_back(&devices, 70_001).unwrap();
         assert_eq!(host.node(7).uid(), 70_000);
@@ -182,17 +182,17 @@ fn another_vms_group_is_refused() {
         host.hand_over_to(&[SOUND], 70_001).unwrap();
         assert_eq!(host.node(7).uid(), 70_001);
     } else {
-        // Somebody else than this user, who has the node.
+        // A user other than this one, who owns the node.
         let told = host.hand_over_to(&[SOUND], own_user() + 1).unwrap_err();
         assert!(told.contains("another VM uses devices of IOMMU group 7"), "{told}");
     }
     assert_eq!(host.driver(CARD).as_deref(), Some(VFIO), "what was bound stays bound");
-    // What has gone has nobody.
+    // A node that has disappeared belongs to no VM.
     host.kernel.take_back(&["0000:09:00.0".parse().unwrap()], own_user()).unwrap();
 }
 
 #[test]
-fn what_cannot_be_given_is_told_at_once() {
+fn all_problems_are_reported_together() {
     let host = Host::with_card();
     host.device("0000:00:1c.0", "0x060400", Some(1), Some("pcieport"));
     host.device("0000:00:1f.0", "0x060100", Some(2), None);
@@ -206,7 +206,7 @@ fn what_cannot_be_given_is_told_at_once() {
             "sys/bus/pci/devices/0000:00:1c.0: is a bridge (class 0604)",
             "sys/bus/pci/devices/0000:00:1f.0: is a bridge (class 0601)",
             "sys/bus/pci/devices/0000:03:00.0/iommu_group: does not exist",
-            "help: enable VT-d or AMD-Vi in the firmware's settings; Intel's needs intel_iommu=on",
+            "help: enable VT-d or AMD-Vi in the firmware's settings; VT-d also needs intel_iommu=on",
             "sys/bus/pci/devices/0000:04:00.0: does not exist: this host has no such device",
         ],
     );
@@ -226,7 +226,7 @@ fn a_device_that_vfio_does_not_take_goes_back() {
 
 #[test]
 fn a_tree_that_makes_no_sense_is_refused() {
-    // Members that are no PCI devices, with names that a terminal would obey.
+    // Members that are not PCI devices, with names that a terminal would interpret.
     let host = Host::with_card();
     let platform = host.device("fee\u{1b}[2J,id=x", "0x020000", Some(7), Some("smmu\n\u{202e}"));
     host.refuses(&[CARD], &["the host uses fee\\u{1b}[2J,id=x (driver smmu\\n\\u{202e})"]);
@@ -237,7 +237,7 @@ fn a_tree_that_makes_no_sense_is_refused() {
         let host = Host::with_card();
         let directory = host.kernel.sys.join("bus/pci/devices").join(CARD);
         fs::write(directory.join(file), content).unwrap();
-        host.refuses(&[CARD], &["class: is no class"]);
+        host.refuses(&[CARD], &["class: is not a PCI class"]);
         fs::remove_file(directory.join(file)).unwrap();
         host.refuses(&[CARD], &["class: cannot be read"]);
     }
@@ -246,7 +246,7 @@ fn a_tree_that_makes_no_sense_is_refused() {
         let link = host.kernel.sys.join("bus/pci/devices").join(CARD).join("iommu_group");
         fs::remove_file(&link).unwrap();
         symlink(target, &link).unwrap();
-        host.refuses(&[CARD], &["iommu_group: leads to no IOMMU group"]);
+        host.refuses(&[CARD], &["iommu_group: does not lead to an IOMMU group"]);
         fs::remove_file(&link).unwrap();
         fs::create_dir(&link).unwrap();
         host.refuses(&[CARD], &["iommu_group: cannot be read"]);
@@ -263,10 +263,10 @@ fn a_tree_that_makes_no_sense_is_refused() {
     let told = host.hand_over(&[CARD]).unwrap_err();
     assert!(told.contains("dev/vfio/7: cannot be given to user"), "{told}");
     assert_eq!(precious.metadata().unwrap().mode() & 0o7777, 0o644);
-    // A device that somebody else than root handles.
+    // A user other than root.
     let host = Host::with_card();
     fs::remove_file(host.kernel.sys.join("bus/pci/drivers_probe")).unwrap();
-    host.refuses(&[CARD], &["drivers_probe: cannot be written", "help: call this as root"]);
+    host.refuses(&[CARD], &["drivers_probe: cannot be written", "help: run this as root"]);
 }
 
 #[test]

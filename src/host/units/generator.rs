@@ -25,23 +25,23 @@ use crate::system::trust::{self, Untrusted};
 
 /// The file name of the drop-ins that the generator writes.
 pub(super) const DROP_IN: &str = "50-microvm-spectrum.conf";
-/// The target that starts VMs with the host.
+/// The target for the VMs that start with the host.
 pub const TARGET: &str = "microvms.target";
-/// The directory of links to what it starts.
+/// The directory of links to the units that it starts.
 const TARGET_WANTS: &str = "microvms.target.wants";
 
-/// Where systemd keeps what its generators have written.
+/// Where systemd keeps the output of its generators.
 pub(super) const GENERATED: &str = "/run/systemd/generator";
-/// The file there that says of which generation of the catalog that is; its
-/// name is no unit's.
+/// The file there that holds the generation of the catalog; systemd reads no unit from
+/// a file of this name.
 const GENERATION: &str = ".microvm-spectrum-generation";
 
-/// The generation of the catalog that systemd has read, if it has read any.
+/// The generation of the catalog that systemd has read, if any.
 pub fn generation_of_systemd() -> Option<u64> {
     std::fs::read_to_string(Path::new(GENERATED).join(GENERATION)).ok()?.trim_end().parse().ok()
 }
 
-/// The VMs that systemd starts with the host, as it has read it.
+/// The VMs that systemd starts with the host, by the catalog that it has read.
 pub fn autostarted() -> BTreeSet<VmName> {
     let wants = std::fs::read_dir(Path::new(GENERATED).join(TARGET_WANTS));
     let names = wants.into_iter().flatten().flatten().filter_map(|entry| {
@@ -54,7 +54,7 @@ pub fn autostarted() -> BTreeSet<VmName> {
 /// Why there are no drop-ins.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// Another user than root could have written the catalog.
+    /// A user other than root could have written the catalog.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// The catalog cannot be used.
@@ -79,8 +79,8 @@ pub enum GenerateError {
 }
 
 /// Writes the drop-ins of all VMs of a state directory into `directory`, for units
-/// that call the program at `program`. Writes nothing where no VM was ever
-/// installed, or the state directory's file system is mounted later.
+/// that call the program at `program`. Writes nothing if there is no catalog, because
+/// no VM was ever installed or the state directory is not mounted yet.
 ///
 /// # Errors
 /// See [`GenerateError`].
@@ -95,14 +95,10 @@ pub fn generate(state: &StateDirectory, program: &Path, directory: &Path) -> Res
         .map_err(|error| GenerateError::Io { path: directory.to_owned(), error })
 }
 
-/// Writes the drop-ins of a catalog's VMs into the directory of a generator, and
-/// the links by which [`TARGET`] starts those that start with the host; last,
-/// of which generation they are.
+/// Writes the drop-ins of a catalog's VMs into the directory of a generator, the links
+/// by which [`TARGET`] starts those that start with the host, and last the generation.
 ///
-/// Nothing is synced: the directory is in memory and is made anew each time.
-///
-/// # Errors
-/// The system's error.
+/// It syncs nothing: the directory is in memory, and systemd empties it before.
 fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let output = durable::open_directory(directory)?;
@@ -132,7 +128,7 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
     std::fs::write(directory.join(GENERATION), format!("{}\n", catalog.generation))
 }
 
-/// Makes a directory, which may be there.
+/// Creates a directory, which may exist.
 fn make_directory(parent: &OwnedFd, path: &Path) -> io::Result<()> {
     match rustix::fs::mkdirat(parent, path, Mode::from_raw_mode(0o777)) {
         Err(error) if error != Errno::EXIST => Err(error.into()),

@@ -3,8 +3,9 @@
 
 //! The unit files for the host, which are the same on every distribution.
 //!
-//! Names and meaning of the templated units are microvm.nix's. Their text is in
-//! `src/templates/units`; here are only the paths filled in.
+//! The templated units have microvm.nix's names and meaning. This module fills the
+//! paths of this program and of the state directory into the templates, which are
+//! beside it.
 
 mod generator;
 mod sources;
@@ -20,29 +21,28 @@ use serde::Serialize;
 use crate::base::template::render;
 use crate::system::durable;
 
-/// The paths that unit files name.
+/// The paths in unit files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnitPaths {
     program: String,
     state_dir: String,
 }
 
-/// A path that cannot stand in a unit file as it is.
+/// A path that systemd would not read from a unit file as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} cannot stand in a unit file: use an absolute path without .., of letters, digits and . _ + = @ : , -", .0.display())]
+#[error("{} cannot be part of a unit file: use an absolute path without .., of letters, digits and . _ + = @ : , -", .0.display())]
 pub struct UnitPathError(PathBuf);
 
 impl UnitPaths {
     /// The paths of this program and of the state directory.
     ///
     /// # Errors
-    /// When a path has characters that systemd would interpret, whether now or
-    /// in another line of the unit.
+    /// When a path has characters that systemd interprets in any line of a unit.
     pub fn new(program: &Path, state_dir: &Path) -> Result<Self, UnitPathError> {
         let plain = |path: &Path| {
             let text = path.to_str().unwrap_or_default();
             let known = |c: char| c.is_ascii_alphanumeric() || "/._+=@:,-".contains(c);
-            // systemd ignores a line whose path has such a part, with a warning.
+            // With a warning, systemd ignores a line whose path has such a part.
             let up = path.components().any(|part| part == Component::ParentDir);
             (path.is_absolute() && !up && text.chars().all(known))
                 .then(|| text.to_owned())
@@ -77,12 +77,12 @@ const FILES: [(&str, u32, &str); 15] = files! {
     "tmpfiles.d/microvm-spectrum.conf": 0o644 = "tmpfiles.conf",
 };
 
-/// Writes the unit files, the generator and the fragments for `systemd-sysusers`
-/// and `systemd-tmpfiles` beneath `output`, in the places that they have in a
-/// prefix's `lib`.
+/// Writes the unit files, the generator and the fragments for `systemd-sysusers`,
+/// `systemd-tmpfiles`, networkd and udev to where they belong beneath `output`, the
+/// `lib` directory of a prefix.
 ///
 /// # Errors
-/// The system's error and the file that it is about.
+/// The file that cannot be written, and the system's error.
 pub fn write(paths: &UnitPaths, output: &Path) -> Result<(), (PathBuf, io::Error)> {
     for (path, mode, template) in FILES {
         let path = output.join(path);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! What systemd watches of the sources, and which partitions it mounts.
+//! The units by which systemd watches sources and mounts partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,11 +20,11 @@ use crate::system::systemd;
 
 /// Where the kernel's partitions are by their PARTUUIDs.
 const BY_PARTUUID: &str = "/dev/disk/by-partuuid";
-/// What starts with the host.
+/// The target that systemd reaches at each boot.
 const HOST: &str = "multi-user.target";
-/// Waits for sources that are mounted.
+/// The unit that waits for sources to be mounted.
 const MOUNTS: &str = "microvm-spectrum-mounts.service";
-/// How many VM directories with errors are watched in each source.
+/// How many VM directories with errors systemd watches for each source.
 const MAX_WATCHED: usize = 64;
 
 /// The unit that watches a source.
@@ -32,10 +32,9 @@ pub fn path_unit(source: &SourceName) -> String {
     format!("microvm-spectrum-source@{source}.path")
 }
 
-/// Writes, for each source, what systemd is to watch: the directory that holds
-/// the VM directories, and those with errors, which may not be finished. And the
-/// units by which partitions are mounted that the configuration names by their
-/// PARTUUID.
+/// Writes what systemd watches for each source: the directory that holds its VM
+/// directories, and those with errors, which may not be complete yet. Also writes the
+/// units that mount the partitions which the configuration names by their PARTUUID.
 pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
     let mut broken = broken(catalog);
     for source in &catalog.sources {
@@ -44,7 +43,7 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
             std::iter::once(source.directory.as_path()).chain(more).filter_map(in_a_unit).collect();
         want(directory, HOST, MOUNTS, &format!("../{MOUNTS}"))?;
         let unit = path_unit(&source.name);
-        // systemd refuses one without paths, and fails to start what wants it.
+        // systemd refuses a path unit without paths, and reports that as a failure.
         let is_watched = can_be_watched(&source.directory) && !leads_elsewhere(source);
         if is_watched {
             let data = json!({ "paths": paths });
@@ -52,7 +51,7 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
             write_drop_in(directory, &unit, &text)?;
         }
         let Some(partuuid) = &source.partuuid else {
-            // Not by a target, which would wait for it: it may wait for a device.
+            // Not by a target, which would wait for the source, and that for a device.
             if is_watched {
                 want(directory, MOUNTS, &unit, "../microvm-spectrum-source@.path")?;
             }
@@ -75,8 +74,8 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether whoever writes to a partition has made a link of its directory of VM
-/// directories, and so would choose what is watched.
+/// Whether a partition's directory of VM directories is a link, by which the owner of
+/// the partition could choose what systemd watches.
 pub fn leads_elsewhere(source: &CatalogSource) -> bool {
     let below = source.directory.ancestors().take(Path::new(DATA_DIRECTORY).components().count());
     source.kind == SourceKind::UserPartition && below.into_iter().any(Path::is_symlink)
@@ -96,13 +95,13 @@ fn broken(catalog: &Catalog) -> BTreeMap<&SourceName, Vec<&Path>> {
     found
 }
 
-/// Whether there is a unit that watches a source in this directory.
+/// Whether a unit can watch a source in this directory.
 pub fn can_be_watched(directory: &Path) -> bool {
     in_a_unit(directory).is_some()
 }
 
-/// A path as a unit file has it; none where a line cannot carry it, or systemd
-/// would ignore it.
+/// A path as a line of a unit file; none if a line cannot carry it, or systemd would
+/// ignore it.
 fn in_a_unit(path: &Path) -> Option<String> {
     let text = path.to_str()?;
     let plain = |c: char| !c.is_control() && c != '\\';
@@ -125,12 +124,12 @@ fn want(directory: &Path, by: &str, unit: &str, target: &str) -> io::Result<()> 
     }
 }
 
-/// Where a partition is mounted.
+/// The mount point of a partition.
 fn place(source: &CatalogSource) -> PathBuf {
     Path::new(PARTITIONS).join(source.name.to_string())
 }
 
-/// The units that watch sources, as systemd has read it.
+/// The units that watch sources, by the catalog that systemd has read.
 pub fn watched() -> BTreeSet<String> {
     let names = [HOST, MOUNTS].into_iter().flat_map(|by| {
         std::fs::read_dir(Path::new(GENERATED).join(format!("{by}.wants"))).into_iter().flatten().flatten()
@@ -139,8 +138,8 @@ pub fn watched() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("microvm-spectrum-source@") || name == MOUNTS).collect()
 }
 
-/// The units that mount partitions, each with that of its partition, as systemd
-/// has read it.
+/// The device units of partitions, each with the unit that mounts it, by the catalog
+/// that systemd has read.
 pub fn partitions() -> BTreeSet<(String, String)> {
     let names = |path: &Path| {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
@@ -157,8 +156,9 @@ pub fn partitions() -> BTreeSet<(String, String)> {
     found
 }
 
-/// The units that mount partitions which are there, and were there before
-/// systemd knew of them, as those in `known`: somebody may have unmounted these.
+/// The units that mount partitions which exist, but for those in `known`, which the
+/// administrator may have unmounted. systemd does not start them by itself when the
+/// partition appeared before it read the catalog.
 pub fn to_start(catalog: &Catalog, known: &BTreeSet<(String, String)>) -> Vec<String> {
     let unit = |source: &CatalogSource| {
         let device = Path::new(BY_PARTUUID).join(source.partuuid.as_ref()?.to_string());
