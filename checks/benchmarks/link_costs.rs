@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use support::installed::{Host, INSTALLED};
 use support::links::{PROVIDER, address, client, link, wait_answers};
+use support::skip::needs;
 use support::systemd_machine::is_possible;
 use support::waiting::wait_for;
 
@@ -38,10 +39,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    if let Err(why) = is_possible() {
-        println!("skipped: benchmarks of links: {why}");
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("netvm");
     client(&host, "app", &["netvm"]);

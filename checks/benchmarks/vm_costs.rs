@@ -22,6 +22,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use support::installed::Host;
+use support::skip::needs;
 use support::systemd_machine::is_possible;
 use support::waiting::wait_for;
 
@@ -37,10 +38,7 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    if let Err(why) = is_possible() {
-        println!("skipped: benchmarks of the host side: {why}");
-        return;
-    }
+    needs!(is_possible());
     let host = Host::new();
     host.vm("plain");
     host.vm_with_share("sharing");
