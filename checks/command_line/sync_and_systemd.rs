@@ -477,14 +477,15 @@ fn what_systemd_can_do_is_done() {
 
 #[test]
 fn a_dry_run_restarts_what_a_sync_would() {
-    let Some(place) = roots("a_dry_run_restarts_what_a_sync_would") else { return };
+    let place = needs!(roots());
     let host = &place.host;
     host.vm("a");
     host.configure("[vm.a]\nrestart-if-changed = true\n");
     place.sync(&[]).exits(0);
     // It was started when its image had been replaced, so this record is newer than the catalog.
     let package = host.package("user/a").canonicalize().unwrap();
-    let files = json!([{"entry": "blk/root.img", "device": 1, "inode": 2, "size": 3, "modified": 4, "changed": 5}]);
+    let files =
+        json!([{"entry": "blk/root.img", "device": 1, "inode": 2, "size": 3, "modified": 4, "changed": 5}]);
     for (generation, dry, restarts) in [(1, "nothing to do\n", false), (0, "restart user/a\n", true)] {
         let record = json!({
             "version": 1, "vm": "user/a", "uid": host.uid("user/a"), "generation": generation,
@@ -499,7 +500,10 @@ fn a_dry_run_restarts_what_a_sync_would() {
         ));
         assert_eq!(place.sync(&["--dry-run"]).exits(0).stdout, dry);
         place.sync(&[]).exits(0).says_nothing();
-        assert_eq!(place.calls().contains(&"try-restart --no-block -- microvm@a.service".to_owned()), restarts);
+        assert_eq!(
+            place.calls().contains(&"try-restart --no-block -- microvm@a.service".to_owned()),
+            restarts
+        );
     }
 }
 
