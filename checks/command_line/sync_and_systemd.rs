@@ -8,6 +8,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -90,9 +91,13 @@ impl Place {
     fn sync(&self, arguments: &[&str]) -> Ran {
         let mut sync = call(["sync", "--config"]);
         sync.arg(&self.host.config).arg("--state-dir").arg(&self.host.state).args(arguments);
+        self.run(&sync)
+    }
+
+    fn run(&self, command: &Command) -> Ran {
         let path = std::env::var("PATH").unwrap_or_default();
         let place = self.host.root.as_os_str();
-        let mut command = shell(WITH_A_RUN_OF_ITS_OWN, std::iter::once(place).chain(words(&sync)));
+        let mut command = shell(WITH_A_RUN_OF_ITS_OWN, std::iter::once(place).chain(words(command)));
         // /dev/shm may not let anything be executed.
         run(command.env("PATH", format!("{}:{path}", self.bin.display())))
     }
@@ -505,6 +510,31 @@ fn a_dry_run_restarts_what_a_sync_would() {
             restarts
         );
     }
+}
+
+#[test]
+fn list_prints_no_raw_name_of_an_image() {
+    let place = needs!(roots());
+    let host = &place.host;
+    let entry = "blk/\x1b[31m\nforged  running.img";
+    host.vm("a").file(entry, b"image");
+    place.sync(&[]).exits(0);
+    let package = host.package("user/a").canonicalize().unwrap();
+    let record = json!({
+        "version": 1, "vm": "user/a", "uid": host.uid("user/a"), "generation": 0, "package": package,
+        "files": [{"entry": entry, "device": 1, "inode": 2, "size": 3, "modified": 4, "changed": 5}],
+    });
+    fs::write(host.root.join("record"), record.to_string()).unwrap();
+    let copy = format!("cp '{}' /run/microvm-spectrum/started/a.json", host.root.join("record").display());
+    place.prepare(&format!("mkdir -p /run/systemd/system /run/microvm-spectrum/started\n{copy}"));
+    place.systemctl(
+        "[ \"$1\" != show ] || printf 'Id=microvm@a.service\nActiveState=active\nSubState=running\n'",
+    );
+    let mut list = call(["list", "--state-dir"]);
+    list.arg(&host.state);
+    let table = place.run(&list).exits(0).stdout;
+    assert!(table.contains(r"stale: blk/\u{1b}[31m\nforged  running.img has changed"), "{table}");
+    assert_eq!(table.lines().count(), 2, "{table}");
 }
 
 #[test]

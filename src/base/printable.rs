@@ -8,8 +8,11 @@
 //! terminal, a log or a JSON report raw.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// `text` with an escape for each part that is not plainly printable.
 ///
@@ -26,8 +29,71 @@ pub fn printable(text: impl AsRef<OsStr>) -> String {
     out
 }
 
+/// A text in printable form, which may be printed as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
+pub struct Printable(String);
+
+impl Printable {
+    /// The printable form of a text, see [`printable`].
+    pub fn new(text: impl AsRef<OsStr>) -> Self {
+        Self(printable(text))
+    }
+
+    /// A text that is composed of printable ones; escaped if one of them is not.
+    pub fn composed(text: impl Into<String>) -> Self {
+        let text = text.into();
+        if is_printable(&text) { Self(text) } else { Self::new(text) }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Printable {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if is_printable(&text) { Ok(Self(text)) } else { Err("a text that cannot be printed") }
+    }
+}
+
+impl fmt::Display for Printable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A text from outside, such as a file name of a VM directory. It can be compared and
+/// looked up, but only its [`printable`](Self::printable) form can be displayed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "String")]
+pub struct Untrusted(String);
+
+impl Untrusted {
+    /// The text in printable form.
+    pub fn printable(&self) -> Printable {
+        Printable::new(&self.0)
+    }
+
+    /// The text as it came from outside: not for printing.
+    pub fn raw(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Untrusted {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// Whether [`printable`] can have made `text`, so that it can be printed as it is.
-pub fn is_printable(text: &str) -> bool {
+fn is_printable(text: &str) -> bool {
     text.chars().all(|c| matches!(c, '\\' | '\'' | '"') || c.escape_debug().len() == 1)
 }
 

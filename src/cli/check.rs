@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::report::{self, Printable};
+use super::report::{self, PrintableProblem};
 use super::{Exit, LocationArgs, StateArgs, host_architecture, read_definition};
-use crate::base::printable::printable;
+use crate::base::printable::Printable;
 use crate::base::problem::Severity;
 use crate::directory::definition::SharedDirectories;
 use crate::plan::HypervisorName;
@@ -51,8 +51,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct DirectoryReport {
-    directory: String,
-    problems: Vec<Printable>,
+    directory: Printable,
+    problems: Vec<PrintableProblem>,
 }
 
 impl Report {
@@ -74,7 +74,8 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
 fn installed(args: &CheckArgs) -> anyhow::Result<Vec<DirectoryReport>> {
     let findings = installed::findings(&args.state.catalog()?);
     let reports = findings.into_iter().map(|(directory, problems)| {
-        let problems = problems.into_iter().map(|(severity, texts)| Printable::of_catalog(severity, texts));
+        let problems =
+            problems.into_iter().map(|(severity, texts)| PrintableProblem::of_catalog(severity, texts));
         DirectoryReport { directory, problems: problems.collect() }
     });
     Ok(reports.collect())
@@ -86,8 +87,8 @@ fn directories(args: &CheckArgs) -> anyhow::Result<Vec<DirectoryReport>> {
     let reports = args.directories.iter().map(|directory| {
         let shared = SharedDirectories::Here;
         let (_, problems) = read_definition(directory, &args.location, args.hypervisor, architecture, shared);
-        let problems = problems.into_sorted().iter().map(Printable::from).collect();
-        DirectoryReport { directory: printable(directory), problems }
+        let problems = problems.into_sorted().iter().map(PrintableProblem::from).collect();
+        DirectoryReport { directory: Printable::new(directory), problems }
     });
     Ok(reports.collect())
 }

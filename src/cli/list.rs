@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Exit, StateArgs, report};
+use crate::base::printable::Printable;
 use crate::state::status::{self, VmStatus};
 
 /// The version of the JSON document that `--json` prints.
@@ -66,7 +67,7 @@ fn print_table(out: &mut dyn Write, vms: &[VmStatus]) -> io::Result<()> {
 fn cells(vm: &VmStatus) -> [String; 6] {
     let dash = || "-".to_owned();
     let addresses: Vec<_> = vm.addresses.iter().map(ToString::to_string).collect();
-    let detail = vm.detail.as_deref().unwrap_or_default();
+    let detail = vm.detail.as_ref().map(Printable::as_str).unwrap_or_default();
     let mut shown: String = detail.chars().take(MAX_DETAIL).collect();
     if shown.len() < detail.len() {
         shown.push('…');
@@ -74,7 +75,7 @@ fn cells(vm: &VmStatus) -> [String; 6] {
     [
         vm.name.to_string(),
         vm.state.to_string(),
-        vm.hypervisor.clone().unwrap_or_else(dash),
+        vm.hypervisor.as_ref().map_or_else(dash, ToString::to_string),
         vm.source.as_ref().map_or_else(dash, ToString::to_string),
         if addresses.is_empty() { dash() } else { addresses.join(",") },
         shown,

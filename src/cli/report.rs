@@ -18,13 +18,13 @@ use crate::system::control::ControlError;
 
 /// A problem in printable form.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Printable {
+pub(super) struct PrintableProblem {
     severity: Severity,
     #[serde(flatten)]
     texts: CatalogProblem,
 }
 
-impl Printable {
+impl PrintableProblem {
     /// A problem of the catalog, which has it in printable form.
     pub fn of_catalog(severity: Severity, texts: CatalogProblem) -> Self {
         Self { severity, texts }
@@ -36,21 +36,21 @@ impl Printable {
     }
 }
 
-impl From<&Problem> for Printable {
+impl From<&Problem> for PrintableProblem {
     fn from(problem: &Problem) -> Self {
         Self::of_catalog(problem.severity, problem.into())
     }
 }
 
 /// Writes `problems`, each with path, cause and remedy.
-pub(super) fn write(out: &mut impl Write, problems: &[Printable]) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, problems: &[PrintableProblem]) -> io::Result<()> {
     for problem in problems {
         let colour = match problem.severity {
             Severity::Error => AnsiColor::Red,
             Severity::Note => AnsiColor::Blue,
         };
         let style = Style::new().bold().fg_color(Some(colour.into()));
-        let Printable { severity, texts: CatalogProblem { path, cause, remedy } } = problem;
+        let PrintableProblem { severity, texts: CatalogProblem { path, cause, remedy } } = problem;
         writeln!(out, "{style}{severity}{style:#}: {path}: {cause}")?;
         writeln!(out, "  help: {remedy}")?;
     }
@@ -59,7 +59,7 @@ pub(super) fn write(out: &mut impl Write, problems: &[Printable]) -> io::Result<
 
 /// Writes `problems` to standard error.
 pub(super) fn to_stderr(problems: &[Problem]) {
-    let printable: Vec<_> = problems.iter().map(Printable::from).collect();
+    let printable: Vec<_> = problems.iter().map(PrintableProblem::from).collect();
     // A failure cannot be reported anywhere.
     let _ = write(&mut anstream::stderr(), &printable);
 }
@@ -80,7 +80,7 @@ pub(super) fn error(error: &anyhow::Error) {
     if let Some(VmError::CannotRun(vm)) = error.downcast_ref() {
         let problems = vm.problems().iter().cloned();
         let problems: Vec<_> =
-            problems.map(|problem| Printable::of_catalog(Severity::Error, problem)).collect();
+            problems.map(|problem| PrintableProblem::of_catalog(Severity::Error, problem)).collect();
         let _ = write(&mut anstream::stderr(), &problems);
     }
     let mut text = String::new();

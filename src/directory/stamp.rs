@@ -7,12 +7,14 @@ use rustix::fs::Stat;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::printable::Untrusted;
+
 /// The identity, size and times of a file at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileStamp {
     /// Its path within the VM directory or, for a manifest, within the package.
-    pub entry: String,
+    pub entry: Untrusted,
     /// The number of its device.
     pub device: u64,
     /// Its inode number there.
@@ -36,7 +38,7 @@ impl FileStamp {
         };
         #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
         Self {
-            entry: entry.to_owned(),
+            entry: Untrusted::from(entry.to_owned()),
             device: stat.st_dev,
             inode: stat.st_ino,
             size: u64::try_from(stat.st_size).unwrap_or_default(),

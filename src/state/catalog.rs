@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::name::{SourceName, VmId, VmName};
-use crate::base::printable::{is_printable, printable};
+use crate::base::printable::Printable;
 use crate::base::problem::{Problem, Severity};
 use crate::base::versioned::{self, DocumentError};
 use crate::config::{PartUuid, SourceKind, may_be_a_vms};
@@ -87,7 +87,7 @@ pub struct CatalogVm {
     /// The source that it comes from.
     pub source: SourceName,
     /// Its directory on this host, in printable form.
-    pub directory: String,
+    pub directory: Printable,
     /// What can be done with it.
     #[serde(flatten)]
     pub state: VmState,
@@ -174,11 +174,11 @@ impl CatalogLink {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogProblem {
     /// The file or directory that has it.
-    pub path: String,
+    pub path: Printable,
     /// What is wrong with it.
-    pub cause: String,
+    pub cause: Printable,
     /// What to do about it.
-    pub remedy: String,
+    pub remedy: Printable,
 }
 
 impl VmState {
@@ -204,9 +204,9 @@ impl CatalogProblem {
 impl From<&Problem> for CatalogProblem {
     fn from(problem: &Problem) -> Self {
         Self {
-            path: printable(&problem.path),
-            cause: printable(&problem.cause),
-            remedy: printable(&problem.remedy),
+            path: Printable::new(&problem.path),
+            cause: Printable::new(&problem.cause),
+            remedy: Printable::new(&problem.remedy),
         }
     }
 }
@@ -223,9 +223,6 @@ pub enum CatalogError {
     /// A VM would run as root, or with the name or user id of another.
     #[error("has a VM {0} whose name or user id cannot be its own")]
     NotItsOwn(VmName),
-    /// A text could control a terminal; this program writes no such text.
-    #[error("has a text that cannot be printed")]
-    Unprintable,
 }
 
 impl Catalog {
@@ -241,23 +238,12 @@ impl Catalog {
                 return Err(CatalogError::NotItsOwn(vm.name.clone()));
             }
         }
-        if !catalog.texts().all(is_printable) {
-            return Err(CatalogError::Unprintable);
-        }
         Ok(catalog)
     }
 
     /// Whether it says the same as another, apart from the generation.
     pub fn is_like(&self, other: &Self) -> bool {
         self.sources == other.sources && self.vms == other.vms && self.leases == other.leases
-    }
-
-    /// All texts that commands print as they are here.
-    fn texts(&self) -> impl Iterator<Item = &str> {
-        let of_vms = self.vms.iter().flat_map(CatalogVm::problems);
-        let problems = self.sources.iter().flat_map(|source| &source.problem).chain(of_vms);
-        let problems = problems.flat_map(|problem| [&problem.path, &problem.cause, &problem.remedy]);
-        self.vms.iter().map(|vm| &vm.directory).chain(problems).map(String::as_str)
     }
 
     /// The VMs that can run.

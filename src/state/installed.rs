@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::name::VmName;
-use crate::base::printable::printable;
+use crate::base::printable::Printable;
 use crate::base::problem::{Problem, Severity};
 use crate::state::catalog::{Catalog, CatalogError, CatalogProblem, CatalogVm, VmState};
 use crate::state::directory::StateDirectory;
@@ -134,12 +134,11 @@ impl Installed {
 }
 
 /// What a catalog says about the directories of its sources and VMs, in their order.
-pub fn findings(catalog: &Catalog) -> Vec<(String, Vec<(Severity, CatalogProblem)>)> {
+pub fn findings(catalog: &Catalog) -> Vec<(Printable, Vec<(Severity, CatalogProblem)>)> {
     let of_source = |problem: &CatalogProblem| (Severity::Note, problem.clone());
-    let sources = catalog
-        .sources
-        .iter()
-        .filter_map(|source| Some((printable(&source.directory), vec![of_source(source.problem.as_ref()?)])));
+    let sources = catalog.sources.iter().filter_map(|source| {
+        Some((Printable::new(&source.directory), vec![of_source(source.problem.as_ref()?)]))
+    });
     let vms = catalog.vms.iter().map(|vm| (vm.directory.clone(), findings_of(vm)));
     sources.chain(vms).collect()
 }
@@ -152,8 +151,8 @@ fn findings_of(vm: &CatalogVm) -> Vec<(Severity, CatalogProblem)> {
             problems.iter().map(|problem| (Severity::Error, problem.clone())).collect()
         }
         VmState::Shadowed { by } => {
-            let cause = format!("is shadowed by the VM of that name in {by}");
-            let (path, remedy) = (vm.directory.clone(), "rename one of them".to_owned());
+            let cause = Printable::composed(format!("is shadowed by the VM of that name in {by}"));
+            let (path, remedy) = (vm.directory.clone(), Printable::composed("rename one of them"));
             vec![(Severity::Note, CatalogProblem { path, cause, remedy })]
         }
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::base::name::{VmId, VmName};
+use crate::base::printable::Printable;
 use crate::base::versioned;
 use crate::directory::stamp::FileStamp;
 use crate::package::identity;
@@ -81,25 +82,29 @@ impl Started {
     /// Why the VM is stale; empty when it is not.
     ///
     /// A VM that cannot be started now is not stale: a restart would only stop it.
-    pub fn stale(&self, catalog: &Catalog, state: &StateDirectory) -> Vec<String> {
+    pub fn stale(&self, catalog: &Catalog, state: &StateDirectory) -> Vec<Printable> {
         let Some(vm) = catalog.find(&self.vm.name) else { return Vec::new() };
         if vm.id() != self.vm {
-            return vec![format!("{} has taken its name", vm.id())];
+            return vec![Printable::composed(format!("{} has taken its name", vm.id()))];
         }
         let VmState::Runnable(now) = &vm.state else { return Vec::new() };
         let mut why = Vec::new();
         if now.package.path(state).canonicalize().is_ok_and(|package| !self.has_package(&package)) {
-            why.push("its definition or its settings have changed".to_owned());
+            why.push(Printable::composed("its definition or its settings have changed"));
         }
         if now.uid != self.uid {
-            why.push(format!("its user id is {} now", now.uid));
+            why.push(Printable::composed(format!("its user id is {} now", now.uid)));
         }
         // In the same generation, the record is the newer of the two.
         if catalog.generation != self.generation {
             let differs = |file: &&FileStamp| !self.files.contains(file);
             let known = |file: &&FileStamp| self.files.iter().any(|was| was.entry == file.entry);
             why.extend(
-                now.files.iter().filter(differs).filter(known).map(|f| format!("{} has changed", f.entry)),
+                now.files
+                    .iter()
+                    .filter(differs)
+                    .filter(known)
+                    .map(|f| Printable::composed(format!("{} has changed", f.entry.printable()))),
             );
         }
         why

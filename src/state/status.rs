@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use crate::base::name::{SourceName, VmName};
-use crate::base::printable::printable;
+use crate::base::printable::Printable;
 use crate::state::catalog::{CatalogLease, CatalogVm, VmState};
 use crate::state::installed::Installed;
 use crate::state::started::Started;
@@ -79,11 +79,11 @@ pub struct VmStatus {
     /// What it does.
     pub state: Condition,
     /// Why its next start would run something else than runs now.
-    pub stale: Vec<String>,
+    pub stale: Vec<Printable>,
     /// Why it is in that state, if there is more to say.
-    pub detail: Option<String>,
+    pub detail: Option<Printable>,
     /// The hypervisor that runs it.
-    pub hypervisor: Option<String>,
+    pub hypervisor: Option<Printable>,
     /// Its source, unless others installed it.
     pub source: Option<SourceName>,
     /// The addresses that its guest takes on its links.
@@ -137,14 +137,15 @@ impl VmStatus {
         let cause = first.map(|problem| problem.cause.clone());
         match &vm.state {
             VmState::Runnable(runnable) => Self {
-                hypervisor: Some(runnable.hypervisor.to_string()),
+                hypervisor: Some(Printable::composed(runnable.hypervisor.to_string())),
                 addresses: runnable.links.iter().map(|link| link.ipv4).collect(),
                 uid: Some(runnable.uid),
                 autostart: runnable.autostart,
                 ..status(Condition::Unknown)
             },
             VmState::Broken { .. } => Self {
-                detail: first.map(|problem| format!("{}: {}", problem.path, problem.cause)),
+                detail: first
+                    .map(|problem| Printable::composed(format!("{}: {}", problem.path, problem.cause))),
                 ..status(Condition::Broken)
             },
             VmState::Blocked { .. } => Self { detail: cause, ..status(Condition::Blocked) },
@@ -154,7 +155,7 @@ impl VmStatus {
                 ..status(Condition::Unavailable)
             },
             VmState::Shadowed { by } => Self {
-                detail: Some(format!("by the VM of that name in {by}")),
+                detail: Some(Printable::composed(format!("by the VM of that name in {by}"))),
                 ..status(Condition::Shadowed)
             },
         }
@@ -167,15 +168,18 @@ impl VmStatus {
         let hypervisor = path.ok().and_then(|path| std::fs::read_to_string(path).ok());
         let removed = !installed.state.is_anothers(&name).unwrap_or(true);
         Self {
-            detail: removed.then(|| "was removed from its source and still runs".to_owned()),
-            hypervisor: hypervisor.map(|text| printable(text.trim_end())),
+            detail: removed.then(|| Printable::composed("was removed from its source and still runs")),
+            hypervisor: hypervisor.map(|text| Printable::new(text.trim_end())),
             ..Self::new(&name, None, Condition::Unknown)
         }
     }
 
     fn of_lease(lease: &CatalogLease) -> Self {
         Self {
-            detail: Some(format!("keeps its leases until microvm-spectrum forget {}", lease.vm)),
+            detail: Some(Printable::composed(format!(
+                "keeps its leases until microvm-spectrum forget {}",
+                lease.vm
+            ))),
             addresses: lease.links.iter().map(|link| link.ipv4).collect(),
             uid: lease.uid,
             ..Self::new(&lease.vm.name, Some(&lease.vm.source), Condition::Removed)
@@ -194,11 +198,12 @@ impl VmStatus {
         {
             self.stale = started.stale(catalog, &installed.state);
             if !self.stale.is_empty() {
-                self.detail = Some(format!("stale: {}", self.stale.join(", ")));
+                let why: Vec<_> = self.stale.iter().map(Printable::as_str).collect();
+                self.detail = Some(Printable::composed(format!("stale: {}", why.join(", "))));
             }
         }
-        if matches!(state, Condition::Failed | Condition::Restarting) && !unit.text.is_empty() {
-            self.detail = Some(printable(&unit.text));
+        if matches!(state, Condition::Failed | Condition::Restarting) && !unit.text.raw().is_empty() {
+            self.detail = Some(unit.text.printable());
         }
     }
 }

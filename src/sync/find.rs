@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::Surroundings;
 use crate::base::name::{SourceName, VmId, VmName};
-use crate::base::printable::printable;
+use crate::base::printable::Printable;
 use crate::base::problem::Problems;
 use crate::config::Config;
 use crate::directory::definition::{self, Location, Reading};
@@ -43,7 +43,7 @@ pub(super) enum Place {
     /// In the last catalog alone, since its source cannot be read now.
     Catalog {
         /// Its directory, in printable form.
-        directory: String,
+        directory: Printable,
         /// What it was when it could run.
         last: Option<Runnable>,
         /// Why the source cannot be read.
@@ -53,10 +53,10 @@ pub(super) enum Place {
 
 impl Place {
     /// The VM's directory or package, in printable form.
-    pub fn shown(&self) -> String {
+    pub fn shown(&self) -> Printable {
         match self {
-            Self::Directory(location, _) => printable(location.directory()),
-            Self::Runner(path) => printable(path),
+            Self::Directory(location, _) => Printable::new(location.directory()),
+            Self::Runner(path) => Printable::new(path),
             Self::Catalog { directory, .. } => directory.clone(),
         }
     }

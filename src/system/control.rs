@@ -111,7 +111,7 @@ fn skipped(name: &VmName, status: &UnitStatus) -> Option<Failure> {
 }
 
 fn failed(name: &VmName, status: &UnitStatus) -> Option<Failure> {
-    let said = if status.text.is_empty() { "it did not start" } else { &status.text };
+    let said = if status.text.raw().is_empty() { "it did not start" } else { status.text.raw() };
     matches!(status.active.as_str(), "failed" | "inactive" | "activating")
         .then(|| Failure::Failed { name: name.clone(), said: said.to_owned() })
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::base::name::VmName;
+use crate::base::printable::Untrusted;
 use crate::system::program;
 
 /// What systemd knows about a unit.
@@ -19,7 +20,7 @@ pub struct UnitStatus {
     /// The state in more detail, such as `running` or `auto-restart`.
     pub sub: String,
     /// The last status text of its main process; untrusted, it may quote the guest.
-    pub text: String,
+    pub text: Untrusted,
     /// Whether systemd skipped its last start because a condition was not met.
     pub skipped: bool,
 }
@@ -132,7 +133,7 @@ pub fn status<'a>(names: impl IntoIterator<Item = &'a VmName>) -> io::Result<BTr
                 "Id" => name = vm_of_unit(value),
                 "ActiveState" => value.clone_into(&mut status.active),
                 "SubState" => value.clone_into(&mut status.sub),
-                "StatusText" => value.clone_into(&mut status.text),
+                "StatusText" => status.text = value.to_owned().into(),
                 "Result" => status.skipped |= value == "exec-condition",
                 "ConditionResult" => status.skipped |= value == "no",
                 _ => {}

@@ -88,7 +88,7 @@ fn broken(catalog: &Catalog) -> BTreeMap<&SourceName, Vec<&Path>> {
         if matches!(state, VmState::Broken { .. }) {
             let watched = found.entry(source).or_default();
             if watched.len() < MAX_WATCHED {
-                watched.push(Path::new(directory));
+                watched.push(Path::new(directory.as_str()));
             }
         }
     }
