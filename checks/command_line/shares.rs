@@ -4,10 +4,11 @@
 //! `shared-dirs/<tag>/dir` of [a VM directory](../../docs/vm-directory.md).
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::Path;
 
 use crate::support::program::{Ran, check, run};
+use crate::support::skip::{needs, root};
 use crate::support::vm_directory::{Partition, VmDirectory, workplace};
 
 /// A partition in a directory that also holds other things.
@@ -46,6 +47,37 @@ fn refuses(vm: &VmDirectory, entry: &str, cause: &str, help: &str) {
 fn exposes(ran: Ran, vm: &VmDirectory) {
     let path = vm.path.join("shared-dirs/tag/dir");
     ran.has_one_error(&path, "the guest could rewrite VM definitions", "a separate directory");
+}
+
+#[test]
+fn a_link_shares_only_what_its_own_owner_owns() {
+    needs!(root("can give files away"));
+    let place = place();
+    let (vm, shared) = (place.share("/ext/alias"), place.partition.root.join("documents"));
+    let links = [vm.path.join("shared-dirs/tag/dir"), place.partition.root.join("alias")];
+    symlink("documents", &links[1]).unwrap();
+    // The owners of the directory and of the two links, and whether it may be shared.
+    for (owner, first, second, fine) in [
+        (1001, 1001, 1001, true),
+        (1001, 0, 1001, true),
+        (1001, 1002, 1001, false),
+        (1001, 0, 1002, false),
+        (0, 1002, 1002, true),
+    ] {
+        chown(&shared, Some(owner), None).unwrap();
+        lchown(&links[0], Some(first), None).unwrap();
+        lchown(&links[1], Some(second), None).unwrap();
+        if fine {
+            run(&mut check(&vm.path)).finds_nothing();
+        } else {
+            refuses(
+                &vm,
+                "shared-dirs/tag/dir",
+                "leads to a directory of user 1001 by a link of user 1002",
+                "share a directory of your own",
+            );
+        }
+    }
 }
 
 #[test]

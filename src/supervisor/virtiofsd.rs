@@ -11,6 +11,7 @@
 
 mod mount;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -25,7 +26,7 @@ pub use mount::mount_whole_proc;
 
 use crate::base::problem::{Problem, Problems};
 use crate::directory::boundary::Resolved;
-use crate::directory::definition::Exposure;
+use crate::directory::definition::{Exposure, owner};
 use crate::plan::runtime::{is_bound, remove_socket};
 use crate::plan::{Plan, SharePlan};
 use crate::system::process::{Identity, Process};
@@ -131,6 +132,7 @@ fn open_share(plan: &Plan, share: &SharePlan, exposure: &Exposure) -> Result<Res
         ));
     }
     exposure.check(&shown, &found)?;
+    owner::check_links(&shown, &found)?;
     Ok(found)
 }
 
@@ -149,7 +151,11 @@ impl OpenShare {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(source, flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
-        Ok(Self::new(tag, socket, Resolved { fd, path: source.to_owned(), stat, through: Vec::new() }))
+        Ok(Self::new(
+            tag,
+            socket,
+            Resolved { fd, path: source.to_owned(), stat, through: Vec::new(), linked_by: BTreeSet::new() },
+        ))
     }
 
     /// The share's tag.

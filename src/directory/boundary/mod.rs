@@ -11,6 +11,7 @@
 mod place;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -94,6 +95,8 @@ pub struct Resolved {
     /// a name, and all that contain these. A process that can write there can make
     /// the walk end elsewhere. Empty for [`Boundary::resolve`].
     pub through: Vec<FileId>,
+    /// The user ids of the owners of all links that the walk followed.
+    pub linked_by: BTreeSet<u32>,
 }
 
 /// Why a walk found nothing.

@@ -3,6 +3,7 @@
 
 //! A place that a walk has reached, and one step from it.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
@@ -47,6 +48,8 @@ pub struct Place {
     pub(super) through: Vec<FileId>,
     /// How many links the walk has followed.
     pub(super) links: usize,
+    /// The user ids of these links' owners.
+    pub(super) linked_by: BTreeSet<u32>,
 }
 
 /// A name in a directory, and its most likely type.
@@ -61,16 +64,22 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Likely {
     Directory,
-    Link,
     Unknown,
+}
+
+/// A link that a step has read.
+pub(super) struct Link {
+    pub target: PathBuf,
+    /// The user id of its owner.
+    pub owner: u32,
 }
 
 /// The result of one step.
 pub(super) enum Step {
     /// A file that is not a link.
     Into(Rc<Entered>),
-    /// A link with this text.
-    Link(PathBuf),
+    /// A link.
+    Link(Link),
 }
 
 impl Root {
@@ -96,7 +105,7 @@ impl Entered {
 impl Place {
     pub(super) fn start(root: Rc<Root>) -> Self {
         let through = root.outer.clone();
-        Self { root, entered: Vec::new(), through, links: 0 }
+        Self { root, entered: Vec::new(), through, links: 0, linked_by: BTreeSet::new() }
     }
 
     /// See [`Resolved::path`].
@@ -166,24 +175,17 @@ impl Place {
         self.through.push(file_id(self.stat()));
         let here = self.fd();
         let failed = |error| io_error(&self.path().join(&name), error);
-        let target = |bytes: std::ffi::CString| PathBuf::from(OsString::from_vec(bytes.into_bytes()));
         // One name, neither `..` nor with a slash, and no link is followed: openat2(2)
         // would add nothing, and systemd's RestrictSUIDSGID= forbids it.
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut opened = Err(Errno::NOTDIR);
-        match likely {
-            Likely::Link => {
-                if let Ok(text) = rustix::fs::readlinkat(here, &name, Vec::new()) {
-                    return Ok((name, Step::Link(target(text))));
-                }
-            }
+        let opened = match likely {
             // Opens nothing but a directory, which has no effects either.
             Likely::Directory => {
                 let flags = flags | OFlags::RDONLY | OFlags::DIRECTORY;
-                opened = rustix::fs::openat(here, &name, flags, Mode::empty());
+                rustix::fs::openat(here, &name, flags, Mode::empty())
             }
-            Likely::Unknown => {}
-        }
+            Likely::Unknown => Err(Errno::NOTDIR),
+        };
         let listable = opened.is_ok();
         let fd = opened
             .or_else(|_| rustix::fs::openat(here, &name, flags | OFlags::PATH, Mode::empty()))
@@ -191,7 +193,8 @@ impl Place {
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             let text = rustix::fs::readlinkat(&fd, "", Vec::new()).map_err(failed)?;
-            return Ok((name, Step::Link(target(text))));
+            let target = PathBuf::from(OsString::from_vec(text.into_bytes()));
+            return Ok((name, Step::Link(Link { target, owner: stat.st_uid })));
         }
         let entered = Entered { name: name.clone(), fd, stat, listable };
         Ok((name, Step::Into(Rc::new(entered))))
@@ -206,7 +209,7 @@ impl Place {
             None => self.root.fd.try_clone(),
         };
         match fd {
-            Ok(fd) => Ok(Resolved { fd, path, stat, through: self.through }),
+            Ok(fd) => Ok(Resolved { fd, path, stat, through: self.through, linked_by: self.linked_by }),
             Err(error) => Err(ResolveError::Io { path, error }),
         }
     }
@@ -253,7 +256,6 @@ fn list(fd: BorrowedFd<'_>) -> io::Result<Vec<Entry>> {
         }
         let likely = match entry.file_type() {
             FileType::Directory => Likely::Directory,
-            FileType::Symlink => Likely::Link,
             _ => Likely::Unknown,
         };
         entries.push(Entry { name: OsStr::from_bytes(name).to_owned(), likely });

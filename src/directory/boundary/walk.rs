@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use rustix::fs::Mode;
 
-use super::place::{Entered, Entry, Likely, Place, Root, Step, UP, ancestors};
+use super::place::{Entered, Entry, Likely, Link, Place, Root, Step, UP, ancestors};
 use super::{Boundary, FileId, ResolveError, Resolved, file_id};
 
 /// The most links in one walk, as in the kernel (`path_resolution(7)`).
@@ -142,14 +142,15 @@ impl Walker {
             } else {
                 self.pass(&mut here, name)?
             };
-            let (link, target) = match step {
+            let (link, Link { target, owner }) = match step {
                 (_, Step::Into(entered)) => {
                     here.entered.push(entered);
                     continue;
                 }
-                (name, Step::Link(target)) => (here.path().join(name), target),
+                (name, Step::Link(link)) => (here.path().join(name), link),
             };
             here.links += 1;
+            here.linked_by.insert(owner);
             if here.links > MAX_LINKS {
                 return Err(ResolveError::Loop(link));
             }
@@ -252,7 +253,6 @@ mod tests {
         }
         symlink("../../outside", &path).unwrap();
         let link = entry(&walker.enter(Path::new("vm")).unwrap());
-        assert_eq!(link.likely, Likely::Link);
         fs::remove_file(&path).unwrap();
         assert!(matches!(enter(&link), Err(ResolveError::Missing(_))));
         fs::create_dir(&path).unwrap();

@@ -13,6 +13,7 @@ mod heads;
 mod images;
 mod kernel;
 mod location;
+pub mod owner;
 mod providers;
 mod shares;
 mod text;

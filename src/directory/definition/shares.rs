@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Stat};
 
 use super::exposure::Exposure;
-use super::{Directory, MAX_SHARES, Reader, Share, SharedDirectories, text};
+use super::{Directory, MAX_SHARES, Reader, Share, SharedDirectories, owner, text};
 use crate::directory::boundary::{Entry, Resolved};
 
 const DIRECTORY: &str = "shared-dirs";
@@ -123,7 +123,8 @@ impl Reader<'_> {
         let (path, checked) = match found {
             Found::Here(found) => {
                 let lies_in = self.partition.walker.lies_in(found);
-                (&found.path, exposure.check_lying_in(&shown, found, &lies_in))
+                let checked = exposure.check_lying_in(&shown, found, &lies_in);
+                (&found.path, checked.and_then(|()| owner::check_links(&shown, found)))
             }
             Found::Elsewhere(path) => (path, Exposure::check_path(&shown, path)),
         };

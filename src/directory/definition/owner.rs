@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Who may share a directory: its owner and root.
+//!
+//! virtiofsd runs as the directory's owner. Were every link obeyed, a user who can
+//! write VM directories could have it open another user's private directories.
+
+use std::path::Path;
+
+use crate::base::problem::Problem;
+use crate::directory::boundary::Resolved;
+
+/// Checks that the directory's owner or root made every link that leads to `found`, the
+/// directory of the share shown as `shown`.
+///
+/// A directory of root's is free to all: virtiofsd serves it with nobody's rights.
+///
+/// # Errors
+/// When another user made one of the links.
+pub fn check_links(shown: &Path, found: &Resolved) -> Result<(), Problem> {
+    let owner = found.stat.st_uid;
+    let Some(other) = found.linked_by.iter().find(|by| ![0, owner].contains(by)).filter(|_| owner != 0)
+    else {
+        return Ok(());
+    };
+    Err(Problem::error(
+        shown,
+        format!("leads to a directory of user {owner} by a link of user {other}"),
+        "share a directory of your own, or let the directory's owner or root make the link",
+    ))
+}
