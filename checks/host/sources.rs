@@ -165,7 +165,7 @@ fn what_is_put_into_a_source_is_seen() {
     fs::remove_dir_all(slow).unwrap();
     wait_for("its removal", || all(&host).contains(&"user/slow removed".to_owned()).then_some(()));
     // Its user and addresses are its own until it is forgotten.
-    host.run(&["forget", "old"]).exits(1).complains(&["user/old is in its source"]);
+    host.run(&["forget", "old"]).exits(1).complains(&["user/old still exists"]);
     host.run(&["forget", "slow"]).exits(0).complains(&["user/slow is forgotten"]);
     host.run(&["forget", "slow"]).exits(1).complains(&["no VM 'slow' has leases"]);
     host.sync();

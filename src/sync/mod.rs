@@ -3,7 +3,7 @@
 
 //! `sync`: from the sources to a new generation of the state directory.
 //!
-//! A [`Round`] goes through five passes, one module each: *find* reads all sources,
+//! A round goes through five passes, one module each: *find* reads all sources,
 //! *prepare* plans each VM by itself, *devices* and *block* take out VMs that cannot
 //! run beside or without others, and *install* writes the packages and switches from
 //! the old catalog to the new one by one rename. Wherever a round is interrupted,
