@@ -183,7 +183,7 @@ fn a_device_that_is_not_there_is_an_error_at_sync_and_at_start() {
     }
     host.run(&["start", "appvm"]).exits(3);
     let journal = host.machine.journal("microvm@appvm.service");
-    assert!(journal.contains("appvm: /sys/bus/pci/devices/fffe:01:00.0: does not exist"), "{journal}");
+    assert!(journal.contains("appvm: error: /sys/bus/pci/devices/fffe:01:00.0: does not exist"), "{journal}");
     // It was never this VM's, so there is nothing to take back.
-    assert_eq!(host.machine.property("microvm-pci-devices@appvm.service", "ExecMainStatus"), "1");
+    assert_eq!(host.machine.property("microvm-pci-devices@appvm.service", "ExecMainStatus"), "3");
 }

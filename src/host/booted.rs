@@ -24,15 +24,13 @@ use crate::system::{durable, trust};
 /// See [`HostError`].
 pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
     // A process that removes packages holds this lock, and keeps those of `booted`.
-    let _lock = match File::options().write(true).open(state.lock()) {
-        Ok(lock) => {
-            rustix::fs::flock(&lock, FlockOperation::LockShared)
-                .map_err(|e| io_error("the state directory cannot be locked")(e.into()))?;
-            Some(lock)
-        }
-        // No sync has ever run here.
-        Err(_) => None,
-    };
+    // There is none where no sync has ever run.
+    let lock = durable::if_present(File::options().write(true).open(state.lock()));
+    let locked = lock.and_then(|lock| {
+        lock.iter().try_for_each(|lock| rustix::fs::flock(lock, FlockOperation::LockShared))?;
+        Ok(lock)
+    });
+    let _lock = locked.map_err(io_error("the state directory cannot be locked"))?;
     let package = trust::resolve_tree(&state.current(name))?;
     // Clients may start while the VM runs.
     records::prepare(name).map_err(io_error(format!("{} cannot be created", records::DIRECTORY)))?;
@@ -67,12 +65,8 @@ fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<(
 pub fn clear_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
     started::remove(name).map_err(io_error(format!("{} cannot be written", started::DIRECTORY)))?;
     let booted = state.booted(name);
-    match std::fs::remove_file(&booted) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error(format!("{} cannot be removed", booted.display()))(error))
-        }
-        _ => Ok(()),
-    }
+    let removed = durable::if_present(std::fs::remove_file(&booted)).map(drop);
+    removed.map_err(io_error(format!("{} cannot be removed", booted.display())))
 }
 
 /// Whether this is the current generation of the catalog.

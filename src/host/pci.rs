@@ -312,7 +312,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// The sorted names in a directory. One that is not UTF-8, which the kernel never has,
-/// is shown in a form that is no address.
+/// is shown in a form that is not an address.
 fn names(directory: &Path) -> io::Result<Vec<String>> {
     let names = std::fs::read_dir(directory)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))

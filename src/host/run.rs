@@ -14,6 +14,7 @@ use super::{HostError, io_error};
 use crate::base::name::VmName;
 use crate::package::{Script, Whose, whose};
 use crate::state::directory::{SHARES_DIRECTORY, StateDirectory};
+use crate::system::durable::if_present;
 use crate::system::program;
 
 /// Becomes the `microvm-run` of the package that a VM was started from, in the
@@ -38,18 +39,12 @@ pub fn run(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
 }
 
 fn link_sockets(directory: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
+    for entry in if_present(std::fs::read_dir(directory))?.into_iter().flatten() {
         let entry = entry?;
         if entry.file_type()?.is_socket() {
             let link = entry.file_name();
-            match std::fs::remove_file(&link) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => symlink(entry.path(), link)?,
-            }
+            if_present(std::fs::remove_file(&link))?;
+            symlink(entry.path(), link)?;
         }
     }
     Ok(())

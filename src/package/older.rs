@@ -5,12 +5,12 @@
 //! part, whose files beneath `share/microvm` say what the host has to do.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LoadError;
 use crate::base::problem::Problems;
 use crate::link::id::{InterfaceName, InterfaceNameError};
+use crate::system::durable;
 
 /// The flags that a tap can have (`ip-tuntap(8)`).
 const TAP_FLAGS: [&str; 4] = ["vnet_hdr", "multi_queue", "pi", "one_queue"];
@@ -41,7 +41,7 @@ impl Files {
     /// The VM's tap interfaces.
     ///
     /// # Errors
-    /// When the file cannot be read, or has what is no name of an interface.
+    /// When the file cannot be read, or has a word that cannot be an interface's name.
     pub fn taps(&self) -> Result<Vec<InterfaceName>, LoadError> {
         let file = self.0.join("tap-interfaces");
         let mut problems = Problems::default();
@@ -85,7 +85,7 @@ impl Files {
             };
             let ((source, _), (socket, file)) = (line("source")?, line("socket")?);
             if socket.is_empty() || socket.contains('/') || socket.starts_with('.') {
-                problems.error(file, format!("has '{socket}', which is no plain file name"), REMEDY);
+                problems.error(file, format!("has '{socket}', which is not a plain file name"), REMEDY);
             }
             let tag = entry.file_name().to_string_lossy().into_owned();
             shares.push(ShareFiles { tag, source: source.into(), socket });
@@ -101,9 +101,44 @@ impl Files {
 
 /// The words of a file, which need not be there.
 fn words(file: &Path) -> Result<Vec<String>, LoadError> {
-    match fs::read_to_string(file) {
-        Ok(text) => Ok(text.split_whitespace().map(str::to_owned).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(LoadError::at(file)(error)),
+    let text = durable::if_present(fs::read_to_string(file)).map_err(LoadError::at(file))?;
+    Ok(text.unwrap_or_default().split_whitespace().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_errors_are_reported_together() {
+        let package = tempfile::tempdir().unwrap();
+        let files = Files::of(package.path());
+        let write = |path: &str, text: &str| {
+            let path = files.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let told = |error: LoadError| match error {
+            LoadError::Files { problems, .. } => {
+                problems.into_sorted().into_iter().map(|p| p.cause).collect()
+            }
+            other => vec![other.to_string()],
+        };
+        assert!(files.taps().unwrap().is_empty() && files.tap_flags().unwrap().is_empty());
+        write("tap-interfaces", "good -bad ../bad\n");
+        assert_eq!(told(files.taps().unwrap_err()).len(), 2);
+        write("tap-flags", "vnet_hdr name eth0\n");
+        let unknown = ["has the unknown flag 'eth0'", "has the unknown flag 'name'"];
+        assert_eq!(told(files.tap_flags().unwrap_err()), unknown);
+        assert!(!files.shares().unwrap_err().is_hosts(), "there are none");
+        for (tag, socket) in [("b", "b.sock"), ("a", "a.sock")] {
+            write(&format!("virtiofs/{tag}/source"), "/srv\n");
+            write(&format!("virtiofs/{tag}/socket"), &format!("{socket}\n"));
+        }
+        let shares: Vec<_> = files.shares().unwrap().into_iter().map(|it| (it.tag, it.socket)).collect();
+        assert_eq!(shares, [("a", "a.sock"), ("b", "b.sock")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        write("virtiofs/a/socket", "../a.sock\n");
+        write("virtiofs/b/socket", "\n");
+        assert_eq!(told(files.shares().unwrap_err()).len(), 2);
     }
 }

@@ -21,7 +21,8 @@ use super::{Entry, Package};
 use crate::base::problem::Problem;
 use crate::plan::Plan;
 use crate::system::durable::{
-    create_directory, create_directory_at, create_file_at, open_directory, sync_directory, sync_file_system,
+    create_directory, create_directory_at, create_file_at, if_present, open_directory, sync_directory,
+    sync_file_system,
 };
 
 /// Why a package was not written.
@@ -103,11 +104,8 @@ pub(super) fn publish(package: &Package, output: &Path, force: bool) -> Result<O
     };
     renamed.map_err(|e| at(output)(e.into()))?;
     sync_directory(&parent_fd).map_err(at(parent))?;
-    let left = match std::fs::remove_dir_all(&temporary.0) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Some(temporary.0.clone()),
-        _ => None,
-    };
-    Ok(left)
+    let removed = if_present(std::fs::remove_dir_all(&temporary.0));
+    Ok(removed.err().map(|_| temporary.0.clone()))
 }
 
 fn create_temporary(parent: &Path, name: &std::ffi::OsStr) -> io::Result<Temporary> {

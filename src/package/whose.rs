@@ -41,3 +41,28 @@ pub fn whose(directory: &Path, script: Script) -> Result<Whose, LoadError> {
 pub(super) fn is_ours(directory: &Path) -> bool {
     directory.join(MANIFEST).is_file()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn each_part_of_a_package_has_its_own_answer() {
+        let package = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = package.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let whose = |script| super::whose(package.path(), script);
+        write("bin/tap-up", "#!/bin/sh\n");
+        write("share/microvm/tap-interfaces", "vm-a\nvm-b\n");
+        let up = package.path().join("bin/tap-up");
+        assert!(matches!(whose(Script::TapUp), Ok(Whose::Script(path)) if path == up));
+        let Ok(Whose::Files(files)) = whose(Script::TapDown) else { panic!("it has no tap-down") };
+        assert_eq!(files.taps().unwrap().iter().map(|tap| &**tap).collect::<Vec<_>>(), ["vm-a", "vm-b"]);
+        write(MANIFEST, "{}");
+        assert!(matches!(whose(Script::TapDown), Err(LoadError::Manifest { .. })));
+    }
+}
