@@ -4,6 +4,7 @@
 //! A real Nix on a machine without Nixpkgs: its configuration, a copy of the
 //! project, and the stand-in with the places of this machine's tools.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +15,38 @@ use serde_json::{Value, json};
 
 use crate::support::guest::part;
 
-/// Nothing but what is said here: no network, no registry, no build during evaluation.
+/// No substituter, no registry, no build during evaluation, and every build in Nix's own sandbox.
 const CONFIGURATION: &str = "\
     experimental-features = nix-command flakes\n\
     allow-import-from-derivation = false\n\
     build-users-group =\n\
     eval-cache = false\n\
     flake-registry =\n\
-    sandbox = false\n\
+    sandbox = true\n\
+    sandbox-fallback = false\n\
     substituters =\n";
+/// Where a build finds this machine's `/usr`. At its own path it would have `/usr/bin/env` and other
+/// programs that no sandbox of Nix has.
+const USR_IN_SANDBOX: &str = "/machine";
+/// Debian's packages whose programs are those of Nixpkgs' `stdenv`: its `initialPath`, compiler and linker.
+const STANDARD: [&str; 16] = [
+    "bash",
+    "binutils-x86-64-linux-gnu",
+    "bzip2",
+    "coreutils",
+    "diffutils",
+    "findutils",
+    "gcc",
+    "gcc-12",
+    "grep",
+    "gzip",
+    "make",
+    "mawk",
+    "patch",
+    "sed",
+    "tar",
+    "xz-utils",
+];
 /// What a checkout consists of, as far as the flake reads it.
 const PROJECT: [&str; 13] = [
     "Cargo.lock",
@@ -92,7 +116,6 @@ impl Nix {
         }
         fs::create_dir_all(root.join("p")).unwrap();
         fs::create_dir_all(root.join("work")).unwrap();
-        fs::write(root.join("nix.conf"), CONFIGURATION).unwrap();
         for part in PROJECT.iter().filter(|part| project(part).exists()) {
             copy(&project(part), &root.join("p").join(part));
         }
@@ -106,8 +129,25 @@ impl Nix {
             fs::remove_dir_all(root.join("nixpkgs/lib")).unwrap();
             copy(&lib, &root.join("nixpkgs/lib"));
         }
-        fs::write(root.join("nixpkgs/machine.json"), machine(&root.join("target")).to_string()).unwrap();
-        Ok(Self { root, _lock: lock })
+        fs::create_dir_all(root.join("target")).unwrap();
+        let machine = Machine::find(&root.join("target"));
+        fs::write(root.join("nixpkgs/machine.json"), machine.places.to_string()).unwrap();
+        let paths = machine.sandbox_paths.join(" ");
+        fs::write(root.join("nix.conf"), format!("{CONFIGURATION}sandbox-paths = {paths}\n")).unwrap();
+        let nix = Self { root, _lock: lock };
+        nix.probe_the_sandbox()?;
+        Ok(nix)
+    }
+
+    /// A build tells whether this machine lets Nix make its sandbox.
+    fn probe_the_sandbox(&self) -> Result<(), String> {
+        let text = "derivation { name = \"probe\"; system = builtins.currentSystem; builder = \"/bin/sh\"; \
+                    args = [ \"-c\" \"echo >$out\" ]; }";
+        let output = self.call("nix-build", ["--no-out-link", "--expr", text]).output().unwrap();
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(format!("Nix builds nothing in its sandbox here: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// A new directory for one test.
@@ -209,39 +249,104 @@ fn done_command(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Where this machine's tools are, for the stand-in.
-fn machine(target: &Path) -> Value {
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or("/root".into()));
-    let or_home =
-        |name: &str, folder: &str| std::env::var_os(name).map_or_else(|| home.join(folder), PathBuf::from);
-    let sysroot = done_command(Command::new("rustc").args(["--print", "sysroot"]));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let find = |tool: &str| {
-        // Of rustup's programs those that are not rustup itself.
-        let first = std::iter::once(Path::new(sysroot.trim()).join("bin"));
-        let rest = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-        let found = first.chain(rest).map(|directory| directory.join(tool)).find(|path| path.is_file());
-        found.unwrap_or_else(|| panic!("{tool} is not in PATH"))
-    };
-    json!({
-        "CARGO_HOME": or_home("CARGO_HOME", ".cargo"),
-        "RUSTUP_HOME": or_home("RUSTUP_HOME", ".rustup"),
-        "busybox": "/bin/busybox",
-        "cargo": find("cargo"),
-        "cargo-clippy": find("cargo-clippy"),
-        "cargo-fmt": find("cargo-fmt"),
-        "cargoTarget": target,
-        "clippy-driver": find("clippy-driver"),
-        "deadnix": part("DEADNIX"),
-        "ip": find("ip"),
-        "kernel": part("KERNEL"),
-        "mkfs-erofs": find("mkfs.erofs"),
-        "nft": find("nft"),
-        "nixfmt": part("NIXFMT"),
-        "qemu": part("QEMU"),
-        "rustc": find("rustc"),
-        "rustfmt": find("rustfmt"),
-        "sfdisk": find("sfdisk"),
-        "virtiofsd": part("VIRTIOFSD"),
-    })
+/// What the stand-in's packages are made of.
+struct Machine {
+    /// `machine.json`: where this machine's tools are.
+    places: Value,
+    /// What a build sees of this machine: Nix's setting `sandbox-paths`.
+    sandbox_paths: Vec<String>,
+}
+
+impl Machine {
+    fn find(target: &Path) -> Self {
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or("/root".into()));
+        let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+        let sysroot = PathBuf::from(done_command(Command::new("rustc").args(["--print", "sysroot"])).trim());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let find = |tool: &str| {
+            // Of rustup's programs those that are not rustup itself.
+            let first = std::iter::once(sysroot.join("bin"));
+            let rest = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+            let found = first.chain(rest).map(|directory| directory.join(tool)).find(|path| path.is_file());
+            found.unwrap_or_else(|| panic!("{tool} is not in PATH"))
+        };
+        let part = |name: &str| {
+            let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
+            let missing = format!("{variable} is not set: run `make check`");
+            PathBuf::from(std::env::var_os(variable).expect(&missing))
+        };
+        let parts = ["DEADNIX", "KERNEL", "NIXFMT", "VIRTIOFSD"].map(part);
+        let built = |tool: &str| in_sandbox(&find(tool));
+        let standard: BTreeMap<String, PathBuf> =
+            standard_tools().into_iter().map(|tool| (tool.clone(), built(&tool))).collect();
+        let places = json!({
+            // What builds execute.
+            "bc": built("bc"),
+            "bison": built("bison"),
+            "busybox": built("busybox"),
+            "cargo": built("cargo"),
+            "cargo-clippy": built("cargo-clippy"),
+            "cargo-fmt": built("cargo-fmt"),
+            "clippy-driver": built("clippy-driver"),
+            "deadnix": parts[0],
+            "flex": built("flex"),
+            "mkfs-erofs": built("mkfs.erofs"),
+            "nixfmt": parts[2],
+            "perl": built("perl"),
+            "rustc": built("rustc"),
+            "rustfmt": built("rustfmt"),
+            "sfdisk": built("sfdisk"),
+            "standard": standard,
+            // What they read and write.
+            "cargoTarget": target,
+            "cargoRegistry": cargo_home.join("registry"),
+            "kernel": parts[1],
+            // What packages name, and VMs execute.
+            "ip": find("ip"),
+            "nft": find("nft"),
+            "qemu": part("QEMU"),
+            "virtiofsd": parts[3],
+        });
+        let mut sandbox_paths = vec![
+            // NixOS has busybox there, too, and nothing else.
+            format!("/bin/sh={}", find("busybox").display()),
+            format!("{USR_IN_SANDBOX}=/usr"),
+            // Where loaders and compilers look, which are no programs.
+            "/lib=/usr/lib".to_owned(),
+            "/usr/include".to_owned(),
+            "/usr/lib".to_owned(),
+        ];
+        if Path::new("/usr/lib64").exists() {
+            sandbox_paths.push("/lib64=/usr/lib64".to_owned());
+        }
+        let own = [target, &cargo_home.join("registry"), &sysroot];
+        let own = own.into_iter().chain(parts.iter().map(PathBuf::as_path));
+        sandbox_paths
+            .extend(own.filter(|path| !path.starts_with("/usr")).map(|path| path.display().to_string()));
+        assert!(!sandbox_paths.iter().any(|path| path.contains(' ')), "a space in {sandbox_paths:?}");
+        Self { places, sandbox_paths }
+    }
+}
+
+/// Where a build finds a program of this machine.
+fn in_sandbox(program: &Path) -> PathBuf {
+    let program = program.canonicalize().unwrap();
+    match program.strip_prefix("/usr") {
+        Ok(rest) => Path::new(USR_IN_SANDBOX).join(rest),
+        Err(_) => program,
+    }
+}
+
+/// The names of the programs that every build has in PATH.
+fn standard_tools() -> BTreeSet<String> {
+    let output = Command::new("dpkg-query").arg("--listfiles").args(STANDARD).output().unwrap();
+    let files = String::from_utf8(output.stdout).unwrap();
+    let programs =
+        files.lines().filter_map(|file| file.strip_prefix("/usr").unwrap_or(file).strip_prefix("/bin/"));
+    let programs: BTreeSet<_> = programs.filter(|name| Path::new("/usr/bin").join(name).is_file()).collect();
+    // Debian's compiler and linker have their plain names from other packages.
+    let plain = programs.iter().filter_map(|name| name.strip_prefix("x86_64-linux-gnu-"));
+    let more = ["awk", "cc", "sh"].into_iter();
+    let all = programs.iter().copied().chain(plain).chain(more);
+    all.filter(|name| Path::new("/usr/bin").join(name).is_file()).map(str::to_owned).collect()
 }

@@ -8,7 +8,20 @@ umask 022
 export HOME=/homeless-shelter LC_ALL=C
 
 runHook() { eval "${!1:-}"; }
-patchShebangs() { :; } # the machine has /usr/bin/env
+
+# Interpreters outside of the store are looked up in PATH, by their last name.
+patchShebangs() {
+	local file line words
+	while read -r -d '' file; do
+		IFS= read -r line <"$file" || continue
+		[[ $line == '#!'* ]] || continue
+		read -ra words <<<"${line#'#!'}"
+		if [[ ${words[0]} == */env ]]; then words=("${words[@]:1}"); fi
+		[[ ${words[0]} == /nix/store/* ]] && continue
+		words[0]=$(type -P "${words[0]##*/}") || continue
+		sed -i "1s|.*|#!${words[*]}|" "$file"
+	done < <(find "$@" -type f -executable -print0)
+}
 phase() {
 	local name=$1 text=${!1:-}
 	if [[ -n $text ]]; then eval "$text"; else "default_$name"; fi

@@ -5,9 +5,12 @@
 # only the standard tools and what it names, so that what it forgets is missing.
 {
   lib,
+  machine,
   system,
 }:
 let
+  inherit (machine) standard;
+
   own = [
     "buildInputs"
     "env"
@@ -16,22 +19,31 @@ let
     "postPatch"
   ];
 
-  # The standard environment's tools, by the Debian packages that have them.
-  standard = derivation {
+  bash = derivation {
+    name = "bash";
+    inherit system;
+    builder = "/bin/sh";
+    args = [
+      "-ec"
+      ''
+        ${standard.mkdir} -p $out/bin
+        ${standard.cp} ${standard.bash} $out/bin/bash
+        ${standard.ln} -s bash $out/bin/sh
+      ''
+    ];
+  };
+
+  # The programs that every build has in PATH.
+  tools = derivation {
     name = "stdenv-tools";
     inherit system;
-    builder = "/bin/bash";
-    PATH = "/usr/bin:/bin";
+    builder = "${bash}/bin/bash";
+    links = lib.concatStringsSep "\n" (lib.mapAttrsToList (name: path: "${path} ${name}") standard);
     args = [
       "-euc"
       ''
-        mkdir -p $out/bin
-        for package in bash binutils-x86-64-linux-gnu coreutils diffutils findutils gawk mawk gcc gcc-12 grep gzip make sed tar xz-utils; do
-          dpkg-query --listfiles $package 2>/dev/null || true
-        done | sed -n 's|^\(/usr\)\?/bin/\([^/]*\)$|\2|p' | while read -r tool; do
-          ln -sf /usr/bin/$tool $out/bin/''${tool#x86_64-linux-gnu-}
-        done
-        for tool in awk cc sh; do ln -sf /usr/bin/$tool $out/bin/; done
+        ${standard.mkdir} -p $out/bin
+        while read -r path name; do ${standard.ln} -s $path $out/bin/$name; done <<<"$links"
       ''
     ];
   };
@@ -46,9 +58,9 @@ let
         // (attributes.env or { })
         // {
           inherit name system;
-          builder = "/bin/bash";
+          builder = "${bash}/bin/bash";
           args = [ ./build.bash ];
-          PATH = lib.concatMapStringsSep ":" (input: "${input}/bin") (inputs ++ [ standard ]);
+          PATH = lib.concatMapStringsSep ":" (input: "${input}/bin") (inputs ++ [ tools ]);
           postPatch = attributes.postPatch or "";
         }
       );
@@ -66,6 +78,7 @@ in
 rec {
   stdenv = {
     inherit mkDerivation;
+    shell = "${bash}/bin/bash";
     hostPlatform = {
       inherit system;
       qemuArch = builtins.head (builtins.match "([^-]*)-linux" system);

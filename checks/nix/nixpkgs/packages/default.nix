@@ -21,7 +21,7 @@ let
     else
       result;
 
-  build = import ./build.nix { inherit lib system; };
+  build = import ./build.nix { inherit lib machine system; };
   tools = import ./tools.nix { inherit machine build; };
 
   pkgs = tools // {

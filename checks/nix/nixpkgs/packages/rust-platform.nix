@@ -35,7 +35,6 @@
           tools.rustc
         ];
         env = {
-          inherit (machine) CARGO_HOME RUSTUP_HOME;
           CARGO_BUILD_TARGET_DIR = machine.cargoTarget;
           CARGO_NET_OFFLINE = "true";
           CARGO_PROFILE_RELEASE_LTO = "off";
@@ -44,6 +43,11 @@
         }
         // (attributes.env or { });
         cargoTests = lib.concatStringsSep " " cargoTestFlags;
+        postPatch = ''
+          export CARGO_HOME=$NIX_BUILD_TOP/cargo-home
+          mkdir $CARGO_HOME
+          ln -s ${machine.cargoRegistry} $CARGO_HOME/registry
+        '' + (attributes.postPatch or "");
         buildPhase =
           attributes.buildPhase or ''
             cargo build --release --locked --message-format=json-render-diagnostics >messages.json

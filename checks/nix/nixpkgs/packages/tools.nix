@@ -12,7 +12,6 @@ let
       ${builtins.concatStringsSep "\n" (
         builtins.attrValues (
           builtins.mapAttrs (program: path: ''
-            test -x ${path}
             ln -s ${path} $out/bin/${program}
           '') programs
         )
@@ -34,8 +33,8 @@ let
     '';
 in
 {
-  bc = wrap "bc" { bc = "/usr/bin/bc"; };
-  bison = wrap "bison" { bison = "/usr/bin/bison"; };
+  bc = wrap "bc" { inherit (machine) bc; };
+  bison = wrap "bison" { inherit (machine) bison; };
   busybox = build.runCommand "busybox" { } ''
     install -D --mode=755 ${machine.busybox} $out/bin/busybox
     for applet in $($out/bin/busybox --list | grep -vxF busybox); do
@@ -51,12 +50,12 @@ in
   deadnix = wrap "deadnix" { inherit (machine) deadnix; };
   elfutils = build.runCommand "elfutils" { } "mkdir -p $out/bin";
   erofs-utils = wrap "erofs-utils" { "mkfs.erofs" = machine.mkfs-erofs; };
-  flex = wrap "flex" { flex = "/usr/bin/flex"; };
+  flex = wrap "flex" { inherit (machine) flex; };
   iproute2 = wrap "iproute2" { inherit (machine) ip; };
   nftables = wrap "nftables" { inherit (machine) nft; };
   nixfmt = wrap "nixfmt" { inherit (machine) nixfmt; };
   nixfmt-tree = absent "nixfmt-tree" [ "treefmt" ];
-  perl = wrap "perl" { perl = "/usr/bin/perl"; };
+  perl = wrap "perl" { inherit (machine) perl; };
   qemu_kvm = wrap "qemu" {
     qemu-system-x86_64 = machine.qemu;
     qemu-system-aarch64 = machine.qemu;

@@ -5,7 +5,7 @@
 build.runCommand name
   {
     text = ''
-      #!/bin/bash
+      #!${build.stdenv.shell}
       set -o errexit -o nounset -o pipefail
     ''
     + text;
