@@ -16,9 +16,9 @@
       forAllSystems = f: lib.genAttrs systems (system: f nixpkgs.legacyPackages.${system});
       exampleVms =
         pkgs:
-        import ./nix/example-vms {
+        import ./nix/example-vms.nix {
           inherit pkgs;
-          inherit (self.lib) mkRunners;
+          inherit (self) lib;
         };
     in
     {

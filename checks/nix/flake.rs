@@ -51,7 +51,14 @@ fn it_has_what_users_of_flakes_expect() {
     assert_eq!(shown["templates"]["default"]["type"], "template");
     assert_eq!(
         nix.evaluate("builtins.attrNames library").unwrap(),
-        serde_json::json!(["linkIds", "mkRunner", "mkRunners"])
+        serde_json::json!([
+            "guestKernel",
+            "linkIds",
+            "mkRootImage",
+            "mkRunner",
+            "mkRunners",
+            "mkVmDirectory"
+        ])
     );
 }
 

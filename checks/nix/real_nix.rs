@@ -28,16 +28,13 @@ const CONFIGURATION: &str = "\
 /// Where a build finds this machine's `/usr`. At its own path it would have `/usr/bin/env` and other
 /// programs that no sandbox of Nix has.
 const USR_IN_SANDBOX: &str = "/machine";
-/// Debian's packages whose programs are those of Nixpkgs' `stdenv`: its `initialPath`, compiler and linker.
-const STANDARD: [&str; 16] = [
+/// Debian's packages whose programs are those of Nixpkgs' `stdenvNoCC`, its `initialPath`.
+const STANDARD: [&str; 13] = [
     "bash",
-    "binutils-x86-64-linux-gnu",
     "bzip2",
     "coreutils",
     "diffutils",
     "findutils",
-    "gcc",
-    "gcc-12",
     "grep",
     "gzip",
     "make",
@@ -47,6 +44,8 @@ const STANDARD: [&str; 16] = [
     "tar",
     "xz-utils",
 ];
+/// Those of `stdenv` besides: its compiler and linker.
+const COMPILER: [&str; 3] = ["binutils-x86-64-linux-gnu", "gcc", "gcc-12"];
 /// What a checkout consists of, as far as the flake reads it.
 const PROJECT: [&str; 13] = [
     "Cargo.lock",
@@ -270,15 +269,11 @@ impl Machine {
             let found = first.chain(rest).map(|directory| directory.join(tool)).find(|path| path.is_file());
             found.unwrap_or_else(|| panic!("{tool} is not in PATH"))
         };
-        let part = |name: &str| {
-            let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
-            let missing = format!("{variable} is not set: run `make check`");
-            PathBuf::from(std::env::var_os(variable).expect(&missing))
-        };
         let parts = ["DEADNIX", "KERNEL", "NIXFMT", "VIRTIOFSD"].map(part);
         let built = |tool: &str| in_sandbox(&find(tool));
-        let standard: BTreeMap<String, PathBuf> =
-            standard_tools().into_iter().map(|tool| (tool.clone(), built(&tool))).collect();
+        let of = |packages: &[&str], more: &[&str]| -> BTreeMap<String, PathBuf> {
+            programs_of(packages, more).into_iter().map(|tool| (tool.clone(), built(&tool))).collect()
+        };
         let places = json!({
             // What builds execute.
             "bc": built("bc"),
@@ -296,7 +291,8 @@ impl Machine {
             "rustc": built("rustc"),
             "rustfmt": built("rustfmt"),
             "sfdisk": built("sfdisk"),
-            "standard": standard,
+            "standard": of(&STANDARD, &["awk", "sh"]),
+            "compiler": of(&COMPILER, &["cc"]),
             // What they read and write.
             "cargoTarget": target,
             "cargoRegistry": cargo_home.join("registry"),
@@ -308,8 +304,9 @@ impl Machine {
             "virtiofsd": parts[3],
         });
         let mut sandbox_paths = vec![
-            // NixOS has busybox there, too, and nothing else.
-            format!("/bin/sh={}", find("busybox").display()),
+            // A plain shell, like the one that NixOS puts there. Debian's busybox would run applets of its own
+            // in the place of programs in PATH.
+            format!("/bin/sh={}", find("dash").display()),
             format!("{USR_IN_SANDBOX}=/usr"),
             // Where loaders and compilers look, which are no programs.
             "/lib=/usr/lib".to_owned(),
@@ -337,16 +334,14 @@ fn in_sandbox(program: &Path) -> PathBuf {
     }
 }
 
-/// The names of the programs that every build has in PATH.
-fn standard_tools() -> BTreeSet<String> {
-    let output = Command::new("dpkg-query").arg("--listfiles").args(STANDARD).output().unwrap();
+/// The names of the programs of Debian's packages, and of `more` that only links name.
+fn programs_of(packages: &[&str], more: &[&str]) -> BTreeSet<String> {
+    let output = Command::new("dpkg-query").arg("--listfiles").args(packages).output().unwrap();
     let files = String::from_utf8(output.stdout).unwrap();
-    let programs =
+    let own =
         files.lines().filter_map(|file| file.strip_prefix("/usr").unwrap_or(file).strip_prefix("/bin/"));
-    let programs: BTreeSet<_> = programs.filter(|name| Path::new("/usr/bin").join(name).is_file()).collect();
     // Debian's compiler and linker have their plain names from other packages.
-    let plain = programs.iter().filter_map(|name| name.strip_prefix("x86_64-linux-gnu-"));
-    let more = ["awk", "cc", "sh"].into_iter();
-    let all = programs.iter().copied().chain(plain).chain(more);
+    let names = own.flat_map(|name| [Some(name), name.strip_prefix("x86_64-linux-gnu-")]).flatten();
+    let all = names.chain(more.iter().copied());
     all.filter(|name| Path::new("/usr/bin").join(name).is_file()).map(str::to_owned).collect()
 }

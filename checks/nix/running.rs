@@ -5,11 +5,21 @@
 //! answers on its console and is shut down.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::real_nix::nix;
-use crate::support::running_vm::{Place, Running};
+use crate::built::template;
+use crate::real_nix::{done, nix};
+use crate::support::program::{check, run};
+use crate::support::running_vm::{Place, Running, Shell};
 use crate::support::skip::{needs, root};
+
+/// A console whose terminal does not repeat what is typed.
+fn console(vm: &Running) -> Shell {
+    let mut shell = vm.console();
+    let _ = shell.run("stty -echo");
+    shell
+}
 
 #[test]
 fn a_vm_with_a_shared_directory() {
@@ -18,16 +28,52 @@ fn a_vm_with_a_shared_directory() {
     let place = Place::new();
     let mut vm = Running::start(&package, &place.run_directory("run"));
     vm.wait_until_up();
-    let mut shell = vm.console();
+    let mut shell = console(&vm);
     assert_eq!(
         shell.run("mount -t virtiofs greeting /mnt; cat /mnt/hello.txt"),
         "Hello from a shared directory."
     );
+    // busybox, what it needs and nothing else.
+    assert_eq!(shell.run("readlink /sbin/init | cut -d- -f2"), "init");
     drop(shell);
     assert!(vm.shutdown().success());
     let ended = vm.end();
-    assert!(ended.serial.contains("guest: root vda1"), "{}", ended.serial);
+    assert!(ended.serial.contains("guest: power button"), "{}", ended.serial);
     ended.assert(0, "the guest powered off");
+}
+
+#[test]
+fn the_vm_of_the_template() {
+    let nix = needs!(nix());
+    let package = done(template(nix, &["build", "--no-link", "--print-out-paths"], "#vm-hello"));
+    let place = Place::new();
+    let mut vm = Running::start(Path::new(package.trim()), &place.run_directory("run"));
+    vm.wait_until_up();
+    assert_eq!(console(&vm).run("echo $XDG_RUNTIME_DIR; stat -c %a /run/user/0"), "/run/user/0\n700");
+    assert!(vm.shutdown().success());
+    vm.end().assert(0, "the guest powered off");
+}
+
+/// A directory of `mkVmDirectory` is one that can be copied to a user partition.
+#[test]
+fn a_vm_directory_on_a_user_partition() {
+    let nix = needs!(nix());
+    let made = nix.build_expression(
+        "library.mkVmDirectory { inherit pkgs; name = \"app\"; providers = [ \"netvm\" ]; \
+         shares.\"a b\" = \"/ext/my files\"; wayland = true; }",
+    );
+    let place = Place::new();
+    let to = place.partition.root.join("svc/data/app");
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    let copied = Command::new("cp").args(["-r", "--no-preserve=mode"]).args([&made.unwrap(), &to]).status();
+    assert!(copied.unwrap().success());
+    assert!(!to.join("vmlinux").is_symlink() && !to.join("blk/root.img").is_symlink());
+    assert!(to.join("wayland").is_file() && to.join("providers/net/netvm").is_file());
+    std::fs::create_dir(place.partition.root.join("my files")).unwrap();
+    // What no hypervisor of this program has.
+    std::fs::remove_file(to.join("wayland")).unwrap();
+    let ran = run(check(&to).args(["--hypervisor", "qemu"])).exits(0);
+    assert_eq!(ran.stdout, "1 VM directory: 0 errors, 0 notes\n");
 }
 
 #[test]
@@ -59,7 +105,7 @@ fn a_vm_with_a_link() {
     let address = link["clientIpv4"].as_str().unwrap();
     vm.serial.wait_for(&format!("guest: eth0 client {address}"));
     let mac = link["clientMac"].as_str().unwrap().to_lowercase();
-    assert!(vm.serial.text().contains(&format!("guest: eth0 mac={mac}")), "{}", vm.serial.text());
+    assert_eq!(console(&vm).run("cat /sys/class/net/eth0/address"), mac);
     assert!(vm.shutdown().success());
     vm.end().assert(0, "the guest powered off");
 }

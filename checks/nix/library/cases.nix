@@ -103,6 +103,52 @@ builtins.mapAttrs
       )
     ];
 
+    # With other arguments.
+    override = [
+      [
+        "qemu"
+        "appvm-one"
+      ]
+      [
+        (one.override { hypervisor = "qemu"; }).hypervisor
+        (one.override { hypervisor = "qemu"; }).vmName
+      ]
+    ];
+
+    # What mkVmDirectory made tells what mkRunner needs; nothing of it is built here.
+    made = [
+      {
+        vmName = "app";
+        providers = [ "netvm" ];
+        shares.home = "/srv/home";
+      }
+      (
+        let
+          runner = mkRunner {
+            inherit pkgs;
+            vmDir = library.mkVmDirectory {
+              inherit pkgs;
+              name = "app";
+              providers = [ "netvm" ];
+              shares.home = "/srv/home";
+            };
+          };
+        in
+        {
+          inherit (runner) vmName providers shares;
+        }
+      )
+    ];
+    # A package without a version is believed.
+    cloudHypervisorOfOwn = [
+      "cloud-hypervisor"
+      (mkRunner {
+        inherit pkgs;
+        vmDir = ./vms/appvm-one;
+        cloud-hypervisor = pkgs.runCommand "patched" { } "";
+      }).hypervisor
+    ];
+
     # A folder: all directories in it, and what is added.
     folderRunners = [
       [

@@ -44,8 +44,35 @@ let
       }) providers;
     }).links;
   error = value: message: { inherit value message; };
+  # A VM directory.
+  made =
+    arguments:
+    (library.mkVmDirectory (
+      {
+        inherit pkgs;
+        name = "app";
+      }
+      // arguments
+    )).outPath;
 in
 {
+  oldCloudHypervisor =
+    error
+      (runner {
+        cloud-hypervisor = pkgs.runCommand "cloud-hypervisor-50.0" { } "";
+      })
+      ''vm: Cloud Hypervisor 50.0 is too old, VMs run under 52 and later: take Nixpkgs from nixos-unstable, give another package with the argument cloud-hypervisor, or hypervisor = "qemu"'';
+  nameOfMade = error (made { name = "a b"; }) ''a VM's name cannot be "a b"'';
+  providerOfMade = error (made {
+    providers = [ "a/b" ];
+  }) ''app: a network provider cannot be "a/b"'';
+  packagesOfAnotherImage =
+    error
+      (made {
+        rootImage = built;
+        packages = [ ];
+      })
+      "app: packages is for an image that mkVmDirectory makes, and rootImage names another: give mkRootImage that argument, or remove rootImage";
   badName = error (runner {
     name = "a b";
   }) ''a VM's name cannot be "a b": the name of a VM has letters, digits'';

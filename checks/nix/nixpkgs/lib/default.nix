@@ -33,6 +33,12 @@ let
     modules = import ./modules.nix { inherit lib; };
     meta = import ./meta.nix { };
     generators = import ./generators.nix { inherit lib; };
+    licenses.gpl2Only = {
+      spdxId = "GPL-2.0-only";
+      shortName = "gpl2Only";
+      fullName = "GNU General Public License v2.0 only";
+      free = true;
+    };
     licenses.eupl12 = {
       spdxId = "EUPL-1.2";
       shortName = "eupl12";

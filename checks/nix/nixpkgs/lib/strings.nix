@@ -18,6 +18,7 @@ rec {
   concatMapStringsSep =
     separator: f: list:
     concatStringsSep separator (map f list);
+  makeBinPath = concatMapStringsSep ":" (package: "${package.bin or package.out or package}/bin");
   optionalString = condition: text: if condition then text else "";
   hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
   hasSuffix =

@@ -33,23 +33,27 @@ let
     ];
   };
 
-  # The programs that every build has in PATH.
-  tools = derivation {
-    name = "stdenv-tools";
-    inherit system;
-    builder = "${bash}/bin/bash";
-    links = lib.concatStringsSep "\n" (lib.mapAttrsToList (name: path: "${path} ${name}") standard);
-    args = [
-      "-euc"
-      ''
-        ${standard.mkdir} -p $out/bin
-        while read -r path name; do ${standard.ln} -s $path $out/bin/$name; done <<<"$links"
-      ''
-    ];
-  };
+  # Programs that every build of a kind has in PATH.
+  links =
+    name: programs:
+    derivation {
+      inherit name system;
+      builder = "${bash}/bin/bash";
+      links = lib.concatStringsSep "\n" (lib.mapAttrsToList (name: path: "${path} ${name}") programs);
+      args = [
+        "-euc"
+        ''
+          ${standard.mkdir} -p $out/bin
+          while read -r path name; do ${standard.ln} -s $path $out/bin/$name; done <<<"$links"
+        ''
+      ];
+    };
+  tools = links "stdenv-tools" standard;
+  compiler = links "stdenv-compiler" machine.compiler;
 
-  mkDerivation =
-    attributes:
+  # `path` is what every build has in PATH beside its inputs.
+  mkDerivationWith =
+    path: attributes:
     let
       name = attributes.name or "${attributes.pname}-${attributes.version}";
       inputs = (attributes.nativeBuildInputs or [ ]) ++ (attributes.buildInputs or [ ]);
@@ -60,7 +64,7 @@ let
           inherit name system;
           builder = "${bash}/bin/bash";
           args = [ ./build.bash ];
-          PATH = lib.concatMapStringsSep ":" (input: "${input}/bin") (inputs ++ [ tools ]);
+          PATH = lib.concatMapStringsSep ":" (input: "${input}/bin") (inputs ++ path);
           postPatch = attributes.postPatch or "";
         }
       );
@@ -71,13 +75,16 @@ let
       inherit name;
       meta = attributes.meta or { };
       passthru = attributes.passthru or { };
-      overrideAttrs = f: mkDerivation (attributes // f attributes);
+      overrideAttrs = f: mkDerivationWith path (attributes // f attributes);
     }
     // lib.optionalAttrs (attributes ? pname) { inherit (attributes) pname version; };
 in
 rec {
   stdenv = {
-    inherit mkDerivation;
+    mkDerivation = mkDerivationWith [
+      compiler
+      tools
+    ];
     shell = "${bash}/bin/bash";
     hostPlatform = {
       inherit system;
@@ -87,12 +94,20 @@ rec {
 
   runCommand =
     name: attributes: buildCommand:
-    mkDerivation ({ inherit buildCommand name; } // attributes);
+    # Without a compiler, as Nixpkgs' stdenvNoCC.
+    mkDerivationWith [ tools ] ({ inherit buildCommand name; } // attributes);
 
-  writeText =
-    name: text:
-    runCommand name {
-      inherit text;
-      passAsFile = [ "text" ];
-    } ''cp "$textPath" $out'';
+  writeText = name: text: writeTextAt "" name text;
+  writeTextDir = path: text: writeTextAt "/${path}" (baseNameOf path) text;
+  writeTextAt =
+    place: name: text:
+    runCommand name
+      {
+        inherit text;
+        passAsFile = [ "text" ];
+      }
+      ''
+        mkdir -p "$(dirname "$out${place}")"
+        cp "$textPath" "$out${place}"
+      '';
 }

@@ -27,7 +27,12 @@ let
   pkgs = tools // {
     inherit lib;
     path = ./..;
-    inherit (build) runCommand stdenv writeText;
+    inherit (build)
+      runCommand
+      stdenv
+      writeText
+      writeTextDir
+      ;
     callPackage = callPackageWith pkgs;
     closureInfo = import ./closure-info.nix { inherit (build) runCommand; };
     formats = import ./formats.nix {

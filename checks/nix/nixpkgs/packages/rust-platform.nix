@@ -47,7 +47,8 @@
           export CARGO_HOME=$NIX_BUILD_TOP/cargo-home
           mkdir $CARGO_HOME
           ln -s ${machine.cargoRegistry} $CARGO_HOME/registry
-        '' + (attributes.postPatch or "");
+        ''
+        + (attributes.postPatch or "");
         buildPhase =
           attributes.buildPhase or ''
             cargo build --release --locked --message-format=json-render-diagnostics >messages.json

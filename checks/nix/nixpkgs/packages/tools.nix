@@ -31,6 +31,16 @@ let
         chmod 755 $out/bin/$program
       done
     '';
+  standard =
+    name: programs:
+    wrap name (
+      builtins.intersectAttrs (builtins.listToAttrs (
+        map (name: {
+          inherit name;
+          value = null;
+        }) programs
+      )) machine.standard
+    );
 in
 {
   bc = wrap "bc" { inherit (machine) bc; };
@@ -43,14 +53,22 @@ in
   '';
   cargo = wrap "cargo" { inherit (machine) cargo; };
   clippy = wrap "clippy" { inherit (machine) cargo-clippy clippy-driver; };
-  cloud-hypervisor = absent "cloud-hypervisor" [
+  cloud-hypervisor = absent "cloud-hypervisor-53.0" [
     "ch-remote"
     "cloud-hypervisor"
+  ];
+  coreutils = standard "coreutils" [
+    "cat"
+    "cp"
+    "mkdir"
   ];
   deadnix = wrap "deadnix" { inherit (machine) deadnix; };
   elfutils = build.runCommand "elfutils" { } "mkdir -p $out/bin";
   erofs-utils = wrap "erofs-utils" { "mkfs.erofs" = machine.mkfs-erofs; };
+  findutils = standard "findutils" [ "find" ];
   flex = wrap "flex" { inherit (machine) flex; };
+  gnugrep = standard "gnugrep" [ "grep" ];
+  gnused = standard "gnused" [ "sed" ];
   iproute2 = wrap "iproute2" { inherit (machine) ip; };
   nftables = wrap "nftables" { inherit (machine) nft; };
   nixfmt = wrap "nixfmt" { inherit (machine) nixfmt; };
@@ -63,5 +81,6 @@ in
   rustc = wrap "rustc" { inherit (machine) rustc; };
   rustfmt = wrap "rustfmt" { inherit (machine) cargo-fmt rustfmt; };
   util-linux = wrap "util-linux" { inherit (machine) sfdisk; };
+  wayland-proxy-virtwl = absent "wayland-proxy-virtwl" [ "wayland-proxy-virtwl" ];
   virtiofsd = copy "virtiofsd" "virtiofsd" machine.virtiofsd;
 }
