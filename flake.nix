@@ -40,25 +40,8 @@
 
       nixosModules = {
         default = self.nixosModules.host;
-        host =
-          {
-            config,
-            lib,
-            pkgs,
-            ...
-          }:
-          let
-            cfg = config.services.microvm-spectrum;
-          in
-          {
-            imports = [ ./modules/host.nix ];
-            config.services.microvm-spectrum = {
-              package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.default;
-              mkRunner = lib.mkDefault (
-                arguments: self.lib.mkRunner ({ microvm-spectrum = cfg.package; } // arguments)
-              );
-            };
-          };
+        # The file itself, so that NixOS sees one module however often it is imported.
+        host = ./modules/host.nix;
       };
 
       # The example VMs, in the shape that microvm.nix's host module and its command take.

@@ -7,11 +7,20 @@
   config,
   lib,
   options,
+  pkgs,
   ...
 }:
 let
   cfg = config.services.microvm-spectrum;
   words = import ./assertions/words.nix { inherit lib; };
+  cloudHypervisor = import ./assertions/cloud-hypervisor.nix {
+    inherit
+      cfg
+      lib
+      pkgs
+      words
+      ;
+  };
   problemsOf = subject: import subject { inherit cfg lib words; };
   enable = words.option "enable";
   besideMicrovmNix =
@@ -28,6 +37,7 @@ in
       (
         besideMicrovmNix
         ++ problemsOf ./assertions/sources.nix
+        ++ cloudHypervisor
         ++ problemsOf ./assertions/vms.nix
         ++ problemsOf ./assertions/network.nix
         ++ problemsOf ./assertions/settings.nix

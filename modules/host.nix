@@ -34,7 +34,10 @@ in
     environment.etc.${network}.source = "${cfg.package}/lib/${network}";
     # Brings the generator, too: an entry in systemd.generators would be a second
     # link of the same name, with which NixOS cannot build its directory.
-    systemd.packages = [ cfg.package ];
+    systemd.packages = [
+      cfg.package
+    ]
+    ++ import ./unit-templates.nix { inherit config lib pkgs; };
     systemd.tmpfiles.packages = [ cfg.package ];
     services.udev.packages = [ cfg.package ];
 
@@ -56,25 +59,9 @@ in
 
     # The rest of [Install], which systemd.packages ignores.
     systemd.targets.microvms.wantedBy = [ "multi-user.target" ];
-    systemd.services = {
-      microvm-spectrum-sync = {
-        wantedBy = [ "multi-user.target" ];
-        restartTriggers = [ cfg.configFile ];
-      };
-      # A new program or a new package of the host changes these files, and is no
-      # reason to restart a VM, or to take away what it runs on.
-      "microvm@".restartIfChanged = false;
-      "microvm-set-booted@".restartIfChanged = false;
-      "microvm-pci-devices@".restartIfChanged = false;
-      # What packages of the older convention need, which do not name it themselves.
-      "microvm-tap-interfaces@" = {
-        restartIfChanged = false;
-        path = [ pkgs.iproute2 ];
-      };
-      "microvm-virtiofsd@" = {
-        restartIfChanged = false;
-        path = [ pkgs.virtiofsd ];
-      };
+    systemd.services.microvm-spectrum-sync = {
+      wantedBy = [ "multi-user.target" ];
+      restartTriggers = [ cfg.configFile ];
     };
 
     warnings = lib.optional (!config.services.nscd.enable) ''

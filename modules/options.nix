@@ -42,8 +42,12 @@ in
   options.services.microvm-spectrum = {
     enable = lib.mkEnableOption "VMs in Spectrum's format, run by systemd";
 
-    package = lib.mkPackageOption pkgs "microvm-spectrum" {
-      example = "microvm-spectrum.packages.\${system}.default";
+    package = mkOption {
+      type = types.package;
+      default = pkgs.microvm-spectrum or (pkgs.callPackage ../nix/package.nix { });
+      defaultText = lib.literalMD "`pkgs.microvm-spectrum`; where there is none, built with the host's `pkgs`";
+      example = lib.literalExpression "microvm-spectrum.packages.\${system}.default";
+      description = "The program, with its unit files and manual pages.";
     };
 
     sources = mkOption {

@@ -23,8 +23,8 @@ else
       if providers != null then
         providers
       else if vmDir == null || vmDirectory.isBuilt vmDir then
-        # Evaluation waits for no build.
-        null
+        # Evaluation waits for no build; what mkVmDirectory made tells them.
+        vmDir.providers or null
       else if !vmDirectory.exists vmDir then
         # What makes the package says so.
         [ ]

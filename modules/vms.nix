@@ -133,10 +133,10 @@ in
     mkRunner = mkOption {
       type = types.raw;
       internal = true;
-      default = null;
+      default = import ../nix/lib/mk-runner.nix;
       defaultText = lib.literalExpression "microvm-spectrum.lib.mkRunner";
       example = lib.literalExpression "microvm-spectrum.lib.mkRunner";
-      description = "What makes a package from a VM directory.";
+      description = "Makes a package from a VM directory.";
     };
     passthrough = mkOption {
       type = types.bool;

@@ -61,9 +61,6 @@ let
     ++
       unless (!hasVmDir || hasRunner || own.links.providers != null)
         "${here}: the vmDir is built, and is not read before; set providers to the names in its providers/net, [ ] for none"
-    ++
-      unless (!hasVmDir || cfg.mkRunner != null)
-        "${here}: what builds packages is missing; import nixosModules.default of microvm-spectrum's flake, or set ${words.option "mkRunner"}"
     ++ lib.concatMap (
       provider:
       unless (

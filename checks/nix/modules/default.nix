@@ -59,9 +59,13 @@ in
       inherit (plain) systemd;
     in
     {
-      services = lib.mapAttrs (_: unit: { inherit (unit) wantedBy restartIfChanged; }) systemd.services;
+      services = lib.mapAttrs (_: unit: { inherit (unit) wantedBy; }) systemd.services;
       paths = lib.mapAttrs (_: unit: { inherit (unit) wantedBy; }) systemd.paths;
       targets = lib.mapAttrs (_: unit: { inherit (unit) wantedBy; }) systemd.targets;
     };
+  # The units that a rebuild does not restart.
+  leftAlone = lib.concatMap (
+    dropIn: lib.optionals (dropIn ? path) (builtins.match ".*/(.*).d/.*" dropIn.path)
+  ) plain.systemd.packages;
   inherit ((evaluate [ ]).config.services.microvm-spectrum.settings) uids;
 }

@@ -24,6 +24,10 @@ let
       builtins.unsafeDiscardStringContext config.services.microvm-spectrum.configFile.text
     );
   paths = map toString;
+  # Of systemd.packages those with units, and the drop-ins for these.
+  isDropIn = package: package ? path;
+  unitsOf = config: paths (lib.filter (package: !isDropIn package) config.systemd.packages);
+  dropIns = lib.filter isDropIn plain.systemd.packages;
   built = config: name: config.services.microvm-spectrum.vms.${name}.finalRunner.arguments;
   vms = definition: host { services.microvm-spectrum.vms = definition; };
 in
@@ -92,7 +96,7 @@ in
         network = "${pkgs.microvm-spectrum}/lib/systemd/network/10-microvm-spectrum.network";
       }
       {
-        systemd = paths plain.systemd.packages;
+        systemd = unitsOf plain;
         udev = paths plain.services.udev.packages;
         tmpfiles = paths plain.systemd.tmpfiles.packages;
         system = paths plain.environment.systemPackages;
@@ -115,7 +119,7 @@ in
         "${other}/bin/microvm-spectrum"
       ]
       [
-        (paths config.systemd.packages)
+        (unitsOf config)
         (etc config)."systemd/network/10-microvm-spectrum.network"
         (toml config).tools.microvm-spectrum
       ];
@@ -131,27 +135,40 @@ in
         sync = plain.systemd.services.microvm-spectrum-sync.wantedBy;
       };
 
-  a_rebuild_restarts_no_vm = test {
-    "microvm@" = false;
-    "microvm-pci-devices@" = false;
-    "microvm-set-booted@" = false;
-    "microvm-tap-interfaces@" = false;
-    "microvm-virtiofsd@" = false;
-    microvm-spectrum-sync = true;
-  } (lib.mapAttrs (_: unit: unit.restartIfChanged) plain.systemd.services);
+  # Each in a file that no systemd.services."microvm@NAME" replaces.
+  a_rebuild_restarts_no_vm =
+    test
+      (map (template: "lib/systemd/system/${template}@.service.d/microvm-spectrum.conf") [
+        "microvm"
+        "microvm-pci-devices"
+        "microvm-set-booted"
+        "microvm-tap-interfaces"
+        "microvm-virtiofsd"
+      ])
+      (
+        map (dropIn: dropIn.path) (
+          lib.filter (dropIn: lib.hasInfix "\nX-RestartIfChanged=false\n" dropIn.text) dropIns
+        )
+      );
 
   older_packages_find_their_programs =
     let
-      path = unit: paths plain.systemd.services.${unit}.path;
+      first =
+        template:
+        lib.head (
+          lib.concatMap (dropIn: builtins.match ".*\"PATH=([^:]*):.*" dropIn.text) (
+            lib.filter (dropIn: lib.hasInfix "/${template}@" dropIn.path) dropIns
+          )
+        );
     in
     test
       [
-        [ "${pkgs.iproute2}" ]
-        [ "${pkgs.virtiofsd}" ]
+        "${pkgs.iproute2}/bin"
+        "${pkgs.virtiofsd}/bin"
       ]
       [
-        (path "microvm-tap-interfaces@")
-        (path "microvm-virtiofsd@")
+        (first "microvm-tap-interfaces")
+        (first "microvm-virtiofsd")
       ];
 
   a_new_configuration_changes_sync =
@@ -215,7 +232,6 @@ in
       config = host {
         systemd.services."microvm@" = {
           serviceConfig.MemoryMax = "2G";
-          restartIfChanged = lib.mkForce true;
         };
         systemd.services.microvm-spectrum-sync.wantedBy = lib.mkForce [ ];
         systemd.targets.microvms.enable = false;
@@ -229,7 +245,6 @@ in
         service = {
           MemoryMax = "2G";
         };
-        restart = true;
         strategy = "asDropinIfExists";
         sync = [ ];
         target = false;
@@ -242,7 +257,6 @@ in
       }
       {
         service = config.systemd.services."microvm@".serviceConfig;
-        restart = config.systemd.services."microvm@".restartIfChanged;
         strategy = config.systemd.services."microvm@".overrideStrategy;
         sync = config.systemd.services.microvm-spectrum-sync.wantedBy;
         target = config.systemd.targets.microvms.enable;
@@ -250,6 +264,38 @@ in
         config = config.environment.etc."microvm-spectrum/config.toml".source;
         groups = lib.sort (a: b: a < b) config.users.users.microvm.extraGroups;
       };
+
+  a_module_that_is_imported_twice_is_one = test [ "microvm-spectrum" ] (
+    map (package: package.name)
+      (evaluate [
+        ../../../modules/host.nix
+        { imports = [ ../../../modules/host.nix ]; }
+        { services.microvm-spectrum.enable = true; }
+      ]).config.environment.systemPackages
+  );
+
+  a_directory_of_mkVmDirectory_tells_its_providers =
+    test
+      [
+        [ ]
+        [ "netvm" ]
+      ]
+      (
+        let
+          config = vms {
+            netvm.vmDir = pkgs.derivation "netvm" // {
+              providers = [ ];
+            };
+            app.vmDir = pkgs.derivation "app" // {
+              providers = [ "netvm" ];
+            };
+          };
+        in
+        [
+          (map (assertion: assertion.message) config.assertions)
+          config.services.microvm-spectrum.vms.app.links.providers
+        ]
+      );
 
   what_is_not_set_is_not_in_the_configuration = test [
     "tools"
@@ -559,7 +605,7 @@ in
       ]
       [
         config.assertions
-        (paths config.systemd.packages)
+        (unitsOf config)
         (config.systemd.services ? microvm-spectrum-sync)
       ];
 

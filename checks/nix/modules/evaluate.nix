@@ -11,8 +11,8 @@ let
 in
 modules:
 lib.evalModules {
-  specialArgs = { inherit pkgs; };
   modules = [
+    { _module.args.pkgs = lib.mkDefault pkgs; }
     ./nixos-stub.nix
     ../../../modules/host.nix
     { services.microvm-spectrum.mkRunner = lib.mkDefault mkRunner; }

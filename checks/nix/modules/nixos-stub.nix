@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 # The options of NixOS that the module defines, with NixOS' own types.
-{ lib, ... }:
+{ lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;
   list =
@@ -48,6 +48,10 @@ in
     };
     services.udev.packages = list types.path;
     systemd = {
+      package = mkOption {
+        type = types.package;
+        default = pkgs.systemd or (pkgs.runCommand "systemd" { } "mkdir $out");
+      };
       packages = list types.package;
       generators = mkOption {
         type = types.attrsOf types.path;

@@ -14,10 +14,15 @@ let
     };
   packages = lib.genAttrs [
     "cloud-hypervisor"
+    "coreutils"
+    "findutils"
+    "gnugrep"
+    "gnused"
     "iproute2"
     "microvm-spectrum"
     "nftables"
     "qemu_kvm"
+    "systemd"
     "virtiofsd"
   ] derivation;
 in
@@ -25,6 +30,7 @@ packages
 // {
   inherit derivation;
   stdenv.hostPlatform.qemuArch = "x86_64";
+  writeTextDir = path: text: derivation (baseNameOf path) // { inherit path text; };
   formats = import ../nixpkgs/packages/formats.nix {
     inherit lib;
     writeText = name: text: derivation name // { inherit text; };

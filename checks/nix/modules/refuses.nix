@@ -116,15 +116,49 @@ in
   providers_of_a_directory_in_what_is_built = vms { a.vmDir = "${pkgs.derivation "vms"}/a"; } [
     "services.microvm-spectrum.vms.a: the vmDir is built, and is not read before; set providers to the names in its providers/net, [ ] for none"
   ];
-  a_module_without_its_library =
-    refuses
-      {
-        vms.a.vmDir = ./vms/netvm;
-        mkRunner = null;
-      }
-      [
-        "services.microvm-spectrum.vms.a: what builds packages is missing; import nixosModules.default of microvm-spectrum's flake, or set services.microvm-spectrum.mkRunner"
+  an_old_cloud_hypervisor =
+    let
+      told =
+        definition:
+        map (assertion: assertion.message)
+          (evaluate [
+            {
+              _module.args.pkgs = lib.mkForce (
+                pkgs
+                // {
+                  cloud-hypervisor = pkgs.derivation "cloud-hypervisor-50.0";
+                }
+              );
+              services.microvm-spectrum = {
+                enable = true;
+                sources = [
+                  {
+                    kind = "builtin";
+                    name = "system";
+                    path = "/srv/vms";
+                  }
+                ];
+              }
+              // definition;
+            }
+          ]).config.assertions;
+    in
+    {
+      expected = [
+        [
+          "services.microvm-spectrum.sources: Cloud Hypervisor 50.0 is too old, VMs run under 52 and later: take Nixpkgs from nixos-unstable, give another package with services.microvm-spectrum.settings.tools.cloud-hypervisor and .ch-remote, or services.microvm-spectrum.settings.defaults.hypervisor = \"qemu\""
+        ]
+        [ ]
+        [ ]
+        [ ]
       ];
+      actual = [
+        (told { })
+        (told { settings.defaults.hypervisor = "qemu"; })
+        (told { settings.tools.cloud-hypervisor = "/run/current-system/sw/bin/cloud-hypervisor"; })
+        (told { sources = [ ]; })
+      ];
+    };
 
   an_unknown_provider = vms { appvm-hello.vmDir = ./vms/appvm-hello; } [
     "services.microvm-spectrum.vms.appvm-hello: its network provider netvm is none of services.microvm-spectrum.vms; add it there, or remove providers/net/netvm"
