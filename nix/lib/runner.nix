@@ -246,6 +246,7 @@ let
             links
             nixosConfiguration
             system
+            vmDir
             vmName
             ;
           providers = providerNames;

@@ -48,14 +48,20 @@
     };
 
   testScript = ''
+    import re
+
+    def listed():
+        # Names and states have colours of their own.
+        return re.sub(r"\x1b\[[0-9;]*m", "", host.succeed("microvm -l"))
+
     host.wait_for_unit("multi-user.target")
     host.succeed("mkdir /root/vms && cp -L /etc/vms/flake.nix /root/vms/")
     host.succeed("microvm -f path:/root/vms -c appvm-hello")
-    host.succeed("microvm -l | grep -F 'appvm-hello: ' | grep -F 'not booted'")
+    assert re.search(r"^appvm-hello: current\(.*not booted", listed(), re.MULTILINE)
     host.succeed("systemctl start microvm@appvm-hello.service", timeout=600)
     host.wait_until_succeeds("journalctl -u microvm@appvm-hello | grep 'guest: ready'", timeout=300)
     host.succeed("microvm -u appvm-hello")
-    host.succeed("microvm -l | grep -F 'appvm-hello: ' | grep -F current")
+    assert re.search(r"^appvm-hello: current\([^)]*\)$", listed(), re.MULTILINE)
     host.succeed("systemctl stop microvm@appvm-hello.service", timeout=300)
     host.succeed("journalctl -u microvm@appvm-hello | grep 'the guest powered off'")
   '';

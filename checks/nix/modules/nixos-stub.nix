@@ -35,12 +35,29 @@ in
     warnings = list types.str;
     boot.kernelModules = list types.str;
     environment.systemPackages = list types.package;
-    environment.etc = sets {
-      enable = mkOption {
-        type = types.bool;
-        default = true;
-      };
-      source = mkOption { type = types.path; };
+    environment.etc = mkOption {
+      type = types.attrsOf (
+        types.submodule (
+          { config, name, ... }:
+          {
+            options = {
+              enable = mkOption {
+                type = types.bool;
+                default = true;
+              };
+              text = mkOption {
+                type = types.nullOr types.str;
+                default = null;
+              };
+              source = mkOption { type = types.path; };
+            };
+            config = lib.mkIf (config.text != null) {
+              source = lib.mkDefault (pkgs.writeText (baseNameOf name) config.text);
+            };
+          }
+        )
+      );
+      default = { };
     };
     services.nscd.enable = mkOption {
       type = types.bool;

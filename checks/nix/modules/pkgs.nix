@@ -30,6 +30,7 @@ packages
 // {
   inherit derivation;
   stdenv.hostPlatform.qemuArch = "x86_64";
+  writeText = name: text: derivation name // { inherit text; };
   writeTextDir = path: text: derivation (baseNameOf path) // { inherit path text; };
   formats = import ../nixpkgs/packages/formats.nix {
     inherit lib;

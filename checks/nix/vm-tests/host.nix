@@ -16,6 +16,9 @@
     };
   };
 
+  # The machine's store is shared with it over 9p. QEMU for tests (qemu_test, which
+  # runNixOSTest takes by default) shows its files as root's; any other would show
+  # them as the builder's, and what root starts must be root's.
   virtualisation = {
     memorySize = 2048;
     cores = 2;

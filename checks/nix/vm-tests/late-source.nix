@@ -55,11 +55,11 @@ in
         host.wait_until_succeeds("journalctl -u microvm@appvm-late | grep 'guest: ready'", timeout=300)
 
     with subtest("what the host had already is not replaced"):
-        host.succeed("microvm-spectrum list | grep netvm | grep -i shadowed")
+        host.succeed("microvm-spectrum list --all | grep netvm | grep shadowed")
 
     with subtest("it goes"):
         host.succeed("microvm-spectrum stop appvm-late", timeout=300)
         host.succeed("umount /media/late")
-        host.wait_until_fails("microvm-spectrum list | grep appvm-late", timeout=120)
+        host.wait_until_succeeds("microvm-spectrum list | grep appvm-late | grep unavailable", timeout=120)
   '';
 }

@@ -11,8 +11,10 @@ in
 {
   name = "microvm-spectrum-linked-vms";
 
-  nodes.host = {
+  nodes.host = { lib, ... }: {
     imports = [ (import ./host.nix { inherit self; }) ];
+    # NixOS' default, which tests of machines switch off.
+    networking.useDHCP = lib.mkForce true;
     services.microvm-spectrum.vms = {
       netvm.runner = vm-netvm;
       appvm-online.runner = vm-appvm-online;
@@ -40,6 +42,16 @@ in
 
     with subtest("the client reaches its provider"):
         console("appvm-online", "ping -c 1 -w 60 169.254.0.1", "1 packets received")
+
+    with subtest("the host takes no address and no route from a guest"):
+        serve = "interface eth0\\nstart 10.99.0.2\\nend 10.99.0.9\\noption subnet 255.255.255.0\\noption router 10.99.0.1\\nlease_file /tmp/leases\\n"
+        for vm in ["netvm", "appvm-online"]:
+            start = "ip address add 10.99.0.1/24 dev eth0; touch /tmp/leases; udhcpd /tmp/dhcp && echo done | tr d D"
+            console(vm, f"printf '{serve}' >/tmp/dhcp; {start}", "Done")
+        host.succeed("systemctl restart dhcpcd.service")
+        host.sleep(60)
+        host.succeed("! ip -4 address show | grep -E 'inet (10\\.99|169\\.254|100\\.64)\\.'")
+        host.succeed("! ip route show | grep -E '10\\.99\\.|vm[bcr]-'")
 
     with subtest("a shared directory"):
         host.succeed("microvm-spectrum start appvm-hello", timeout=600)

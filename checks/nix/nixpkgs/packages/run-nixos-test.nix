@@ -24,7 +24,9 @@ let
       options =
         lib.genAttrs
           [
+            "networking"
             "nix"
+            "specialisation"
             "virtualisation"
           ]
           (
@@ -35,24 +37,33 @@ let
             }
           );
     };
-  nodes = builtins.mapAttrs (
-    _: node:
+  evaluate =
+    modules:
     (lib.evalModules {
-      specialArgs = { inherit pkgs; };
-      modules = [
-        node
+      modules = modules ++ [
         machine
+        { _module.args.pkgs = pkgs; }
       ];
-    }).config
-  ) test.nodes;
+    }).config;
+  nodes = builtins.mapAttrs (_: node: evaluate [ node ]) test.nodes;
+  specialisations = lib.concatMap (
+    name:
+    map (
+      other:
+      evaluate [
+        test.nodes.${name}
+        other.configuration
+      ]
+    ) (builtins.attrValues nodes.${name}.specialisation)
+  ) (builtins.attrNames nodes);
   failed = lib.concatMap (
     node: map (assertion: assertion.message) (lib.filter (a: !a.assertion) node.assertions)
-  ) (builtins.attrValues nodes);
+  ) (builtins.attrValues nodes ++ specialisations);
   # All that a machine is told, evaluated.
-  told = builtins.mapAttrs (_: node: {
+  told = map (node: {
     units = builtins.mapAttrs (_: service: service.serviceConfig) node.systemd.services;
     files = builtins.mapAttrs (_: file: file.source) node.environment.etc;
-  }) nodes;
+  }) (builtins.attrValues nodes ++ specialisations);
   script =
     if builtins.isFunction test.testScript then test.testScript { inherit nodes; } else test.testScript;
 in
