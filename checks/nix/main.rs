@@ -17,6 +17,7 @@ mod library;
 mod modules;
 mod real_nix;
 mod running;
+mod stand_in;
 mod store;
 mod upstream;
 

@@ -10,6 +10,7 @@
 }:
 let
   inherit (machine) standard;
+  refuses = import ./refuses.nix { inherit lib system; };
 
   own = [
     "buildInputs"
@@ -55,7 +56,8 @@ let
   mkDerivationWith =
     path: attributes:
     let
-      name = attributes.name or "${attributes.pname}-${attributes.version}";
+      name = refuses.orThrow (attributes.name or attributes.pname or "a derivation"
+      ) (refuses.attributes attributes) (attributes.name or "${attributes.pname}-${attributes.version}");
       inputs = (attributes.nativeBuildInputs or [ ]) ++ (attributes.buildInputs or [ ]);
       drv = derivation (
         builtins.removeAttrs attributes own
@@ -80,6 +82,7 @@ let
     // lib.optionalAttrs (attributes ? pname) { inherit (attributes) pname version; };
 in
 rec {
+  inherit refuses;
   stdenv = {
     mkDerivation = mkDerivationWith [
       compiler
@@ -97,7 +100,12 @@ rec {
     # Without a compiler, as Nixpkgs' stdenvNoCC.
     mkDerivationWith [ tools ] ({ inherit buildCommand name; } // attributes);
 
-  writeText = name: text: writeTextAt "" name text;
+  writeText =
+    name: text:
+    if builtins.isString text then
+      writeTextAt "" name text
+    else
+      throw "pkgs.writeText ${name}: The second argument should be a string, but it's a ${builtins.typeOf text} instead.";
   writeTextDir = path: text: writeTextAt "/${path}" (baseNameOf path) text;
   writeTextAt =
     place: name: text:

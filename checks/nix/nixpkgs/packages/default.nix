@@ -48,7 +48,10 @@ let
         tools
         ;
     };
-    testers.runNixOSTest = import ./run-nixos-test.nix { inherit lib pkgs; };
+    testers.runNixOSTest = import ./run-nixos-test.nix {
+      inherit lib pkgs;
+      inherit (build) refuses;
+    };
     writeShellApplication = import ./write-shell-application.nix { inherit build; };
     mkShell = { packages }: build.runCommand "shell" { nativeBuildInputs = packages; } "mkdir $out";
   };

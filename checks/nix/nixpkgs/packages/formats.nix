@@ -4,7 +4,7 @@
 # Formats of settings: the type of their values, and their files.
 { lib, writeText }:
 {
-  toml = _: {
+  toml = { }: {
     type =
       let
         value =

@@ -3,11 +3,16 @@
 
 # There is no NixOS here: a test is evaluated as far as it goes, its script and
 # what its machines say to options that are declared, and then skipped.
-{ lib, pkgs }:
+{
+  lib,
+  pkgs,
+  refuses,
+}:
 file:
 let
   module = if builtins.isPath file then import file else file;
-  test =
+  test = refuses.orThrow (given.name or "a test") (refuses.test given) given;
+  given =
     if builtins.isFunction module then
       module {
         inherit lib pkgs;
