@@ -67,8 +67,8 @@ in
         }
       ];
       description = ''
-        Where VM directories live. Of VMs with the same name, the one of the first source runs: those that are built in
-        come first, then the others in their order.
+        Where VM directories live. Of VMs with the same name, the VM of the first source runs: `builtin` sources come
+        first, then the others in the order of this list.
       '';
     };
 
@@ -87,7 +87,7 @@ in
             hypervisor = "qemu";
             memory = 512;
           };
-          description = "Settings of the VMs that say nothing else.";
+          description = "Settings of every VM that has no settings of its own.";
         };
         vm = mkOption {
           type = types.attrsOf (open (settingsOf // { inherit runner; }));
@@ -100,8 +100,8 @@ in
             };
           };
           description = ''
-            Settings of single VMs of sources, by `SOURCE/NAME`; NAME alone is enough where there is only one source.
-            VMs of this configuration itself are in `services.microvm-spectrum.vms`.
+            Settings of single VMs of sources, by `SOURCE/NAME`; `NAME` is enough where there is one source. VMs that
+            this configuration builds are in `services.microvm-spectrum.vms`.
           '';
         };
         uids = {
@@ -109,13 +109,13 @@ in
             type = types.ints.between 65536 4294901759;
             default = 70000;
             example = 100000;
-            description = "The first of the user ids that VMs get.";
+            description = "The first user id of the range from which VMs get theirs.";
           };
           last = mkOption {
             type = types.ints.between 65536 4294901759;
             default = 89999;
             example = 109999;
-            description = "The last of them.";
+            description = "The last user id of that range.";
           };
         };
         tools = mkOption {
@@ -123,8 +123,8 @@ in
           default = { };
           example = lib.literalExpression "{ virtiofsd = lib.getExe pkgs.virtiofsd; }";
           description = ''
-            Where programs are, by name. Those that VMs of sources need are of this NixOS' package set when
-            nothing else is said; packages in `services.microvm-spectrum.vms` bring their own.
+            Paths of programs, by name. VMs of sources run with these; a program without an entry comes from the host's
+            package set. Packages in `services.microvm-spectrum.vms` bring their own programs.
           '';
         };
       };
@@ -134,8 +134,8 @@ in
         vm."user/appvm-hello".autostart = true;
       };
       description = ''
-        What is in `/etc/microvm-spectrum/config.toml`; microvm-spectrum-config(5) has every key, also those that
-        have no option of their own here.
+        The content of `/etc/microvm-spectrum/config.toml`. microvm-spectrum-config(5) describes every key, and keys
+        without an option can be set, too.
       '';
     };
 
@@ -143,7 +143,7 @@ in
       type = types.path;
       readOnly = true;
       defaultText = lib.literalMD "made of `services.microvm-spectrum.settings`";
-      description = "The configuration file.";
+      description = "The configuration file that the module writes.";
       example = lib.literalExpression "config.services.microvm-spectrum.configFile";
     };
   };

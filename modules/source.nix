@@ -14,30 +14,30 @@ in
         "user-partition"
       ];
       example = "user-partition";
-      description = "`builtin`, a directory of VM directories, or `user-partition`, which has them in its `svc/data`.";
+      description = "`builtin`: a directory of VM directories. `user-partition`: has VM directories in its `svc/data`.";
     };
     name = mkOption {
       type = types.str;
       example = "user";
-      description = "Its name; the rule is that of VMs' names. `configuration` is what VMs of `vms` are listed under.";
+      description = "Its name, with the characters of VM names. `configuration` is the name under which VMs of `vms` are listed.";
     };
     path = mkOption {
       type = types.nullOr types.str;
       default = null;
       example = "/srv/P";
-      description = "Where it is, an absolute path, not in `/tmp` or `/var/tmp`.";
+      description = "Its absolute path, outside of `/tmp` and `/var/tmp`.";
     };
     partuuid = mkOption {
       type = types.nullOr types.str;
       default = null;
       example = "6e5c4ef5-9a4b-4a5e-8d0c-3d1a9f6f2b11";
-      description = "Instead of `path`: the UUID of a partition in its partition table, which is mounted when it appears.";
+      description = "The UUID of a partition in the partition table, instead of `path`: it is mounted when it appears.";
     };
     allow = mkOption {
       type = types.listOf types.str;
       default = [ ];
       example = [ "/usr/img=/srv/spectrum/img" ];
-      description = "Where else links of its VM directories may lead: `PREFIX`, or `PREFIX=HOSTDIR`.";
+      description = "Where links of its VM directories may lead besides the source itself: `PREFIX`, or `PREFIX=HOSTDIR`.";
     };
     autostart = mkOption {
       type = types.nullOr types.bool;

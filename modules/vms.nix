@@ -24,36 +24,37 @@ let
           default = null;
           example = lib.literalExpression "./vms/appvm-hello";
           description = ''
-            The VM directory from which its package is built: a path, or a derivation that makes it, for which
-            `providers` has to say what cannot be read before it is built.
+            The VM directory from which Nix builds its package: a path, or a derivation. Evaluation reads no
+            derivation: set `providers` and `shares` for it, except for one of `lib.mkVmDirectory`, which names them
+            itself. Each evaluation hashes a path with all its images; `docs/nix.md` shows where big ones go.
           '';
         };
         runner = mkOption {
           type = types.nullOr types.package;
           default = null;
           example = lib.literalExpression "inputs.vms.packages.\${system}.vm-appvm-hello";
-          description = "Instead of `vmDir`: its package, which was built elsewhere.";
+          description = "Its package, instead of `vmDir`: a derivation of `lib.mkRunner`.";
         };
         providers = mkOption {
           type = types.nullOr (types.listOf types.str);
           default = null;
           example = [ "netvm" ];
-          description = "The VMs that provide networks to it; when null, those in `providers/net` of `vmDir`.";
+          description = "The VMs that provide networks to it; when null, the names in `providers/net` of `vmDir`.";
         };
         shares = mkOption {
           type = types.nullOr (types.either (types.listOf types.str) (types.attrsOf types.str));
           default = null;
           example.documents = "/srv/documents";
           description = ''
-            The tags of its shared directories, or those with the directories that they lead to; when null, the tags
-            in `shared-dirs` of `vmDir`.
+            The tags of its shared directories, or the directories by their tags; when null, the tags in `shared-dirs`
+            of `vmDir`.
           '';
         };
         allow = mkOption {
           type = types.attrsOf types.str;
           default = { };
           example."/usr/img" = "/srv/spectrum/img";
-          description = "Where else links of `vmDir` may lead, and the directories of the host that stand for that.";
+          description = "Directories of the host by the prefixes of links in `vmDir` that may lead there.";
         };
         linkIds = settingsOf.links;
         linkPorts = settingsOf.link-ports;
@@ -72,7 +73,7 @@ let
           readOnly = true;
           defaultText = lib.literalMD "`runner`, or what is built from `vmDir`";
           example = lib.literalExpression "config.services.microvm-spectrum.vms.appvm-hello.finalRunner";
-          description = "The package that runs.";
+          description = "The package that the host runs.";
         };
         links = mkOption {
           type = types.raw;
@@ -126,8 +127,8 @@ in
         }
       '';
       description = ''
-        VMs that are built and installed with the host, by their names. They are of no source; of VMs with the same
-        name, these run. `settings.defaults` holds for them as well.
+        VMs that Nix builds and installs with the host, by their names. A VM of the same name in a source does not
+        run. `settings.defaults` holds for these, too.
       '';
     };
     mkRunner = mkOption {

@@ -20,6 +20,7 @@ let
     ]
     // parts.modules
     // parts.meta
+    // parts.customisation
     // {
       inherit (parts.types) isType;
     };
@@ -32,6 +33,7 @@ let
     types = import ./types.nix { inherit lib; };
     modules = import ./modules.nix { inherit lib; };
     meta = import ./meta.nix { };
+    customisation = import ./customisation.nix { };
     generators = import ./generators.nix { inherit lib; };
     licenses.gpl2Only = {
       spdxId = "GPL-2.0-only";

@@ -3,7 +3,7 @@
 
 # What is of no other subject.
 { }:
-rec {
+{
   inherit (builtins)
     functionArgs
     isBool
@@ -11,17 +11,6 @@ rec {
     isInt
     isFloat
     ;
-  # What `function` gives for `arguments`, and can be made again with others.
-  makeOverridable =
-    function: arguments:
-    let
-      result = function arguments;
-      with' = f: if builtins.isFunction f then f arguments else f;
-    in
-    if builtins.isAttrs result then
-      result // { override = more: makeOverridable function (arguments // with' more); }
-    else
-      result;
   id = value: value;
   boolToString = value: if value then "true" else "false";
   min = a: b: if a < b then a else b;
