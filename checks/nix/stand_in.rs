@@ -3,11 +3,12 @@
 
 //! What Nixpkgs would refuse, its stand-in refuses, too; docs/nix.md says what was compared with what.
 
-use crate::machine::nix;
+use crate::real_nix::nix;
+use crate::support::skip::needs;
 
 #[test]
 fn what_nixpkgs_refuses() {
-    let Some(nix) = nix("what Nixpkgs refuses") else { return };
+    let nix = needs!(nix());
     let derivation = |attributes: &str| format!("(pkgs.stdenv.mkDerivation {{ {attributes} }}).drvPath");
     let rust = |attributes: &str| {
         format!(
