@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 
 use crate::base::name::VmName;
 use crate::state::look::{is_directory, is_missing, unless_missing};
-use crate::state::place::PackagePlace;
 
 /// The default place of the state directory, microvm.nix's.
 pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/microvms";
@@ -136,14 +135,6 @@ impl StateDirectory {
             }
             Err(error) if is_missing(&error) => Ok(true),
             Err(error) => Err(error),
-        }
-    }
-
-    /// The text of a VM's link in a generation.
-    pub fn package_link(package: &PackagePlace) -> PathBuf {
-        match package {
-            PackagePlace::Here(name) => Path::new("../../../packages").join(name),
-            PackagePlace::At(path) => PathBuf::from(path),
         }
     }
 }

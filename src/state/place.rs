@@ -55,6 +55,14 @@ impl PackagePlace {
         }
     }
 
+    /// The text of the link that leads there from a generation of the catalog.
+    pub fn link(&self) -> PathBuf {
+        match self {
+            Self::Here(name) => Path::new("../../../packages").join(name),
+            Self::At(path) => PathBuf::from(path),
+        }
+    }
+
     /// The package's name in the state directory, if it is there.
     pub fn name(&self) -> Option<&str> {
         match self {

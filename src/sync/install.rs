@@ -169,7 +169,7 @@ fn switch(
     }
     for (name, Built { place, .. }) in packages {
         let link = links.join(name.as_str());
-        std::os::unix::fs::symlink(StateDirectory::package_link(place), &link).map_err(unwritable(&link))?;
+        std::os::unix::fs::symlink(place.link(), &link).map_err(unwritable(&link))?;
     }
     let path = directory.join("catalog.json");
     let text = versioned::text_of(catalog);
