@@ -54,14 +54,12 @@ impl Package {
     /// A file exists only if it means something, because units test for it. Source of
     /// the layout: microvm.nix, "Conventions between MicroVM packages and the host".
     pub fn of(plan: &Plan) -> Self {
-        let mut entries = BTreeMap::new();
+        let scripts = scripts::of(plan).into_iter();
+        let mut entries: BTreeMap<_, _> =
+            scripts.map(|script| (script.path(), Entry::Executable(scripts::render(plan, script)))).collect();
         let mut add = |path: &str, entry: Entry| {
             entries.insert(PathBuf::from(path), entry);
         };
-        for script in scripts::of(plan) {
-            let path = format!("bin/{}", script.file_name());
-            add(&path, Entry::Executable(scripts::render(plan, script)));
-        }
         add("share/microvm/hypervisor", Entry::File(format!("{}\n", plan.hypervisor)));
         if !plan.interfaces.is_empty() {
             let taps: String = plan.interfaces.iter().map(|i| format!("{}\n", i.tap)).collect();

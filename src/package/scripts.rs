@@ -33,35 +33,28 @@ pub enum Script {
 }
 
 impl Script {
-    /// Its file name, microvm.nix's.
-    pub fn file_name(self) -> &'static str {
+    /// Its file name, microvm.nix's, and the verb with which it calls this program, if
+    /// this program built the package.
+    fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::Run => "microvm-run",
-            Self::Shutdown => "microvm-shutdown",
-            Self::Console => "microvm-console",
-            Self::TapUp => "tap-up",
-            Self::TapDown => "tap-down",
-            Self::Virtiofsd => "virtiofsd-run",
-            Self::PciSetup => "pci-setup",
+            Self::Run => ("microvm-run", "run"),
+            Self::Shutdown => ("microvm-shutdown", "shutdown"),
+            Self::Console => ("microvm-console", "console"),
+            Self::TapUp => ("tap-up", "tap-up"),
+            Self::TapDown => ("tap-down", "tap-down"),
+            Self::Virtiofsd => ("virtiofsd-run", "virtiofsd"),
+            Self::PciSetup => ("pci-setup", "pci-setup"),
         }
     }
 
-    /// What it tells this program to do, in a package of this program.
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Shutdown => "shutdown",
-            Self::Console => "console",
-            Self::TapUp => "tap-up",
-            Self::TapDown => "tap-down",
-            Self::Virtiofsd => "virtiofsd",
-            Self::PciSetup => "pci-setup",
-        }
+    /// Its path in a package.
+    pub(super) fn path(self) -> PathBuf {
+        Path::new("bin").join(self.names().0)
     }
 
     /// Its path in the package in `directory`.
     pub fn within(self, directory: &Path) -> PathBuf {
-        directory.join("bin").join(self.file_name())
+        directory.join(self.path())
     }
 }
 
@@ -90,7 +83,8 @@ pub(super) fn render(plan: &Plan, script: Script) -> String {
     match rendered.get(&script) {
         Some((of, text)) if of == program => text.clone(),
         _ => {
-            let data = serde_json::json!({ "program": program, "verb": script.verb() });
+            let (_, verb) = script.names();
+            let data = serde_json::json!({ "program": program, "verb": verb });
             let text = render_template(TEMPLATE, &data);
             rendered.insert(script, (program.to_owned(), text.clone()));
             text
