@@ -29,6 +29,7 @@ use model::{Definition, Id, Model, NAMES, Name, Numbers, Package, SOURCES, Setti
 
 use crate::support::guest::part;
 use crate::support::installed::{Host, INSTALLED, PARTITION};
+use crate::support::random::Random;
 use crate::support::skip::needs;
 use crate::support::systemd_machine::{alone, is_possible};
 
@@ -117,33 +118,6 @@ fn seeds() -> Vec<u64> {
     let Ok(text) = std::env::var("MICROVM_SPECTRUM_TEST_SEED") else { return (0..SEQUENCES).collect() };
     let (first, last) = text.split_once('-').unwrap_or((&text, &text));
     (first.parse().unwrap()..=last.parse().unwrap()).collect()
-}
-
-/// The splitmix64 generator of Steele, Lea and Flood ("Fast Splittable
-/// Pseudorandom Number Generators"), so that a seed means the same for ever.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, many: u64) -> bool {
-        self.below(many) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        let length = u64::try_from(from.len()).unwrap();
-        (length > 0).then(|| from[usize::try_from(self.below(length)).unwrap()])
-    }
 }
 
 /// A machine, and the model of it.

@@ -10,6 +10,7 @@ pub mod guest;
 pub mod installed;
 pub mod links;
 pub mod program;
+pub mod random;
 pub mod running_vm;
 pub mod skip;
 pub mod systemd_machine;
