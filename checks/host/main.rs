@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! The host side on a real systemd as PID 1: units, drop-ins and commands, with
-//! real guests. [`harness`] alone tests what the other tests stand on.
+//! real guests.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,3 +29,4 @@ mod older_packages;
 mod random_sequences;
 mod sources;
 mod unit_security;
+mod upgrade;
