@@ -9,13 +9,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use microvm_spectrum::base::name::VmId;
+use microvm_spectrum::base::versioned;
 use microvm_spectrum::config::{Config, may_be_a_vms};
 use microvm_spectrum::directory::declared::Declaration;
-use microvm_spectrum::host::units::{UnitPaths, write_drop_ins};
-use microvm_spectrum::hypervisor::FilePaths;
+use microvm_spectrum::host::units::generate;
+use microvm_spectrum::hypervisor;
+use microvm_spectrum::hypervisor::description::FilePaths;
 use microvm_spectrum::package::Package;
 use microvm_spectrum::plan::{HypervisorName, Plan};
 use microvm_spectrum::state::catalog::Catalog;
+use microvm_spectrum::state::directory::StateDirectory;
 use microvm_spectrum::state::leases::Leases;
 use microvm_spectrum::state::started::Started;
 use serde_json::{Value, json};
@@ -123,9 +126,9 @@ fn manifest() {
             Ok(plan) => plan,
             Err(_) => return Ok(false),
         };
-        for files in [FilePaths::of(&plan), FilePaths::inherited(&plan)] {
+        for files in [FilePaths::of(&plan), FilePaths::inherited(&plan, true)] {
             for hypervisor in HypervisorName::ALL {
-                let _ = hypervisor.implementation().command(&plan, &files);
+                let _ = hypervisor::description(hypervisor).command(&plan, &files);
             }
         }
         let _ = Package::of(&plan).store_name(&plan.name);
@@ -153,9 +156,10 @@ fn printed_as_they_stand(value: &Value, key: &str) -> Result<(), String> {
 fn catalog() {
     let corpus = synced().0;
     let place = in_memory();
-    let file = place.path().join("catalog.json");
+    let state = StateDirectory::at(place.path());
+    let file = state.catalog();
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
     let (generated, mut count) = (place.path().join("generated"), 0);
-    let paths = UnitPaths::new(Path::new("/usr/bin/program"), Path::new("/var/lib/microvms")).unwrap();
     let input = |random: &mut _| {
         let document = document(random, &corpus);
         text_of(random, &document)
@@ -172,13 +176,13 @@ fn catalog() {
             let own = names.insert(&vm.name) && uids.insert(known.uid) && may_be_a_vms(known.uid);
             ensure(own, || format!("{} has user id {}", vm.id(), known.uid))?;
         }
-        fs::write(&file, catalog.to_text()).unwrap();
+        fs::write(&file, versioned::text_of(&catalog).unwrap()).unwrap();
         let again = Catalog::read(&file);
         ensure(again.as_ref().ok() == Some(&catalog), || format!("{catalog:?} became {again:?}"))?;
         count += 1;
         if count % 16 == 0 {
             fs::create_dir(&generated).unwrap();
-            write_drop_ins(&paths, &catalog, &generated).unwrap();
+            generate(&state, Path::new("/usr/bin/program"), &generated).unwrap();
             only_its_own_lines(&generated)?;
             fs::remove_dir_all(&generated).unwrap();
         }

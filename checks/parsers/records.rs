@@ -128,7 +128,7 @@ fn units_as_systemctl_shows_them() {
         "Id=microvm@a.service\nActiveState=active\nSubState=running\nStatusText=x=y\nResult=success\nConditionResult=yes\n",
         "Id=microvm@a.service\nActiveState=inactive\nResult=exec-condition\n\nId=microvm@b.service\nConditionResult=no\n",
     ];
-    let asked = ["microvm@a.service".to_owned()];
+    let asked = [VmName::new("a").unwrap()];
     attack(
         "what systemctl shows",
         80,

@@ -8,11 +8,11 @@ use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use microvm_spectrum::base::tool::Tool;
-use microvm_spectrum::hypervisor::{Attached, Hypervisor};
-use microvm_spectrum::link::id::LinkId;
+use microvm_spectrum::hypervisor;
+use microvm_spectrum::hypervisor::running::{Attachment, Started};
 use microvm_spectrum::plan::runtime::SocketNames;
 use microvm_spectrum::plan::{HypervisorName, Plan};
 use serde_json::Value;
@@ -34,13 +34,13 @@ fn plan(hypervisor: HypervisorName) -> Plan {
 }
 
 /// What comes of a monitor's answer: its events, to their end.
-fn follow(attached: std::io::Result<Attached>) -> Verdict {
-    let Ok(mut attached) = attached else { return Ok(false) };
+fn follow(started: std::io::Result<Started>) -> Verdict {
+    let Ok(mut started) = started else { return Ok(false) };
     let mut events = 0_u32;
-    while let Ok(Some(_)) = attached.events.next() {
+    while let Some(Ok(_)) = started.events.next() {
         events += 1;
     }
-    let _ = attached.control.press_power_button();
+    let _ = (started.power_button)();
     ensure(events < 10_000, || format!("{events} events of so few bytes"))?;
     Ok(true)
 }
@@ -98,14 +98,13 @@ fn qemu() {
     let plan = plan(HypervisorName::Qemu);
     let sockets = SocketNames::new(&plan.name);
     let (supervisor, control) = (serve(&sockets.supervisor()), serve(&sockets.control()));
-    let module = plan.hypervisor.implementation();
     attack(
         "QEMU's events",
         4,
         |random| bytes(random, &QMP),
         |given| {
             supervisor.send(given.0.clone()).unwrap();
-            follow(module.attach(&plan, &sockets, None, Instant::now() + DEADLINE))
+            follow(hypervisor::running(&plan, DEADLINE).wait_for_start(None))
         },
     );
     attack(
@@ -114,21 +113,22 @@ fn qemu() {
         |random| (bytes(random, &QMP), random.below(3)),
         |(given, what)| {
             control.send(given.0.clone()).unwrap();
-            Ok(use_control(module, &plan, &sockets, *what))
+            Ok(use_control(&plan, *what))
         },
     );
     // A line without end.
     supervisor.send([&b"{\"QMP\": \""[..], &vec![b'x'; 2 << 20]].concat()).unwrap();
-    let endless = module.attach(&plan, &sockets, None, Instant::now() + DEADLINE);
+    let endless = hypervisor::running(&plan, DEADLINE).wait_for_start(None);
     assert!(endless.is_err_and(|error| error.to_string().contains("without end")));
 }
 
-fn use_control(module: &dyn Hypervisor, plan: &Plan, sockets: &SocketNames, what: u64) -> bool {
-    let link: LinkId = "a546".parse().unwrap();
+fn use_control(plan: &Plan, what: u64) -> bool {
+    let attachment = Attachment { link: "a546".parse().unwrap(), port: 0 };
+    let running = hypervisor::running(plan, DEADLINE);
     match what {
-        0 => module.press_power_button(plan, sockets, DEADLINE).is_ok(),
-        1 => module.plug(plan, sockets, 0, link, DEADLINE).is_ok(),
-        _ => module.unplug(plan, sockets, 0, link, DEADLINE).is_ok(),
+        0 => running.press_power_button().is_ok(),
+        1 => running.plug(attachment).is_ok(),
+        _ => running.unplug(attachment).is_ok(),
     }
 }
 
@@ -136,8 +136,6 @@ fn cloud_hypervisor() {
     let mut plan = plan(HypervisorName::CloudHypervisor);
     let remote = std::env::current_dir().unwrap().join("ch-remote");
     plan.tools.insert(Tool::ChRemote, "/bin/true".into());
-    let sockets = SocketNames::new(&plan.name);
-    let module = plan.hypervisor.implementation();
     attack(
         "Cloud Hypervisor's events",
         20,
@@ -147,7 +145,7 @@ fn cloud_hypervisor() {
             writer.write_all(&given.0).unwrap();
             drop(writer);
             let pipe = File::from(std::os::fd::OwnedFd::from(reader));
-            follow(module.attach(&plan, &sockets, Some(pipe), Instant::now() + DEADLINE))
+            follow(hypervisor::running(&plan, DEADLINE).wait_for_start(Some(pipe)))
         },
     );
     // Its answers, as its own client prints them.
@@ -162,7 +160,7 @@ fn cloud_hypervisor() {
         |random| bytes(random, &info),
         |given: &Bytes| {
             fs::write("answer", &given.0).unwrap();
-            Ok(module.open_console(&plan, &sockets, DEADLINE).is_ok())
+            Ok(hypervisor::running(&plan, DEADLINE).open_console().is_ok())
         },
     );
 }

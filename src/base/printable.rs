@@ -93,7 +93,7 @@ impl From<String> for Untrusted {
 }
 
 /// Whether [`printable`] can have made `text`, so that it can be printed as it is.
-fn is_printable(text: &str) -> bool {
+pub fn is_printable(text: &str) -> bool {
     text.chars().all(|c| matches!(c, '\\' | '\'' | '"') || c.escape_debug().len() == 1)
 }
 
