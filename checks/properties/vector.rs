@@ -157,7 +157,7 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface], devices: &[&
     words.text(&["-chardev", "file,id=serial,path=/dev/stdout", "-serial", "chardev:serial"]);
     for (index, path) in vm.images.iter().enumerate() {
         let node = format!("disk{index}");
-        let file = json!({"driver": "file", "filename": path, "read-only": true});
+        let file = json!({"driver": "file", "filename": path, "read-only": true, "locking": "off"});
         words.json("-blockdev", json!({"driver": "raw", "node-name": node, "read-only": true, "file": file}));
         words.json("-device", json!({"driver": "virtio-blk-pci", "drive": node}));
     }

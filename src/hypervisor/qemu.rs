@@ -191,7 +191,9 @@ impl Arguments {
                 "driver": "raw",
                 "node-name": id,
                 "read-only": true,
-                "file": {"driver": "file", "filename": path, "read-only": true},
+                // Nobody writes to it. A reader's lock would let whoever may open the file
+                // keep QEMU from starting.
+                "file": {"driver": "file", "filename": path, "read-only": true, "locking": "off"},
             }),
         );
         self.device(&json!({"driver": "virtio-blk-pci", "drive": id}));

@@ -14,17 +14,17 @@
   -append 'console=ttyS0 root=PARTLABEL=root' \
   -chardev 'file,id=serial,path=/dev/stdout' \
   -serial chardev:serial \
-  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/'q' \\\\ "'$(x) `y` %n [1].img","read-only":true},"node-name":"disk0","read-only":true}' \
+  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/'q' \\\\ "'$(x) `y` %n [1].img","locking":"off","read-only":true},"node-name":"disk0","read-only":true}' \
   -device '{"drive":"disk0","driver":"virtio-blk-pci"}' \
-  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/hostile/blk/-drive.img","read-only":true},"node-name":"disk1","read-only":true}' \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/hostile/blk/-drive.img","locking":"off","read-only":true},"node-name":"disk1","read-only":true}' \
   -device '{"drive":"disk1","driver":"virtio-blk-pci"}' \
-  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/hostile/blk/a b.img","read-only":true},"node-name":"disk2","read-only":true}' \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/hostile/blk/a b.img","locking":"off","read-only":true},"node-name":"disk2","read-only":true}' \
   -device '{"drive":"disk2","driver":"virtio-blk-pci"}' \
-  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/c,readonly=off,d=\\\"e\\\".img\",\"read-only\":true},\"node-name\":\"disk3\",\"read-only\":true}" \
+  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/c,readonly=off,d=\\\"e\\\".img\",\"locking\":\"off\",\"read-only\":true},\"node-name\":\"disk3\",\"read-only\":true}" \
   -device '{"drive":"disk3","driver":"virtio-blk-pci"}' \
-  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/line\\nfeed.img\",\"read-only\":true},\"node-name\":\"disk4\",\"read-only\":true}" \
+  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/line\\nfeed.img\",\"locking\":\"off\",\"read-only\":true},\"node-name\":\"disk4\",\"read-only\":true}" \
   -device '{"drive":"disk4","driver":"virtio-blk-pci"}' \
-  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/ü\\u001b[2J.img\",\"read-only\":true},\"node-name\":\"disk5\",\"read-only\":true}" \
+  -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/ü\\u001b[2J.img\",\"locking\":\"off\",\"read-only\":true},\"node-name\":\"disk5\",\"read-only\":true}" \
   -device '{"drive":"disk5","driver":"virtio-blk-pci"}' \
   -chardev 'socket,id=console,path=hostile.console.sock,server=on,wait=off' \
   -device '{"driver":"virtio-serial-pci","id":"serial-bus"}' \

@@ -15,7 +15,7 @@
   -append 'console=ttyS0 root=PARTLABEL=root' \
   -chardev 'file,id=serial,path=/dev/stdout' \
   -serial chardev:serial \
-  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/newer/blk/root.img","read-only":true},"node-name":"disk0","read-only":true}' \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/newer/blk/root.img","locking":"off","read-only":true},"node-name":"disk0","read-only":true}' \
   -device '{"drive":"disk0","driver":"virtio-blk-pci"}' \
   -chardev 'socket,id=console,path=newer.console.sock,server=on,wait=off' \
   -device '{"driver":"virtio-serial-pci","id":"serial-bus"}' \
