@@ -12,6 +12,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::sockopt::Timeout;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
 
 use crate::hypervisor::running::timed_out;
@@ -20,6 +23,23 @@ use crate::hypervisor::running::timed_out;
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
 /// The longest line that is taken; QEMU's own are far shorter.
 const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// Connects to one of QEMU's sockets.
+///
+/// QEMU accepts one client at a time; when others wait already, so does this, until
+/// `deadline` (`SO_SNDTIMEO` in `socket(7)`).
+pub(super) fn connect(path: &str, deadline: Instant) -> io::Result<UnixStream> {
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    net::sockopt::set_socket_timeout(&socket, Timeout::Send, Some(remaining(deadline)))?;
+    match net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Err(Errno::AGAIN) => Err(timed_out("QEMU did not accept the connection in time")),
+        result => {
+            result?;
+            net::sockopt::set_socket_timeout(&socket, Timeout::Send, None)?;
+            Ok(socket.into())
+        }
+    }
+}
 
 /// A connection with its greeting exchanged.
 #[derive(Debug)]
@@ -42,7 +62,7 @@ impl Client {
     /// Connects to a VMM that is starting, waiting for its socket to appear.
     pub fn connect_to_starting(path: &str, deadline: Instant) -> io::Result<Self> {
         let stream = loop {
-            match UnixStream::connect(path) {
+            match connect(path, deadline) {
                 Ok(stream) => break stream,
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
                     if Instant::now() >= deadline {
@@ -58,7 +78,7 @@ impl Client {
 
     /// Connects to a VMM that runs.
     pub fn connect(path: &str, deadline: Instant) -> io::Result<Self> {
-        Self::greet(UnixStream::connect(path)?, deadline)
+        Self::greet(connect(path, deadline)?, deadline)
     }
 
     /// Receives the greeting.
@@ -247,6 +267,20 @@ mod tests {
             assert_eq!(connect("/nonexistent", soon()).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
         assert!(begun.elapsed() >= Duration::from_millis(400), "the second one waits");
+    }
+
+    #[test]
+    fn does_not_wait_forever_behind_other_clients() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp").to_str().unwrap().to_owned();
+        let listener = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        net::bind(&listener, &SocketAddrUnix::new(path.as_str()).unwrap()).unwrap();
+        net::listen(&listener, 0).unwrap();
+        let _first = connect(&path, soon()).unwrap();
+        let (told, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(connect(&path, soon()).unwrap_err().kind()));
+        let kind = wait.recv_timeout(Duration::from_secs(20));
+        assert_eq!(kind, Ok(io::ErrorKind::TimedOut));
     }
 
     #[test]

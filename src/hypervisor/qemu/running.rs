@@ -8,7 +8,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -90,7 +89,7 @@ impl RunningVmm for Running {
     }
 
     fn open_console(&self) -> io::Result<Console> {
-        Ok(Console(UnixStream::connect(self.sockets.console())?.into()))
+        Ok(Console(qmp::connect(&self.sockets.console(), self.deadline)?.into()))
     }
 }
 
