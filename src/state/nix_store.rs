@@ -26,6 +26,8 @@ use crate::system::systemd;
 pub const STORE: &str = "/nix/store";
 /// Where `nix-store` is when PATH lacks it, as systemd's does: on NixOS, and elsewhere.
 const NIX_PATH: &str = "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin";
+/// The socket of Nix's daemon (Nix's manual, "Multi-User Mode").
+const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
 /// The directory of all roots of the garbage collector.
 const ROOTS: &str = "/nix/var/nix/gcroots";
 /// The directory of this program's roots in it.
@@ -56,7 +58,12 @@ impl NixStore {
     /// # Errors
     /// When `nix-store` cannot be started or fails; then with its last line.
     pub fn add(&self, path: &Path) -> io::Result<PathBuf> {
-        let printed = program::output(Command::new(&self.program).arg("--add").arg(path), "")?;
+        let mut command = Command::new(&self.program);
+        // In its unit, sync cannot make a store writable that the host mounts read-only.
+        if Path::new(DAEMON).exists() {
+            command.env("NIX_REMOTE", "daemon");
+        }
+        let printed = program::output(command.arg("--add").arg(path), "")?;
         let printed = String::from_utf8_lossy(&printed);
         Ok(PathBuf::from(printed.trim_end()))
     }

@@ -53,8 +53,8 @@ impl UnitPaths {
 }
 
 macro_rules! files {
-    ($($path:literal: $mode:literal = $template:literal),* $(,)?) => {
-        [$(($path, $mode, include_str!(concat!("templates/", $template, ".hbs")))),*]
+    ($($path:literal: $mode:literal = $($template:literal)*),* $(,)?) => {
+        [$(($path, $mode, concat!($(include_str!(concat!("templates/", $template, ".hbs"))),*))),*]
     };
 }
 
@@ -65,9 +65,9 @@ const FILES: [(&str, u32, &str); 15] = files! {
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
     "systemd/system/microvm-pci-devices@.service": 0o644 = "microvm-pci-devices@.service",
     "systemd/system/microvm-set-booted@.service": 0o644 = "microvm-set-booted@.service",
-    "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service",
+    "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-mounts.service": 0o644 = "microvm-spectrum-mounts.service",
-    "systemd/system/microvm-spectrum-resync.service": 0o644 = "microvm-spectrum-resync.service",
+    "systemd/system/microvm-spectrum-resync.service": 0o644 = "microvm-spectrum-resync.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-source@.path": 0o644 = "microvm-spectrum-source@.path",
     "systemd/system/microvms.target": 0o644 = "microvms.target",
     "systemd/system-generators/microvm-spectrum-generator": 0o755 = "generator.sh",
