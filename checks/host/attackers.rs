@@ -539,12 +539,27 @@ fn what_runs_in_a_vms_unit_writes_in_its_own_directory_alone() {
         try prlimit --core=unlimited
         try cat /etc/shadow
         stat --format=%u /proc/[0-9]* | sort --unique
+        for path in /run/dbus /run/systemd/private /run/systemd/userdb /run/udev /run/user; do
+            [ ! -e $path ] || stat --format='%a %n' $path
+        done | grep -v '^0 '
+        # The host's memory and disk are not what it fills.
+        for directory in /run/microvm/attack /tmp /var/tmp; do
+            head -c 16M /dev/zero >$directory/full && echo \"fills $directory\"
+            rm $directory/full
+            number=0
+            while [ $number -lt 300 ] && true >$directory/$number; do number=$((number + 1)); done
+            [ $number -lt 300 ] || echo \"crowds $directory\"
+            rm -f $directory/[0-9]*
+        done 2>/dev/null
         echo \"$attempts attempts\"
         exec sleep 1000"
     );
     host.machine.write("/opt/attack/bin/microvm-run", &script);
     host.ok(&["chmod", "755", "/opt/attack/bin/microvm-run"]);
     host.machine.mkdir("/var/lib/microvms/attack");
+    for directory in ["/run/dbus", "/run/user/1000"] {
+        host.machine.mkdir(directory);
+    }
     symlink("/opt/attack", host.machine.path("/var/lib/microvms/attack/current")).unwrap();
     let user = format!("[Service]\nUser={ATTACKER}\nGroup={ATTACKER}\n");
     host.machine.write("/run/systemd/system/microvm@attack.service.d/user.conf", &user);
@@ -560,5 +575,10 @@ fn what_runs_in_a_vms_unit_writes_in_its_own_directory_alone() {
              {ATTACKER}\n16 attempts\n"
         )
     );
+    // The host reaches what is in there, and nothing of it is left.
+    host.machine.write("/run/microvm/attack/from-host", "");
     host.run(&["stop", "attack"]).exits(0);
+    assert!(!host.machine.path("/run/microvm/attack").exists());
+    let mounts = host.ok(&["cat", "/proc/1/mountinfo"]);
+    assert!(!mounts.contains("/run/microvm/attack"), "{mounts}");
 }

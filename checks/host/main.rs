@@ -23,6 +23,7 @@ mod hostile_guest;
 mod killed;
 mod lifecycle;
 mod many;
+mod monitors;
 mod networks;
 mod networks_failures;
 mod older_packages;

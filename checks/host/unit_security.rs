@@ -8,13 +8,14 @@ use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 
 /// The units of one VM, and those of all.
-const UNITS: [&str; 7] = [
+const UNITS: [&str; 8] = [
     "microvm@appvm.service",
     "microvm-virtiofsd@appvm.service",
     "microvm-tap-interfaces@appvm.service",
     "microvm-pci-devices@appvm.service",
     "microvm-set-booted@appvm.service",
     "microvm-spectrum-sync.service",
+    "microvm-spectrum-resync.service",
     "microvms.target",
 ];
 
@@ -28,11 +29,24 @@ fn systemd_finds_nothing_to_complain_of_and_little_that_is_exposed() {
     let verify = ["systemd-analyze", "verify", "--man=no"];
     let ran = host.machine.run(&[verify.as_slice(), &UNITS].concat()).exits(0);
     ran.says_nothing();
-    for (unit, most) in [("microvm@appvm.service", 1.5), ("microvm-virtiofsd@appvm.service", 4.0)] {
+    let bounds = [
+        ("microvm@appvm.service", 1.5),
+        ("microvm-virtiofsd@appvm.service", 4.0),
+        ("microvm-pci-devices@appvm.service", 4.0),
+        ("microvm-spectrum-sync.service", 3.0),
+        ("microvm-spectrum-resync.service", 3.0),
+    ];
+    for (unit, most) in bounds {
         let told = host.ok(&["systemd-analyze", "security", "--no-pager", unit]);
         let figure = told.lines().last().unwrap().split(": ").nth(1).unwrap();
         let figure: f64 = figure.split(' ').next().unwrap().parse().unwrap();
         assert!(figure <= most, "{unit}: {figure}\n{told}");
+    }
+    let calls = host.machine.property("microvm@appvm.service", "SystemCallFilter");
+    let calls: Vec<_> = calls.split(' ').collect();
+    assert!(calls.contains(&"read"), "{calls:?}");
+    for call in ["ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"] {
+        assert!(!calls.contains(&call), "{call}");
     }
     // The template alone is safe.
     for unit in ["microvm@unknown.service", "microvm@appvm.service"] {

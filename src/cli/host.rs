@@ -54,6 +54,10 @@ enum HostVerb {
     PciRelease(NameArgs),
     /// Serve a VM's shared directories (microvm-virtiofsd@)
     Virtiofsd(NameArgs),
+    /// Mount a small file system on a VM's runtime directory (microvm@)
+    MountRuntime(NameArgs),
+    /// Unmount it
+    UnmountRuntime(NameArgs),
     /// Run a VM (microvm@)
     Run(NameArgs),
     /// Stop a VM whose package has no supervisor
@@ -90,6 +94,8 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::TapDown(NameArgs { name }) => (name, host::tap_down(&state, name, &environment)),
         HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name, &environment)),
         HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name, &environment)),
+        HostVerb::MountRuntime(NameArgs { name }) => (name, host::mount_runtime(name)),
+        HostVerb::UnmountRuntime(NameArgs { name }) => (name, host::unmount_runtime(name)),
         HostVerb::Run(NameArgs { name }) => (name, host::run(&state, name)),
         HostVerb::Stop(NameArgs { name }) => (name, host::stop(&state, name)),
         HostVerb::Virtiofsd(NameArgs { name }) => match host::serve_shares(&state, name, &environment) {

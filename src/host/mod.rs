@@ -14,6 +14,7 @@ mod links;
 mod mounts;
 mod pci;
 mod run;
+mod runtime;
 mod shares;
 mod taps;
 pub mod units;
@@ -29,6 +30,7 @@ pub use links::{links_down, links_up};
 pub use mounts::watch_mounts;
 pub use pci::{pci_release, pci_setup, pci_setup_devices};
 pub use run::{run, stop};
+pub use runtime::{mount_runtime, unmount_runtime};
 pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
 

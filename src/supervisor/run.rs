@@ -20,7 +20,7 @@ use crate::hypervisor;
 use crate::hypervisor::description::{EVENTS_FD, FilePaths};
 use crate::hypervisor::running::{Started, vhost_net_is_usable};
 use crate::plan::Plan;
-use crate::system::process::{Inherited, Process, in_background};
+use crate::system::process::{Inherited, Process, in_background, keep_memory_private};
 
 /// How long a guest gets to power off, unless an option says otherwise.
 pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +50,10 @@ pub fn run(plan: &Plan, options: &Options) -> Outcome {
 }
 
 fn start_and_watch(plan: &Plan, options: &Options) -> Result<Outcome, Outcome> {
+    // systemd believes this process. A VMM that was taken over, which has the same user,
+    // must not speak through it.
+    keep_memory_private()
+        .map_err(|error| Outcome::HostFailed(format!("cannot keep its memory private: {error}")))?;
     let (sender, wakes) = channel();
     let signals = sender.clone();
     on_signal(move || signals.send(Wake::Signal).is_ok())?;

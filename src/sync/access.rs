@@ -11,7 +11,7 @@ use rustix::process::{Gid, Uid};
 use crate::base::problem::{Problem, Problems};
 use crate::plan::Plan;
 
-/// The directories that the units' `PrivateTmp=` hides.
+/// The directories that the VMs' units have of their own.
 const HIDDEN: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Checks that the user `uid` can open the kernel and the images in the VM's unit.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::fs::Mode;
-use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, Gid, Pid, PidfdFlags, Signal, Uid, WaitId, WaitIdOptions};
 
 /// The PATH of children: they are started by absolute paths and need little.
 const CHILD_PATH: &str =
@@ -167,6 +167,16 @@ pub fn keep_descriptors() {
 /// to its user alone.
 pub fn keep_files_private() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Keeps the memory and the descriptors of this process from all others but root's, those
+/// of its own user included. Its children do not inherit it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn keep_memory_private() -> io::Result<()> {
+    // PR_SET_DUMPABLE(2const); ptrace(2), "Ptrace access mode checking".
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 #[allow(unsafe_code)]
