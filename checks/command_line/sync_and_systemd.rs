@@ -252,7 +252,7 @@ fn a_systemd_that_refuses() {
     sync.arg(&place.host.config).arg("--state-dir").arg(&place.host.state);
     // Nor can an account be made where something else is in the way.
     place.systemctl("");
-    place.prepare("mkdir -p /run/systemd/system; echo >/run/userdb");
+    place.prepare("mkdir -p /run/systemd/system /run/userdb; mount -t tmpfs -o ro none /run/userdb");
     let ran = place.sync(&[]).exits(3);
     ran.complains(&["the account of a cannot be made: "]);
 }
@@ -571,4 +571,53 @@ fn what_cannot_be_watched_is_not() {
     place.host.configure_sources(&[("user", &place.host.partition.root.join("../partition"))], "");
     place.sync(&[]).exits(0);
     assert_eq!(place.calls(), ["daemon-reload", "start --no-block -- microvm-spectrum-mounts.service"]);
+}
+
+/// The VM's user, who could be a monitor that was taken over, could signal a thread of
+/// that user, and so the whole `sync`, which holds the lock.
+#[test]
+fn no_thread_of_sync_is_ever_a_vms_user() {
+    let place = needs!(roots());
+    place.host.vm("a");
+    let trace = place.host.root.join("trace");
+    place.prepare(&format!(
+        "mkdir -p /run/systemd/system\nset -- strace --follow-forks --output='{}' \
+         --trace=setuid,setgid,setreuid,setregid,setresuid,setresgid,setfsuid,setfsgid \"$@\"",
+        trace.display()
+    ));
+    place.sync(&[]).exits(0).says_nothing();
+    place.host.has(&[("user/a", "runnable")]);
+    let trace = fs::read_to_string(trace).unwrap();
+    let calls: Vec<_> = trace.lines().filter(|line| line.contains("70000")).collect();
+    assert!(calls.iter().any(|call| call.contains("setfsuid(70000)")), "{trace}");
+    assert!(calls.iter().all(|call| call.contains("setfs")), "{trace}");
+}
+
+/// systemd-homed, LDAP and others have users that no file of the host names.
+#[test]
+fn no_vm_gets_a_user_id_that_any_name_service_knows() {
+    let place = needs!(roots());
+    let host = &place.host;
+    host.vm("a");
+    host.vm("b");
+    place.prepare(
+        r#"mkdir -p /run/systemd/system /run/userdb
+printf 'passwd: files systemd\ngroup: files systemd\n' >"$place/nsswitch"
+mount --bind "$place/nsswitch" /etc/nsswitch.conf
+account() { echo "$3" >"/run/userdb/$1.$2"; ln -s "$1.$2" "/run/userdb/$4.$2"; }
+account homer user '{"userName":"homer","uid":70000,"gid":70000}' 70000
+account homers group '{"groupName":"homers","gid":70001}' 70001
+# What is left of a VM is nobody else's.
+account microvm-70002 user '{"userName":"microvm-70002","uid":70002,"gid":70002}' 70002
+getent passwd homer >"$place/seen" || :"#,
+    );
+    place.sync(&[]).exits(0);
+    let seen = fs::read_to_string(host.root.join("seen")).unwrap();
+    needs!(if seen.is_empty() { Err("the name service does not read /run/userdb") } else { Ok(()) });
+    assert_eq!([host.uid("user/a"), host.uid("user/b")], [70_002, 70_003]);
+    host.configure("[vm.a]\nuid = 70000\n");
+    place
+        .sync(&[])
+        .exits(1)
+        .complains(&["cannot have the user id 70000, which a user or a group of this host has"]);
 }

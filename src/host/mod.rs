@@ -63,7 +63,7 @@ impl Environment {
     /// The id of the user who gets taps, devices and sockets; `microvm` is the default.
     ///
     /// # Errors
-    /// When the user does not exist, or `/etc/passwd` cannot be read.
+    /// When the user does not exist, or the host's accounts cannot be looked at.
     pub fn vm_user(&self) -> Result<u32, HostError> {
         let user = self.user.as_deref().unwrap_or(DEFAULT_USER);
         if let Ok(uid) = user.parse() {

@@ -232,6 +232,11 @@ impl Leases {
         Ok(())
     }
 
+    /// Whether a VM does not have this user id yet.
+    pub fn is_new(&self, id: &VmId, uid: u32) -> bool {
+        self.uids.get(id) != Some(&uid)
+    }
+
     /// Whether a user id is leased, and not to this VM.
     pub fn is_anothers(&self, id: &VmId, uid: u32) -> bool {
         self.given.uids.contains(&uid) && self.uids.get(id) != Some(&uid)
@@ -258,21 +263,30 @@ impl Leases {
     }
 
     /// The user id of a VM: the leased one, or else the next of the range that is
-    /// neither leased nor in `taken`.
+    /// neither leased nor `taken`, which is asked of no more ids than needed.
     ///
     /// # Errors
-    /// When no id of the range is free.
-    pub fn uid(&mut self, id: &VmId, range: &UidRange, taken: &BTreeSet<u32>) -> Result<u32, NoUidLeft> {
+    /// When no id of the range is free, and those of `taken`.
+    pub fn uid<E: From<NoUidLeft>>(
+        &mut self,
+        id: &VmId,
+        range: &UidRange,
+        mut taken: impl FnMut(u32) -> Result<bool, E>,
+    ) -> Result<u32, E> {
         if let Some(uid) = self.uids.get(id) {
             return Ok(*uid);
         }
         let leased = &self.given.uids;
         // Behind the highest, so that an id that `forget` has released is taken last.
         let after = leased.range(range.first..=range.last).next_back().map_or(range.first, |last| last + 1);
-        let free = |uid: &u32| !leased.contains(uid) && !taken.contains(uid);
-        let uid = (after..=range.last).chain(range.first..after).find(free).ok_or(NoUidLeft)?;
-        self.insert_uid(id, uid);
-        Ok(uid)
+        let all = (after..=range.last).chain(range.first..after);
+        for uid in all.filter(|uid| !leased.contains(uid)) {
+            if !taken(uid)? {
+                self.insert_uid(id, uid);
+                return Ok(uid);
+            }
+        }
+        Err(NoUidLeft.into())
     }
 }
 
@@ -292,9 +306,9 @@ mod tests {
     #[test]
     fn a_lease_never_moves_and_belongs_to_the_source() {
         let range = UidRange { first: 70_000, last: 70_003 };
-        let taken = BTreeSet::from([70_001]);
+        let taken = |uid| Ok::<_, NoUidLeft>(uid == 70_001);
         let mut leases = Leases::default();
-        let mut lease = |text: &str| leases.uid(&id(text), &range, &taken);
+        let mut lease = |text: &str| leases.uid(&id(text), &range, taken);
         assert_eq!(lease("user/a"), Ok(70_000));
         assert_eq!(lease("user/b"), Ok(70_002));
         assert_eq!(lease("other/a"), Ok(70_003));
@@ -343,21 +357,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("leases.json");
         let range = UidRange { first: 70_000, last: 70_001 };
-        let none = BTreeSet::new();
+        let none = |_| Ok::<_, NoUidLeft>(false);
         let (a, b) = (id("user/a"), id("user/b"));
         let mut leases = Leases::default();
-        assert_eq!(leases.uid(&a, &range, &none), Ok(70_000));
+        assert_eq!(leases.uid(&a, &range, none), Ok(70_000));
         leases.declare_uid(&a, 69_000).unwrap();
         leases.write(&path).unwrap();
         let mut leases = Leases::read(&path).unwrap();
-        assert_eq!(leases.uid(&b, &range, &none), Ok(70_001));
-        assert_eq!(leases.uid(&id("user/c"), &range, &none), Err(NoUidLeft));
+        assert_eq!(leases.uid(&b, &range, none), Ok(70_001));
+        assert_eq!(leases.uid(&id("user/c"), &range, none), Err(NoUidLeft));
         // Who had it may have it again.
         leases.declare_uid(&a, 70_000).unwrap();
         assert_eq!(leases.declare_uid(&b, 70_000), Err(a.clone()));
         leases.declare_uid(&a, 69_000).unwrap();
         assert_eq!(leases.forget(&a), Some(69_000));
-        assert_eq!(leases.uid(&id("user/c"), &range, &none), Ok(70_000));
+        assert_eq!(leases.uid(&id("user/c"), &range, none), Ok(70_000));
         // An administrator's word counts more.
         leases.declare_uid(&b, 69_001).unwrap();
         leases.declare_uid(&id("user/d"), 70_001).unwrap();

@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
 
 use crate::base::problem::{Problem, Problems};
 use crate::plan::Plan;
@@ -32,7 +32,7 @@ pub(super) fn check(plan: &Plan, uid: u32, problems: &mut Problems) {
     if !rustix::process::geteuid().is_root() || problems.has_errors() {
         return;
     }
-    // In a thread of its own, which becomes that user and ends.
+    // In a thread of its own, which takes the rights of that user and ends.
     let tried = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, || unreadable_by(plan, uid));
         thread.map(|thread| thread.join())
@@ -60,14 +60,24 @@ pub(super) fn check(plan: &Plan, uid: u32, problems: &mut Problems) {
     }
 }
 
-/// Becomes the user `uid`, in this thread and for good, and tries to open the files of
-/// the plan. Returns the problems of those that it cannot open.
+/// Takes the rights of the user `uid`, in this thread and for good, and tries to open the
+/// files of the plan. Returns the problems of those that it cannot open.
 fn unreadable_by(plan: &Plan, uid: u32) -> Result<Vec<Problem>, Errno> {
-    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
-    rustix::thread::set_thread_groups(&[])?;
-    rustix::thread::set_thread_res_gid(group, group, group)?;
-    rustix::thread::set_thread_res_uid(user, user, user)?;
+    take_rights_of(uid)?;
     let walker = plan.walker();
     let files = std::iter::once(&plan.kernel).chain(&plan.images);
     Ok(files.filter_map(|file| plan.open_file_by(&walker, file).err()).collect())
+}
+
+/// Has the kernel decide by the ids of a user what this thread may open.
+///
+/// All its other ids stay root's (`setfsuid(2)`): that user, who may be a VM that was
+/// taken over, can neither signal this process, which holds the lock, nor limit it.
+fn take_rights_of(uid: u32) -> Result<(), Errno> {
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    rustix::thread::set_thread_groups(&[])?;
+    let switch = || (setfsgid(group), setfsuid(user));
+    switch();
+    // Neither reports an error; each returns the id before it.
+    if switch() == (group, user) { Ok(()) } else { Err(Errno::INVAL) }
 }

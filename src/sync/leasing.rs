@@ -7,22 +7,26 @@
 //! the program derives, so that no other VM gets them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
 
 use super::prepare::Candidate;
 use super::round::Before;
 use crate::base::name::{VmId, VmName};
+use crate::base::problem::Problem;
 use crate::config::Config;
 use crate::directory::definition::Definition;
 use crate::link::id::LinkId;
 use crate::state::catalog::{CatalogLease, CatalogLink, CatalogVm};
-use crate::state::leases::{DeclaredLink, Leases};
+use crate::state::leases::{DeclaredLink, Leases, NoUidLeft};
 use crate::state::started::Started;
 use crate::system::accounts;
 
 /// The leases in one round, and what is declared.
 pub(super) struct Leasing<'a> {
     config: &'a Config,
-    /// User ids that are not free: of accounts of this host, declared, or in use.
+    /// User ids that are not free: declared, or in use, or found to be of accounts of this
+    /// host.
     taken_uids: BTreeSet<u32>,
     /// Declared link ids.
     reserved_links: BTreeSet<LinkId>,
@@ -34,14 +38,47 @@ pub(super) struct Leasing<'a> {
     leases: Leases,
 }
 
+/// Why a VM gets no user id of the range.
+enum NoUid {
+    NoneLeft(NoUidLeft),
+    Accounts(io::Error),
+}
+
+impl From<NoUidLeft> for NoUid {
+    fn from(none_left: NoUidLeft) -> Self {
+        Self::NoneLeft(none_left)
+    }
+}
+
 /// Who has a user id.
 enum Holder {
     /// A user or group of this host.
     Account,
+    /// The accounts of this host cannot be looked at.
+    Unknown(io::Error),
     /// A VM that it is leased to.
     Leased(VmId),
     /// A VM that still runs as this user, although another id is leased to it now.
     Running(VmId),
+}
+
+/// The problem that a VM gets no user id, because it may be a person's.
+fn unknown(path: &Path, error: &io::Error) -> Problem {
+    let cause = format!("gets no user id: the accounts of this host cannot be looked at: {error}");
+    Problem::host(
+        path,
+        cause,
+        "check the services of passwd and group in /etc/nsswitch.conf, then sync again",
+    )
+}
+
+/// The user or group of this host that has this id.
+fn account(uid: u32) -> Option<Holder> {
+    match accounts::is_in_use(uid) {
+        Ok(false) => None,
+        Ok(true) => Some(Holder::Account),
+        Err(error) => Some(Holder::Unknown(error)),
+    }
 }
 
 impl<'a> Leasing<'a> {
@@ -57,13 +94,12 @@ impl<'a> Leasing<'a> {
             .map(|(client, provider, id)| DeclaredLink { client, provider: provider.clone(), id })
             .collect();
         let refused_links = leases.declare_links(&declared);
-        let accounts = accounts::ids_in_use();
         let running: BTreeMap<u32, VmId> =
             Started::all().into_iter().map(|started| (started.uid, started.vm)).collect();
         let mut refused_uids = BTreeMap::new();
         for (vm, uid) in config.declared_uids() {
-            let holder = if accounts.contains(&uid) {
-                Some(Holder::Account)
+            let holder = if let Some(holder) = leases.is_new(&vm, uid).then(|| account(uid)).flatten() {
+                Some(holder)
             } else if let Some(other) = running.get(&uid).filter(|other| **other != vm) {
                 Some(Holder::Running(other.clone()))
             } else {
@@ -72,7 +108,7 @@ impl<'a> Leasing<'a> {
             refused_uids.extend(holder.map(|holder| (vm, (uid, holder))));
         }
         let declared_uids = config.declared_uids().map(|(_, uid)| uid);
-        let taken_uids = accounts.into_iter().chain(declared_uids).chain(running.into_keys()).collect();
+        let taken_uids = declared_uids.chain(running.into_keys()).collect();
         let reserved_links = declared.iter().map(|link| link.id).collect();
         Self { config, taken_uids, reserved_links, refused_links, refused_uids, leases }
     }
@@ -83,6 +119,10 @@ impl<'a> Leasing<'a> {
             let account = "a user or a group of this host".to_owned();
             let (holder, remedy) = match holder {
                 Holder::Account => (account, "choose a free one".to_owned()),
+                Holder::Unknown(error) => {
+                    vm.problems.push(unknown(&vm.path, error));
+                    return None;
+                }
                 Holder::Leased(other) => (
                     other.to_string(),
                     format!("choose another, or release it: microvm-spectrum forget {other}"),
@@ -95,10 +135,25 @@ impl<'a> Leasing<'a> {
             vm.error(format!("cannot have the user id {uid}, which {holder} has"), remedy);
             return None;
         }
-        let leased = self.leases.uid(&vm.id, &self.config.uids, &self.taken_uids);
-        let remedy = "widen [uids] in the configuration, or forget removed VMs: microvm-spectrum list \
-                      --all shows them";
-        leased.map_err(|error| vm.error(error.to_string(), remedy)).ok()
+        let taken = &mut self.taken_uids;
+        let leased = self.leases.uid(&vm.id, &self.config.uids, |uid| {
+            // A service may take its time, so none is asked twice.
+            let is_taken = taken.contains(&uid) || accounts::is_in_use(uid).map_err(NoUid::Accounts)?;
+            if is_taken {
+                taken.insert(uid);
+            }
+            Ok(is_taken)
+        });
+        match leased {
+            Ok(uid) => return Some(uid),
+            Err(NoUid::NoneLeft(error)) => vm.error(
+                error.to_string(),
+                "widen [uids] in the configuration, or forget removed VMs: microvm-spectrum list --all \
+                 shows them",
+            ),
+            Err(NoUid::Accounts(error)) => vm.problems.push(unknown(&vm.path, &error)),
+        }
+        None
     }
 
     /// Whether this user id is leased to another VM now.

@@ -9,10 +9,11 @@
 //! no file of the distribution, and works alike on NixOS and elsewhere. Format:
 //! <https://systemd.io/USER_RECORD>, <https://systemd.io/GROUP_RECORD>.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, Uid, User};
 use serde_json::json;
 
 use crate::base::name::VmId;
@@ -21,33 +22,35 @@ use crate::system::durable;
 /// Where the records are.
 pub const DIRECTORY: &str = "/run/userdb";
 
-/// The accounts of users that are not VMs (`passwd(5)`).
-const USERS: &str = "/etc/passwd";
-/// Their groups (`group(5)`).
-const GROUPS: &str = "/etc/group";
-
-/// The ids of the users and groups of this host. A VM needs both of one number.
-pub fn ids_in_use() -> BTreeSet<u32> {
-    [USERS, GROUPS].iter().flat_map(|path| records_in(path).unwrap_or_default()).map(|(_, id)| id).collect()
+/// Whether a user or a group of this host has this id, other than the account of a VM. A
+/// VM needs both of one number.
+///
+/// The name service answers (`nsswitch.conf(5)`): it also knows the users of
+/// systemd-homed, LDAP and the like.
+///
+/// # Errors
+/// When a service cannot be asked.
+pub fn is_in_use(id: u32) -> io::Result<bool> {
+    let user = found(User::from_uid(Uid::from_raw(id)))?.map(|user| user.name);
+    let group = found(Group::from_gid(Gid::from_raw(id)))?.map(|group| group.name);
+    Ok(user.into_iter().chain(group).any(|found| found != name(id)))
 }
 
 /// The id of the user with this name, if there is one.
 ///
 /// # Errors
-/// When `/etc/passwd` cannot be read.
+/// When a service cannot be asked.
 pub fn user_id(name: &str) -> io::Result<Option<u32>> {
-    Ok(records_in(USERS)?.into_iter().find(|(found, _)| found == name).map(|(_, id)| id))
+    Ok(found(User::from_name(name))?.map(|user| user.uid.as_raw()))
 }
 
-/// The names and ids in a file of `passwd(5)` or `group(5)`; both have them in the
-/// first and the third field.
-fn records_in(path: &str) -> io::Result<Vec<(String, u32)>> {
-    let bytes = std::fs::read(path)?;
-    let record = |line: &str| {
-        let mut fields = line.split(':');
-        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
-    };
-    Ok(String::from_utf8_lossy(&bytes).lines().filter_map(record).collect())
+/// Some services have errors of their own for an account that does not exist
+/// (`getpwnam(3)`, "Errors").
+fn found<T>(asked: nix::Result<Option<T>>) -> io::Result<Option<T>> {
+    match asked {
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        asked => Ok(asked?),
+    }
 }
 
 /// The name of the account for a leased user id.
