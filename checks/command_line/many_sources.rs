@@ -186,6 +186,72 @@ fn nobody_is_forgotten_while_nobody_can_tell_who_is_gone() {
     run(&mut host.call(&["forget", "a", "--no-systemd"])).exits(1).complains(&["user/a still exists"]);
 }
 
+/// Its owner could put it there to get the traffic of another source's VM.
+#[test]
+fn a_provider_of_a_later_source_is_none() {
+    let host = host();
+    let client = host.vm("client").provider("net");
+    host.vm("up");
+    let second = Partition::at(&host.root.join("second"));
+    second.vm("net").image("root.img", b"").provider("client");
+    second.vm("late").image("root.img", b"").provider("up").provider("own");
+    second.vm("own").image("root.img", b"");
+    let sources = [("user", host.partition.root.as_path()), ("second", &second.root)];
+    host.configure_sources(&sources, "");
+    let ran = run(&mut host.sync()).exits(1);
+    let path = client.path.join("providers/net");
+    ran.complains(&[
+        &format!(
+            "error: {}: its network provider net is of second, a source that comes later\n",
+            path.display()
+        ),
+        "  help: have a VM of the same source or of an earlier one provide it",
+        "its network provider client cannot run",
+    ]);
+    host.has(&[
+        ("user/client", "blocked"),
+        ("second/late", "runnable"),
+        ("second/net", "blocked"),
+        ("second/own", "runnable"),
+        ("user/up", "runnable"),
+    ]);
+    // In the order that makes it an earlier one, it may.
+    second.vm("net").without("providers");
+    host.configure_sources(&[sources[1], sources[0]], "");
+    fs::remove_file(second.root.join("svc/data/late/providers/net/up")).unwrap();
+    run(&mut host.sync()).exits(0);
+    assert_eq!(host.in_catalog("user/client")["state"], "runnable");
+}
+
+#[test]
+fn a_client_does_not_start_with_the_host_if_its_provider_may_not() {
+    let host = host();
+    let client = host.vm("client").provider("middle");
+    host.vm("middle").provider("net");
+    host.vm("free");
+    let first = Partition::at(&host.root.join("first"));
+    first.vm("net").image("root.img", b"");
+    host.configure_sources(
+        &[("first", &first.root), ("user", &host.partition.root)],
+        "[vm.'user/client']\nautostart = true\n[vm.'user/free']\nautostart = true\n",
+    );
+    let starts = || {
+        let vms = ["user/client", "user/middle", "user/free"];
+        vms.map(|vm| host.in_catalog(vm)["autostart"].as_bool().unwrap())
+    };
+    run(&mut host.sync()).exits(0).says_nothing();
+    assert_eq!(starts(), [true, false, true]);
+    let config = fs::read_to_string(&host.config).unwrap();
+    fs::write(&host.config, config.replacen("autostart = true\n", "", 1)).unwrap();
+    let ran = run(&mut host.sync()).exits(0);
+    assert_eq!(starts(), [false, false, true]);
+    ran.complains(&[&format!(
+        "note: {}: does not start with the host: it needs a VM of first, which may not\n  help: set \
+         autostart = true for the source first, or autostart = false for this VM\n",
+        client.path.join("providers/net").display()
+    )]);
+}
+
 #[test]
 fn settings_for_nobody_are_noted() {
     let host = host();

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::base::name::VmName;
+use crate::base::name::{SourceName, VmName};
 
 /// Why a VM cannot run although its own definition is fine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,10 @@ pub enum Blocked {
     /// The provider exists, but cannot run.
     #[error("its network provider {0} cannot run")]
     Provider(VmName),
+    /// The provider is of a later source, which may not choose where the client's traffic
+    /// goes.
+    #[error("its network provider {0} is of {1}, a source that comes later")]
+    Later(VmName, SourceName),
     /// The VM provides its own network, through other VMs.
     #[error("VMs provide each other's networks in a circle: {0}")]
     Cycle(Circle),
@@ -61,10 +65,12 @@ impl fmt::Display for Circle {
 
 /// Finds all VMs that cannot run because of the VMs that provide their networks.
 ///
-/// `clients` are the VMs that could run by themselves, each with its providers;
-/// `broken` are the others.
+/// `clients` are the VMs that could run by themselves, each with its providers; `later`
+/// are providers of these, with their sources, that they may not have; `broken` are the
+/// other VMs.
 pub fn blocked(
     clients: &BTreeMap<VmName, Vec<VmName>>,
+    later: BTreeMap<VmName, Vec<(VmName, SourceName)>>,
     broken: &BTreeSet<VmName>,
 ) -> BTreeMap<VmName, Vec<Blocked>> {
     let mut found: BTreeMap<VmName, Vec<Blocked>> = BTreeMap::new();
@@ -72,6 +78,11 @@ pub fn blocked(
         for (index, name) in cycle.iter().enumerate() {
             found.entry(name.clone()).or_default().push(Blocked::Cycle(Circle::from(&cycle, index)));
         }
+    }
+    let in_circles: BTreeSet<_> = found.keys().cloned().collect();
+    for (client, providers) in later {
+        let why = providers.into_iter().map(|(provider, source)| Blocked::Later(provider, source));
+        found.entry(client).or_default().extend(why);
     }
     // A blocked VM blocks its own clients.
     let mut of_provider: BTreeMap<&VmName, Vec<&VmName>> = BTreeMap::new();
@@ -81,8 +92,8 @@ pub fn blocked(
         }
     }
     let missing = of_provider.keys().copied().filter(|provider| !clients.contains_key(*provider));
-    let in_circles = clients.keys().filter(|name| found.contains_key(*name));
-    let mut waiting: Vec<_> = missing.chain(in_circles).collect();
+    let by_themselves = clients.keys().filter(|name| found.contains_key(*name));
+    let mut waiting: Vec<_> = missing.chain(by_themselves).collect();
     let mut all: BTreeSet<_> = found.keys().cloned().collect();
     while let Some(provider) = waiting.pop() {
         for client in of_provider.get(provider).into_iter().flatten().copied() {
@@ -93,7 +104,7 @@ pub fn blocked(
     }
     let runs = |found: &BTreeSet<VmName>, name: &VmName| clients.contains_key(name) && !found.contains(name);
     for (client, providers) in clients.iter().filter(|(client, _)| all.contains(*client)) {
-        if found.contains_key(client) {
+        if in_circles.contains(client) {
             continue;
         }
         let why = |provider: &VmName| match clients.contains_key(provider) || broken.contains(provider) {
@@ -101,7 +112,7 @@ pub fn blocked(
             false => Blocked::Missing(provider.clone()),
         };
         let reasons = providers.iter().filter(|provider| !runs(&all, provider)).map(why);
-        found.insert(client.clone(), reasons.collect());
+        found.entry(client.clone()).or_default().extend(reasons);
     }
     found
 }
@@ -162,7 +173,7 @@ mod tests {
     }
 
     fn reasons(text: &str, broken: &[&str]) -> String {
-        let found = blocked(&graph(text), &broken.iter().map(|b| name(b)).collect());
+        let found = blocked(&graph(text), BTreeMap::new(), &broken.iter().map(|b| name(b)).collect());
         let lines = found.iter().flat_map(|(n, why)| why.iter().map(move |why| format!("{n}: {why}")));
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -176,6 +187,23 @@ mod tests {
              net: its network provider up does not exist"
         );
         assert_eq!(reasons("app:net", &["net"]), "app: its network provider net cannot run");
+    }
+
+    #[test]
+    fn a_provider_of_a_later_source_blocks_its_client() {
+        let later = BTreeMap::from([(name("app"), vec![(name("net"), SourceName::new("stick").unwrap())])]);
+        let found = blocked(&graph("app:other client:app net:client"), later, &BTreeSet::new());
+        let reasons = |vm: &str| found[&name(vm)].iter().map(Blocked::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            reasons("app"),
+            [
+                "its network provider net is of stick, a source that comes later",
+                "its network provider other does not exist"
+            ]
+        );
+        // The later source makes no circle of it.
+        assert_eq!(reasons("client"), ["its network provider app cannot run"]);
+        assert_eq!(reasons("net"), ["its network provider client cannot run"]);
     }
 
     #[test]
@@ -196,9 +224,9 @@ mod tests {
     fn a_circle_and_a_chain_of_very_many() {
         let vm = |number: usize| name(&format!("vm{number}"));
         let mut clients: BTreeMap<_, _> = (0..50_000).map(|n| (vm(n), vec![vm(n + 1)])).collect();
-        assert_eq!(blocked(&clients, &BTreeSet::new()).len(), 50_000);
+        assert_eq!(blocked(&clients, BTreeMap::new(), &BTreeSet::new()).len(), 50_000);
         clients.insert(vm(50_000), vec![vm(0)]);
-        let found = blocked(&clients, &BTreeSet::new());
+        let found = blocked(&clients, BTreeMap::new(), &BTreeSet::new());
         assert_eq!(found.len(), 50_001);
         let reason = found[&vm(7)][0].to_string();
         assert!(
@@ -206,7 +234,7 @@ mod tests {
             "{reason}"
         );
         clients.insert(vm(50_000), vec![]);
-        assert_eq!(blocked(&clients, &BTreeSet::new()), BTreeMap::new());
+        assert_eq!(blocked(&clients, BTreeMap::new(), &BTreeSet::new()), BTreeMap::new());
     }
 
     proptest! {
@@ -222,7 +250,7 @@ mod tests {
                 clients.get_mut(&vm(client)).unwrap().push(vm(provider));
             }
             let broken = broken.into_iter().map(vm).collect();
-            let found = blocked(&clients, &broken);
+            let found = blocked(&clients, BTreeMap::new(), &broken);
             let mut started = BTreeSet::new();
             loop {
                 let can = |(c, ps): &(&VmName, &Vec<VmName>)| !started.contains(*c) && ps.iter().all(|p| started.contains(p));
