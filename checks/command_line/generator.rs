@@ -5,7 +5,7 @@
 //! Whatever is wrong, a boot goes on.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -131,12 +131,14 @@ fn the_drop_ins_of_all_vms() {
         ("second", "qemu", needs("netvm"), ""),
     ] {
         let uid = host.uid(&format!("{source}/{name}"));
-        let comment = format!("# VM {name} of {source}, generation 1 of the catalog.\n");
+        let comment = format!("# VM {name} of {source}.\n");
+        let key = key_of(&normal, name);
+        assert!(key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
         add(
             format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
             format!(
                 "{comment}[Unit]\n{providers}\n[Service]\n\
-                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current 1\nUser={uid}\nGroup={uid}\n{more}"
+                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current {name} {key}\nUser={uid}\nGroup={uid}\n{more}"
             ),
         );
         for unit in ["virtiofsd", "tap-interfaces", "pci-devices"] {
@@ -151,16 +153,82 @@ fn the_drop_ins_of_all_vms() {
         expected.insert(link.into(), Node::Link("../microvm@.service".into()));
     }
     assert_same(&expected, &tree::read(&normal), "the drop-ins");
-    // The condition is true of this generation alone.
-    run(&mut host.unit_calls(&["is-current", "1"])).exits(0).says_nothing();
-    for other in ["0", "2", "18446744073709551615"] {
-        let ran = run(&mut host.unit_calls(&["is-current", other])).exits(1);
-        ran.complains(&["not started: the VMs have changed", "systemctl daemon-reload"]);
-    }
-    host.configure("");
+}
+
+/// The key in the drop-in of a VM.
+fn key_of(normal: &Path, name: &str) -> String {
+    let path = normal.join(format!("microvm@{name}.service.d/50-microvm-spectrum.conf"));
+    let text = fs::read_to_string(path).unwrap();
+    let condition = text.lines().find_map(|line| line.split_once(&format!(" is-current {name} "))).unwrap();
+    condition.1.to_owned()
+}
+
+/// A source that changes all the time would otherwise keep the VMs of others from starting.
+#[test]
+fn a_vm_starts_whatever_changes_in_others() {
+    let host = host();
+    host.vm("a").provider("net");
+    host.vm("net");
+    host.synced();
+    let normal = generate(&host).normal;
+    let key = key_of(&normal, "a");
+    let is_current = |name: &str| run(&mut host.unit_calls(&["is-current", name, &key])).status;
+    assert_eq!(is_current("a"), 0);
+    host.vm("b");
+    host.vm("broken").file("wayland", b"");
+    fs::write(host.partition.root.join("svc/data/net/blk/more.img"), "").unwrap();
     run(&mut host.sync()).exits(1);
-    run(&mut host.unit_calls(&["is-current", "1"])).exits(1);
-    run(&mut host.unit_calls(&["is-current", "2"])).exits(0).says_nothing();
+    assert_eq!(host.generation(), 2);
+    assert_eq!(is_current("a"), 0);
+    // Its own package may be another, too: systemd knows nothing of that.
+    host.configure("[vm.a]\nmemory = 300\n");
+    run(&mut host.sync()).exits(1);
+    assert_eq!((host.generation(), is_current("a")), (3, 0));
+    // But nothing that its drop-ins say; and none is another's.
+    let refused = |name: &str, key: &str| {
+        let ran = run(&mut host.unit_calls(&["is-current", name, key])).exits(1);
+        ran.complains(&[
+            &format!("not started: {name} cannot run, or has changed"),
+            "systemctl daemon-reload",
+        ]);
+    };
+    for (name, key) in [("b", key.as_str()), ("none", &key), ("a", "5"), ("a", &key_of(&normal, "net"))] {
+        refused(name, key);
+    }
+    for settings in ["uid = 70123", "hypervisor = 'qemu'\naccel = 'tcg'"] {
+        host.configure(&format!("[vm.a]\n{settings}\n"));
+        run(&mut host.sync()).exits(1);
+        refused("a", &key);
+        host.configure("[vm.a]\nuid = 70000\n");
+        run(&mut host.sync()).exits(1);
+        assert_eq!(is_current("a"), 0, "{settings}");
+    }
+    host.vm("vpn");
+    fs::write(host.partition.root.join("svc/data/a/providers/net/vpn"), "").unwrap();
+    run(&mut host.sync()).exits(1);
+    refused("a", &key);
+    // One that cannot run never starts.
+    host.vm("a").file("wayland", b"");
+    run(&mut host.sync()).exits(1);
+    refused("a", &key);
+}
+
+/// systemd would watch what the owner of a partition chooses.
+#[test]
+fn a_broken_vm_directory_is_watched_where_it_is() {
+    let host = host();
+    host.vm("broken").file("wayland", b"");
+    let far = Partition::at(&host.root.join("far"));
+    let target = far.vm("far").file("wayland", b"").path;
+    symlink(&target, host.partition.root.join("svc/data/linked")).unwrap();
+    run(&mut host.sync()).exits(1);
+    host.has(&[("user/broken", "broken"), ("user/linked", "broken")]);
+    let normal = generate(&host).normal;
+    let drop_in = normal.join("microvm-spectrum-source@user.path.d/50-microvm-spectrum.conf");
+    let data = host.partition.root.join("svc/data");
+    let expected =
+        format!("[Path]\nPathChanged={}\nPathChanged={}\n", data.display(), data.join("broken").display());
+    assert_eq!(fs::read_to_string(drop_in).unwrap(), expected);
 }
 
 /// Takes out what is there for the sources, which has tests of its own.

@@ -593,6 +593,36 @@ fn no_thread_of_sync_is_ever_a_vms_user() {
     assert!(calls.iter().all(|call| call.contains("setfs")), "{trace}");
 }
 
+#[test]
+fn what_a_killed_sync_has_not_started_the_next_one_starts() {
+    let place = needs!(roots());
+    place.host.vm("a");
+    place.host.configure("[vm.a]\nautostart = true\n");
+    let killed = place.host.root.join("killed");
+    place.systemctl(&format!(
+        "if [ \"$1\" = start ] && [ ! -e '{0}' ]; then touch '{0}'; kill -9 $PPID; exit; fi",
+        killed.display()
+    ));
+    place.prepare(&format!("mkdir -p /run/systemd/system\n{}", place.sync_before()));
+    place.sync(&[]).exits(0);
+    let start = "start --no-block -- microvm-spectrum-mounts.service microvm-spectrum-source@user.path microvm@a.service";
+    assert_eq!(place.calls(), ["daemon-reload", start, start]);
+    // The same at boot, when generators have read the catalog already.
+    fs::remove_file(&killed).unwrap();
+    place.prepare(&format!(
+        "mkdir -p /run/systemd/system\nsystemctl daemon-reload\n{}",
+        place.sync_before().replace(" sync ", " sync --start ")
+    ));
+    place.sync(&[]).exits(0);
+    let boot = "start --no-block -- microvms.target";
+    assert_eq!(place.calls(), ["daemon-reload", boot, "start --no-block -- microvm@a.service"]);
+    // And nothing twice.
+    let twice = place.sync_before();
+    place.prepare(&format!("mkdir -p /run/systemd/system\n{twice}\n{twice}"));
+    place.sync(&[]).exits(0);
+    assert_eq!(place.calls(), ["daemon-reload", start]);
+}
+
 /// systemd-homed, LDAP and others have users that no file of the host names.
 #[test]
 fn no_vm_gets_a_user_id_that_any_name_service_knows() {

@@ -720,12 +720,10 @@ impl World {
                     let lines = text.lines().filter_map(|line| line.strip_prefix(start));
                     lines.map(str::to_owned).collect::<Vec<_>>()
                 };
-                let condition = format!("ExecCondition={INSTALLED} host --state-dir {STATE} is-current ");
                 let providers = after("Wants=microvm@");
                 let providers: Vec<_> =
                     providers.iter().map(|unit| unit.trim_end_matches(".service")).collect();
-                let (generation, user) = (after(&condition).join(","), after("User=").join(","));
-                let text = format!("generation {generation}, user {user}, {providers:?}");
+                let text = format!("user {}, {providers:?}", after("User=").join(","));
                 facts.insert(format!("drop-in: {name}"), text);
             }
             let wants = format!("{GENERATED}/microvms.target.wants/microvm@{name}.service");

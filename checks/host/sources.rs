@@ -6,6 +6,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -177,6 +179,60 @@ fn what_is_put_into_a_source_is_seen() {
     }
     host.vm("last");
     wait_for("the VM last", || all(&host).contains(&"user/last stopped".to_owned()).then_some(()));
+}
+
+#[test]
+fn a_source_that_changes_all_the_time_delays_no_other() {
+    needs!(is_possible());
+    let host = Host::watching();
+    host.vm("calm");
+    host.machine.mkdir("/media/later/svc/data");
+    host.configure(LATER);
+    host.sync();
+    host.machine.wait_active("microvm-spectrum-source@later.path");
+    let directory = host.machine.path("/media/later/svc/data/x");
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _ends = ends_with_the_test(&ended);
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                fs::create_dir(&directory).unwrap();
+                std::thread::sleep(Duration::from_millis(10));
+                fs::remove_dir(&directory).unwrap();
+            }
+        });
+        let begun = Instant::now();
+        for boot in [2, 4, 6] {
+            host.start("calm");
+            // Its supervisor is killed, and systemd starts it again.
+            host.ok(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "microvm@calm.service"]);
+            host.wait_boots("calm", boot);
+            wait_for("its start", || (host.state("calm") == "running").then_some(()));
+            host.run(&["stop", "calm"]).exits(0);
+        }
+        // Another source is scanned immediately.
+        let changed = Instant::now();
+        host.vm("new");
+        wait_for("the VM new", || all(&host).contains(&"user/new stopped".to_owned()).then_some(()));
+        assert!(changed.elapsed() < Duration::from_secs(30), "{:?}", changed.elapsed());
+        // The one that changes has its own scans, and ever fewer of them.
+        let count = "journalctl --quiet --no-pager --unit=microvm-spectrum-resync@later.service \
+                     --grep=Starting | wc -l";
+        let scans: u64 = host.ok(&["sh", "-c", count]).parse().unwrap();
+        let most = 17 + begun.elapsed().as_secs() / 30;
+        assert!((5..=most).contains(&scans), "{scans} in {:?}", begun.elapsed());
+    });
+}
+
+/// Sets it when the test ends, also when it fails.
+fn ends_with_the_test(ended: &AtomicBool) -> impl Drop {
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    Ends(ended)
 }
 
 #[test]

@@ -10,10 +10,10 @@ use clap::{Args, Subcommand};
 use sd_notify::NotifyState;
 
 use super::{Exit, StateArgs, absolute, report};
-use crate::base::name::VmName;
+use crate::base::name::{SourceName, VmName};
 use crate::base::printable::printable;
 use crate::base::problem::Problem;
-use crate::host::{self, Environment, USER_VARIABLE, units};
+use crate::host::{self, Environment, HostError, USER_VARIABLE, units};
 use crate::state::directory::StateDirectory;
 use crate::system::journal::{self, Priority};
 use crate::system::process;
@@ -36,6 +36,10 @@ struct NameArgs {
 
 fn name(text: &str) -> Result<VmName, String> {
     VmName::new(text).map_err(|error| error.to_string())
+}
+
+fn source(text: &str) -> Result<SourceName, String> {
+    SourceName::new(text).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,13 +66,22 @@ enum HostVerb {
     Run(NameArgs),
     /// Stop a VM whose package has no supervisor
     Stop(NameArgs),
-    /// Succeed if this is the catalog's current generation
+    /// Succeed if the drop-ins of a VM, which can run, say what the catalog says
     IsCurrent {
-        /// The generation's number
-        generation: u64,
+        /// The VM's name
+        #[arg(value_parser = name)]
+        name: VmName,
+        /// The key in its drop-in
+        key: String,
     },
     /// Succeed if another program installed the VM, which so needs no drop-in
     IsAnothers(NameArgs),
+    /// Wait before a source is scanned again, the longer the more often it changes
+    Pace {
+        /// The source
+        #[arg(value_parser = source)]
+        source: SourceName,
+    },
     /// Scan sources again when they are mounted or unmounted (microvm-spectrum-mounts)
     WatchMounts,
     /// Write the drop-ins of all VMs, as a systemd generator
@@ -106,13 +119,10 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
             }
             Err(error) => (name, Err(error)),
         },
-        HostVerb::IsCurrent { generation } => return is_current(&state, *generation).into(),
+        HostVerb::IsCurrent { name, key } => return is_current(&state, name, key).into(),
         HostVerb::IsAnothers(NameArgs { name }) => return is_anothers(&state, name).into(),
-        HostVerb::WatchMounts => {
-            let Err(error) = host::watch_mounts(&state) else { return Exit::Fine.into() };
-            report::line(&printable(error.to_string()));
-            return Exit::of(&error.into()).into();
-        }
+        HostVerb::Pace { source } => return done(host::pace(source)).into(),
+        HostVerb::WatchMounts => return done(host::watch_mounts(&state)).into(),
         HostVerb::Generate { normal, .. } => return generate(&state, normal).into(),
     };
     match done {
@@ -152,15 +162,22 @@ fn say(name: &VmName, line: &str) {
     }
 }
 
-fn is_current(state: &StateDirectory, generation: u64) -> Exit {
-    if host::is_current(state, generation) {
+fn is_current(state: &StateDirectory, name: &VmName, key: &str) -> Exit {
+    if units::is_current(state, name, key) {
         return Exit::Fine;
     }
     report::line(&format!(
-        "not started: the VMs have changed since systemd read generation {generation} of the catalog; \
-         run 'systemctl daemon-reload'"
+        "not started: {name} cannot run, or has changed since systemd read its units; run 'systemctl \
+         daemon-reload'"
     ));
     Exit::Input
+}
+
+/// Reports an error that is not one VM's.
+fn done(result: Result<(), HostError>) -> Exit {
+    let Err(error) = result else { return Exit::Fine };
+    report::line(&printable(error.to_string()));
+    Exit::of(&error.into())
 }
 
 /// Without its drop-in, a VM of a source would run as a user that is not its own.

@@ -7,12 +7,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::{HostError, io_error, units};
 use crate::base::name::{VmId, VmName};
+use crate::base::versioned;
 use crate::state::catalog::{Catalog, CatalogVm, VmState};
 use crate::state::directory::StateDirectory;
 use crate::state::started::Started;
-use crate::system::{accounts, systemd};
+use crate::system::{accounts, durable, systemd};
 
 /// What systemd has done.
 #[derive(Debug)]
@@ -56,12 +59,16 @@ impl Jobs {
             let vm = catalog.find(&it.vm.name).filter(|vm| vm.id() == it.vm);
             vm.is_some_and(|vm| may_restart(&vm.state)) && !it.stale(catalog, state).is_empty()
         };
-        let starts = catalog.runnable().filter(|(_, runnable)| runnable.autostart).map(|(vm, _)| &vm.name);
+        let starts = Self::autostarted(catalog);
         Self {
             stop: running.iter().filter(removed).map(|it| it.vm.clone()).collect(),
             start: starts.filter(|name| !autostarted.contains(name)).cloned().collect(),
             restart: running.iter().filter(restarts).map(|it| it.vm.clone()).collect(),
         }
+    }
+
+    fn autostarted(catalog: &Catalog) -> impl Iterator<Item = &VmName> {
+        catalog.runnable().filter(|(_, runnable)| runnable.autostart).map(|(vm, _)| &vm.name)
     }
 }
 
@@ -78,7 +85,10 @@ pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: boo
     if !systemd::is_running() {
         return Applied::NoSystemd;
     }
-    let known = Known::now(boot);
+    let known = match Known::before(boot) {
+        Ok(known) => known,
+        Err(error) => return Applied::Except(vec![error]),
+    };
     // Systemd may also have read an older catalog, when a sync was killed, or none, when
     // generators ran at boot before the state directory was mounted.
     let is_current = units::generation_of_systemd() == Some(catalog.generation);
@@ -87,8 +97,7 @@ pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: boo
     {
         return Applied::Except(vec![io_error("systemd cannot read its units again")(error)]);
     }
-    // Now systemd knows the catalog, and no later sync does what this one leaves undone: so
-    // a job that fails does not stop the others.
+    // No later sync does what fails here, so a job that fails does not stop the others.
     let failed = known.jobs(state, catalog, boot);
     if failed.is_empty() { Applied::Everything } else { Applied::Except(failed) }
 }
@@ -101,8 +110,16 @@ pub fn apply_installed(state: &StateDirectory, boot: bool) -> Option<Applied> {
     Some(apply(state, &catalog, false, boot))
 }
 
-/// What systemd knows before it reads a catalog.
+/// Where the last sync that came to its end has recorded what it has asked of systemd.
+const RECORD: &str = "/run/microvm-spectrum/applied.json";
+/// The version of that record.
+const VERSION: u32 = 1;
+
+/// What systemd was asked for before. It is more than what systemd has read: a sync may
+/// be killed when systemd has read a catalog, and before it has started anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
+    version: u32,
     /// The VMs that start with the host.
     autostarted: BTreeSet<VmName>,
     /// The units that watch sources.
@@ -113,22 +130,51 @@ struct Known {
 }
 
 impl Known {
-    fn now(boot: bool) -> Self {
-        Self {
-            autostarted: units::autostarted(),
-            watched: units::watched(),
-            // At boot, nothing was unmounted yet.
-            partitions: if boot { BTreeSet::new() } else { units::partitions() },
+    /// What was recorded, or else what systemd has read.
+    fn before(boot: bool) -> Result<Self, HostError> {
+        let text = std::fs::read_to_string(RECORD).ok();
+        let mut known = match text.and_then(|text| versioned::parse(&text, "a record", VERSION).ok()) {
+            Some(known) => known,
+            None => {
+                let known = Self {
+                    version: VERSION,
+                    // At boot, none was started yet.
+                    autostarted: if boot { BTreeSet::new() } else { units::autostarted() },
+                    watched: units::watched(),
+                    partitions: if boot { BTreeSet::new() } else { units::partitions() },
+                };
+                known.record()?;
+                known
+            }
+        };
+        if boot {
+            // Nothing was unmounted yet.
+            known.partitions.clear();
         }
+        Ok(known)
+    }
+
+    fn record(&self) -> Result<(), HostError> {
+        let path = Path::new(RECORD);
+        let write = |text: String| {
+            path.parent().map_or(Ok(()), durable::ensure_directory)?;
+            durable::replace_file_in_memory(path, &text, 0o644)
+        };
+        versioned::text_of(self).and_then(write).map_err(io_error(format!("{RECORD} cannot be written")))
     }
 
     /// Has systemd do what a catalog asks for that it has read; returns what failed.
     fn jobs(&self, state: &StateDirectory, catalog: &Catalog, boot: bool) -> Vec<HostError> {
         let jobs = Jobs::new(catalog, state, &self.autostarted);
         let units = |vms: &[VmId]| vms.iter().map(|vm| systemd::unit(&vm.name)).collect::<Vec<_>>();
-        let watched = units::watched();
-        let unwatched: Vec<_> = self.watched.difference(&watched).cloned().collect();
-        let mut start: Vec<_> = watched.difference(&self.watched).cloned().collect();
+        let now = Self {
+            version: VERSION,
+            autostarted: Jobs::autostarted(catalog).cloned().collect(),
+            watched: units::watched(),
+            partitions: units::partitions(),
+        };
+        let unwatched: Vec<_> = self.watched.difference(&now.watched).cloned().collect();
+        let mut start: Vec<_> = now.watched.difference(&self.watched).cloned().collect();
         start.extend(units::to_start(catalog, &self.partitions));
         if boot {
             start.push(units::TARGET.to_owned());
@@ -148,6 +194,9 @@ impl Known {
         }
         run(&start, systemd::start_soon, "VMs cannot be started");
         run(&units(&jobs.restart), systemd::restart_soon, "changed VMs cannot be restarted");
+        if now != *self {
+            failed.extend(now.record().err());
+        }
         failed
     }
 }

@@ -68,9 +68,3 @@ pub fn clear_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostErr
     let removed = durable::if_present(std::fs::remove_file(&booted)).map(drop);
     removed.map_err(io_error(format!("{} cannot be removed", booted.display())))
 }
-
-/// Whether this is the current generation of the catalog.
-pub fn is_current(state: &StateDirectory, generation: u64) -> bool {
-    std::fs::read_link(state.current_generation())
-        .is_ok_and(|link| link == Path::new(&state.generation_link(generation)))
-}

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{UnitPathError, UnitPaths, sources};
 use crate::base::name::VmName;
@@ -25,6 +27,10 @@ use crate::system::trust::{self, Untrusted};
 
 /// The file name of the drop-ins that the generator writes.
 pub(super) const DROP_IN: &str = "50-microvm-spectrum.conf";
+/// The template of `microvm@`'s drop-in.
+const TEMPLATE: &str = include_str!("templates/drop-in.conf.hbs");
+/// The template of the drop-ins of the other units of a VM.
+const USER_TEMPLATE: &str = include_str!("templates/drop-in-user.conf.hbs");
 /// The target for the VMs that start with the host.
 pub const TARGET: &str = "microvms.target";
 /// The directory of links to the units that it starts.
@@ -104,7 +110,8 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
     let output = durable::open_directory(directory)?;
     let wants = Path::new(TARGET_WANTS);
     for (vm, runnable) in catalog.known() {
-        let data = drop_in_data(paths, catalog.generation, vm, runnable);
+        let vms = drop_in_data(vm, runnable);
+        let data = DropIn { key: key(&vms), vm: vms, paths };
         let write = |unit: &str, text: &str| {
             let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
             make_directory(&output, &directory)?;
@@ -113,8 +120,8 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
             let mut file = File::from(rustix::fs::openat(&output, directory.join(DROP_IN), flags, mode)?);
             file.write_all(text.as_bytes())
         };
-        write("microvm", &render(include_str!("templates/drop-in.conf.hbs"), &data))?;
-        let user = render(include_str!("templates/drop-in-user.conf.hbs"), &data);
+        write("microvm", &render(TEMPLATE, &data))?;
+        let user = render(USER_TEMPLATE, &data);
         for unit in ["microvm-virtiofsd", "microvm-tap-interfaces", "microvm-pci-devices"] {
             write(unit, &user)?;
         }
@@ -136,17 +143,20 @@ fn make_directory(parent: &OwnedFd, path: &Path) -> io::Result<()> {
     }
 }
 
-fn drop_in_data(
-    paths: &UnitPaths,
-    generation: u64,
-    vm: &CatalogVm,
-    runnable: &Runnable,
-) -> serde_json::Value {
+/// What is filled into the templates of a VM's drop-ins.
+#[derive(Serialize)]
+struct DropIn<'a> {
+    #[serde(flatten)]
+    vm: Value,
+    key: String,
+    #[serde(flatten)]
+    paths: &'a UnitPaths,
+}
+
+/// What the drop-ins of a VM say of it.
+fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
     let providers: Vec<_> = runnable.links.iter().map(|link| &link.provider).collect();
     json!({
-        "program": paths.program,
-        "state_dir": paths.state_dir,
-        "generation": generation,
         "name": vm.name,
         "source": vm.source,
         "uid": runnable.uid,
@@ -154,4 +164,18 @@ fn drop_in_data(
         "devices": !runnable.devices.is_empty(),
         "inet": runnable.hypervisor == HypervisorName::CloudHypervisor,
     })
+}
+
+/// A word that differs when the drop-ins of a VM do: hexadecimal digits.
+fn key(data: &Value) -> String {
+    let digest = Sha256::digest([TEMPLATE, USER_TEMPLATE, &data.to_string()].concat());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a VM can run, and its drop-ins with this key say what the catalog says now.
+///
+/// It concerns this VM alone: whatever changes in others, it can start.
+pub fn is_current(state: &StateDirectory, name: &VmName, in_drop_in: &str) -> bool {
+    let Ok(catalog) = Catalog::read(&state.catalog()) else { return false };
+    catalog.runnable().any(|(vm, now)| vm.name == *name && key(&drop_in_data(vm, now)) == in_drop_in)
 }

@@ -13,7 +13,7 @@ mod sources;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-pub use generator::{GenerateError, TARGET, autostarted, generate, generation_of_systemd};
+pub use generator::{GenerateError, TARGET, autostarted, generate, generation_of_systemd, is_current};
 pub use sources::{can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched};
 
 use serde::Serialize;
@@ -59,7 +59,7 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 15] = files! {
+const FILES: [(&str, u32, &str); 16] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
@@ -68,6 +68,7 @@ const FILES: [(&str, u32, &str); 15] = files! {
     "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-mounts.service": 0o644 = "microvm-spectrum-mounts.service",
     "systemd/system/microvm-spectrum-resync.service": 0o644 = "microvm-spectrum-resync.service" "sandbox-of-sync",
+    "systemd/system/microvm-spectrum-resync@.service": 0o644 = "microvm-spectrum-resync@.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-source@.path": 0o644 = "microvm-spectrum-source@.path",
     "systemd/system/microvms.target": 0o644 = "microvms.target",
     "systemd/system-generators/microvm-spectrum-generator": 0o755 = "generator.sh",

@@ -39,6 +39,9 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
     let mut broken = broken(catalog);
     for source in &catalog.sources {
         let more = broken.remove(&source.name).unwrap_or_default();
+        // The owner of a partition decides where a link leads.
+        let may_be_watched = |path: &&Path| source.kind != SourceKind::UserPartition || !path.is_symlink();
+        let more = more.into_iter().filter(may_be_watched);
         let paths: Vec<_> =
             std::iter::once(source.directory.as_path()).chain(more).filter_map(in_a_unit).collect();
         want(directory, HOST, MOUNTS, &format!("../{MOUNTS}"))?;
