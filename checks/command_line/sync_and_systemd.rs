@@ -623,6 +623,50 @@ fn what_a_killed_sync_has_not_started_the_next_one_starts() {
     assert_eq!(place.calls(), ["daemon-reload", start]);
 }
 
+/// Without its drop-in, systemd would stop it as another user, and before its clients.
+#[test]
+fn what_runs_and_cannot_run_any_more_keeps_its_drop_in() {
+    let place = needs!(roots());
+    let host = &place.host;
+    host.vm("client").provider("net");
+    let net = host.vm("net");
+    place.sync(&[]).exits(0).says_nothing();
+    let drop_in = |name: &str| {
+        let path = format!("generator/microvm@{name}.service.d/50-microvm-spectrum.conf");
+        fs::read_to_string(host.root.join(path)).unwrap_or_default()
+    };
+    let before = [drop_in("client"), drop_in("net")];
+    assert!(before[0].contains("After=microvm@net.service\n"), "{before:?}");
+    let net = net.file("wayland", b"");
+    let runs = format!(
+        "{RUNS}\nruns user/client '{}'\nruns user/net '{}'",
+        host.state.join("client").display(),
+        host.state.join("net").display()
+    );
+    place.prepare(&runs);
+    place.sync(&[]).exits(1);
+    host.has(&[("user/client", "blocked"), ("user/net", "broken")]);
+    assert_eq!([drop_in("client"), drop_in("net")], before);
+    // Neither can be started.
+    let key = before[1].lines().find_map(|line| line.split_once(" is-current net ")).unwrap().1;
+    run(&mut host.unit_calls(&["is-current", "net", key])).exits(1);
+    // As long as it runs, also while its source is away.
+    place.sync(&[]).exits(1);
+    let away = host.root.join("away");
+    fs::rename(&host.partition.root, &away).unwrap();
+    place.sync(&[]).exits(0);
+    assert_eq!([drop_in("client"), drop_in("net")], before);
+    fs::rename(&away, &host.partition.root).unwrap();
+    place.sync(&[]).exits(1);
+    assert_eq!([drop_in("client"), drop_in("net")], before);
+    place.prepare("mkdir -p /run/systemd/system");
+    place.sync(&[]).exits(1);
+    assert_eq!([drop_in("client"), drop_in("net")], ["", ""]);
+    net.without("wayland");
+    place.sync(&[]).exits(0);
+    assert_eq!([drop_in("client"), drop_in("net")], before);
+}
+
 /// systemd-homed, LDAP and others have users that no file of the host names.
 #[test]
 fn no_vm_gets_a_user_id_that_any_name_service_knows() {

@@ -103,6 +103,9 @@ pub enum VmState {
     Broken {
         /// What is wrong.
         problems: Vec<CatalogProblem>,
+        /// What it was when it could run, if it still runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<Runnable>,
     },
     /// It could run, but a VM that provides its network cannot.
     Blocked {
@@ -110,6 +113,9 @@ pub enum VmState {
         problems: Vec<CatalogProblem>,
         /// The VMs that should provide its networks.
         providers: Vec<VmName>,
+        /// What it was when it could run, if it still runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<Runnable>,
     },
     /// Its source cannot be read now.
     Unavailable {
@@ -254,13 +260,14 @@ impl Catalog {
         })
     }
 
-    /// The VMs that can run, and those that may still run although their source
-    /// cannot be read now.
+    /// The VMs that can run, and those that may still run although they cannot be started
+    /// now.
     pub fn known(&self) -> impl Iterator<Item = (&CatalogVm, &Runnable)> {
         self.vms.iter().filter_map(|vm| match &vm.state {
-            VmState::Runnable(runnable) | VmState::Unavailable { last: Some(runnable), .. } => {
-                Some((vm, runnable))
-            }
+            VmState::Runnable(runnable)
+            | VmState::Broken { last: Some(runnable), .. }
+            | VmState::Blocked { last: Some(runnable), .. }
+            | VmState::Unavailable { last: Some(runnable), .. } => Some((vm, runnable)),
             _ => None,
         })
     }
@@ -275,7 +282,7 @@ impl CatalogVm {
     /// What is wrong with it.
     pub fn problems(&self) -> &[CatalogProblem] {
         match &self.state {
-            VmState::Broken { problems }
+            VmState::Broken { problems, .. }
             | VmState::Blocked { problems, .. }
             | VmState::Unavailable { problems, .. } => problems,
             VmState::Runnable(_) | VmState::Shadowed { .. } => &[],

@@ -147,7 +147,7 @@ fn findings_of(vm: &CatalogVm) -> Vec<(Severity, CatalogProblem)> {
     match &vm.state {
         // The finding is that of the source.
         VmState::Runnable(_) | VmState::Unavailable { .. } => Vec::new(),
-        VmState::Broken { problems } | VmState::Blocked { problems, .. } => {
+        VmState::Broken { problems, .. } | VmState::Blocked { problems, .. } => {
             problems.iter().map(|problem| (Severity::Error, problem.clone())).collect()
         }
         VmState::Shadowed { by } => {

@@ -30,7 +30,7 @@ impl Round<'_> {
                 format!("is both for {other} and for {id}"),
                 "give it to one of them",
             );
-            vm.state = VmState::Broken { problems: vec![CatalogProblem::from(&problem)] };
+            vm.state = VmState::Broken { problems: vec![CatalogProblem::from(&problem)], last: None };
             self.problems.push(problem);
             self.built.remove(&id.name);
         }

@@ -3,9 +3,9 @@
 
 //! `sync`: from the sources to a new generation of the state directory.
 //!
-//! A round goes through five passes, one module each: *find* reads all sources,
+//! A round goes through six passes, one module each: *find* reads all sources,
 //! *prepare* plans each VM by itself, *devices* and *block* take out VMs that cannot
-//! run beside or without others, and *install* writes the packages and switches from
+//! run beside or without others, *keep* notes which of these still run, and *install* writes the packages and switches from
 //! the old catalog to the new one by one rename. Wherever a round is interrupted,
 //! one of the two is there, complete.
 
@@ -20,6 +20,7 @@ mod folder;
 mod forget;
 mod in_use;
 mod install;
+mod keep;
 mod leasing;
 mod lock;
 mod prepare;

@@ -91,8 +91,10 @@ impl Round<'_> {
             let Some(problem) = problem else { continue };
             let last = match state {
                 VmState::Runnable(last) => Some(last.clone()),
-                VmState::Unavailable { last, .. } => last.clone(),
-                _ => None,
+                VmState::Unavailable { last, .. }
+                | VmState::Broken { last, .. }
+                | VmState::Blocked { last, .. } => last.clone(),
+                VmState::Shadowed { .. } => None,
             };
             let place = Place::Catalog { directory: directory.clone(), last, problem };
             let of_name = vms.entry(name.clone()).or_default();
@@ -122,7 +124,7 @@ impl Round<'_> {
         let problems = vm.problems.into_sorted();
         let state = match runnable {
             Some(runnable) => VmState::Runnable(runnable),
-            None => VmState::Broken { problems: CatalogProblem::errors(&problems) },
+            None => VmState::Broken { problems: CatalogProblem::errors(&problems), last: None },
         };
         self.problems.extend(problems);
         state

@@ -101,6 +101,7 @@ impl<'a> Round<'a> {
         round.prepare(vms);
         round.devices();
         round.block();
+        round.keep();
         round
     }
 

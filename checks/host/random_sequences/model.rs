@@ -92,15 +92,18 @@ pub struct Catalog {
     pub vms: BTreeMap<Id, State>,
     /// VMs that are gone and have a lease, with their user ids.
     gone: BTreeMap<Id, Option<u32>>,
+    /// What those were that cannot run and still do.
+    kept: BTreeMap<Id, Runnable>,
     mounted: bool,
 }
+
+type DropIn = (Id, u32, Vec<Name>);
 
 /// What systemd has read last.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    generation: u64,
-    /// The drop-ins: user id and providers.
-    drop_ins: BTreeMap<Name, (u32, Vec<Name>)>,
+    /// The drop-ins: the VM, its user id and its providers.
+    drop_ins: BTreeMap<Name, DropIn>,
     autostart: BTreeSet<Name>,
 }
 
@@ -137,6 +140,8 @@ pub struct Model {
     pub catalog: Catalog,
     pub generation: u64,
     known: Known,
+    /// The VMs that `sync` has started because they start with the host.
+    asked: BTreeSet<Name>,
     pub running: BTreeMap<Name, Started>,
     failed: BTreeSet<Name>,
 }
@@ -152,9 +157,8 @@ enum Start {
 impl Model {
     /// A host where `sync` has found nothing at all.
     pub fn empty(generation: u64) -> Self {
-        let known = Known { generation, ..Known::default() };
         let catalog = Catalog { mounted: true, ..Catalog::default() };
-        Self { mounted: true, catalog, generation, known, ..Self::default() }
+        Self { mounted: true, catalog, generation, ..Self::default() }
     }
 
     // --- What is done. Each returns the exit status that it must have.
@@ -164,7 +168,7 @@ impl Model {
         let vms = self.scan(numbers);
         let gone = self.leased().into_iter().filter(|id| !vms.contains_key(id));
         let gone = gone.map(|id| (id, self.uids.get(&id).copied())).collect();
-        let catalog = Catalog { vms, gone, mounted: self.mounted };
+        let catalog = Catalog { kept: self.kept(&vms), vms, gone, mounted: self.mounted };
         self.check_leases(numbers);
         let wrong = catalog.vms.values().any(|state| matches!(state, State::Broken | State::Blocked));
         if catalog != self.catalog {
@@ -178,6 +182,17 @@ impl Model {
             self.tell();
         }
         i32::from(wrong)
+    }
+
+    /// Those that still run keep what they were.
+    fn kept(&self, vms: &BTreeMap<Id, State>) -> BTreeMap<Id, Runnable> {
+        let cannot = vms.iter().filter(|(_, state)| matches!(state, State::Broken | State::Blocked));
+        let runs = |id: &Id| self.running.get(id.name).is_some_and(|started| started.id == *id);
+        let kept = cannot.filter(|(id, _)| runs(id)).filter_map(|(id, _)| {
+            let was = self.catalog.was(*id)?;
+            (self.uids.get(id) == Some(&was.uid)).then_some((*id, was))
+        });
+        kept.collect()
     }
 
     fn scan(&mut self, numbers: &Numbers) -> BTreeMap<Id, State> {
@@ -204,10 +219,7 @@ impl Model {
                 let state = match (is_away, was, self.files.get(&id).cloned()) {
                     (true, None, _) | (false, _, None) => continue,
                     _ if is_taken => State::Shadowed,
-                    (true, Some(State::Runnable(last) | State::Unavailable(Some(last))), _) => {
-                        State::Unavailable(Some(last))
-                    }
-                    (true, Some(_), _) => State::Unavailable(None),
+                    (true, Some(_), _) => State::Unavailable(self.catalog.was(id)),
                     (false, _, Some(definition)) => self.plan(id, &definition, &refused, numbers),
                 };
                 is_taken = true;
@@ -272,7 +284,6 @@ impl Model {
     }
 
     fn tell(&mut self) {
-        let known = self.known.autostart.clone();
         self.accounts.extend(self.catalog.runnable().map(|(_, runnable)| runnable.uid));
         self.reload();
         let catalog = self.catalog.clone();
@@ -282,10 +293,10 @@ impl Model {
                 self.running.remove(name);
             }
         }
-        for (id, runnable) in catalog.runnable() {
-            if runnable.autostart && !known.contains(id.name) {
-                self.start_unit(id.name);
-            }
+        let autostart = catalog.runnable().filter(|(_, runnable)| runnable.autostart);
+        let autostart: BTreeSet<_> = autostart.map(|(id, _)| id.name).collect();
+        for name in autostart.difference(&std::mem::replace(&mut self.asked, autostart.clone())) {
+            self.start_unit(name);
         }
         for (name, started) in &ran {
             let now = catalog.runnable().find(|(id, _)| *id == started.id);
@@ -298,19 +309,13 @@ impl Model {
 
     /// `systemctl daemon-reload`
     pub fn reload(&mut self) {
-        let drop_ins = self.catalog.vms.iter().filter_map(|(id, state)| match state {
-            State::Runnable(runnable) | State::Unavailable(Some(runnable)) => {
-                let providers = runnable.package.links.iter().map(|(provider, _)| *provider);
-                Some((id.name, (runnable.uid, providers.collect())))
-            }
-            _ => None,
+        let drop_ins = self.catalog.vms.keys().filter_map(|id| {
+            let runnable = self.catalog.was(*id)?;
+            Some((id.name, drop_in(*id, &runnable)))
         });
         let autostart = self.catalog.runnable().filter(|(_, runnable)| runnable.autostart);
-        self.known = Known {
-            generation: self.generation,
-            drop_ins: drop_ins.collect(),
-            autostart: autostart.map(|(id, _)| id.name).collect(),
-        };
+        self.known =
+            Known { drop_ins: drop_ins.collect(), autostart: autostart.map(|(id, _)| id.name).collect() };
     }
 
     /// `start`
@@ -370,8 +375,8 @@ impl Model {
 
     /// systemd starts a unit, and those that it wants.
     fn start_unit(&mut self, name: Name) -> Start {
-        let drop_in = self.known.drop_ins.get(name).cloned();
-        for provider in drop_in.iter().flat_map(|(_, providers)| providers) {
+        let known = self.known.drop_ins.get(name).cloned();
+        for provider in known.iter().flat_map(|(.., providers)| providers) {
             self.start_unit(provider);
         }
         if self.running.contains_key(name) {
@@ -382,9 +387,9 @@ impl Model {
         };
         let (id, now) = (id, now.clone());
         self.failed.remove(name);
-        // It never starts with what is of another generation, or as another user.
-        let is_current = self.known.generation == self.generation;
-        if !is_current || !drop_in.is_some_and(|(uid, _)| self.accounts.contains(&uid)) {
+        // It never starts as another user, or with other providers than it has now; what has
+        // changed in others does not matter.
+        if known != Some(drop_in(id, &now)) || !self.accounts.contains(&now.uid) {
             return Start::Skipped;
         }
         let is_away = id.source == Source::Later && !self.mounted;
@@ -474,8 +479,8 @@ impl Model {
             let package = packages.get(&now.package).map_or("-", String::as_str);
             facts.insert(format!("current: {}", id.name), package.to_owned());
         }
-        for (name, (user, providers)) in &self.known.drop_ins {
-            let text = format!("generation {}, user {user}, {providers:?}", self.known.generation);
+        for (name, (_, user, providers)) in &self.known.drop_ins {
+            let text = format!("user {user}, {providers:?}");
             facts.insert(format!("drop-in: {name}"), text);
         }
         for name in &self.known.autostart {
@@ -493,20 +498,34 @@ impl Catalog {
         })
     }
 
+    /// What a VM was when it could run.
+    fn was(&self, id: Id) -> Option<Runnable> {
+        match self.vms.get(&id)? {
+            State::Runnable(now) => Some(now.clone()),
+            State::Unavailable(last) => last.clone(),
+            _ => self.kept.get(&id).cloned(),
+        }
+    }
+
     fn of_name(&self, name: Name) -> Option<(Id, &State)> {
         let named = self.vms.iter().find(|(id, state)| id.name == name && !matches!(state, State::Shadowed));
         named.map(|(id, state)| (*id, state))
     }
 }
 
-/// No VM runs whose providers do not, or that would need itself.
+fn drop_in(id: Id, runnable: &Runnable) -> DropIn {
+    (id, runnable.uid, runnable.package.links.iter().map(|(provider, _)| *provider).collect())
+}
+
+/// No VM runs whose providers do not, or are of a later source, or that would need itself.
 fn block(vms: &mut BTreeMap<Id, State>) {
-    let mut runs: BTreeSet<Name> = BTreeSet::new();
+    let mut runs: BTreeMap<Name, Source> = BTreeMap::new();
     loop {
         let more = vms.iter().filter_map(|(id, state)| match state {
             State::Runnable(now) => {
-                let all = now.package.links.iter().all(|(provider, _)| runs.contains(provider));
-                (all && !runs.contains(id.name)).then_some(id.name)
+                let may = |provider: &Name| runs.get(provider).is_some_and(|source| *source <= id.source);
+                let all = now.package.links.iter().all(|(provider, _)| may(provider));
+                (all && !runs.contains_key(id.name)).then_some((id.name, id.source))
             }
             _ => None,
         });
@@ -517,7 +536,7 @@ fn block(vms: &mut BTreeMap<Id, State>) {
         runs.extend(more);
     }
     for (id, state) in vms {
-        if matches!(state, State::Runnable(_)) && !runs.contains(id.name) {
+        if matches!(state, State::Runnable(_)) && !runs.contains_key(id.name) {
             *state = State::Blocked;
         }
     }
