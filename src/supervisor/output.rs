@@ -135,7 +135,7 @@ pub(super) fn pass_lines(
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             if !text.is_empty() {
                 let text = printable(&text);
-                print_line(Priority::Info, format!("{who}: {text}"));
+                print_line(Priority::Debug, format!("{who}: {text}"));
                 if !is_no_last_word(&text) {
                     last.set(text);
                 }

@@ -29,6 +29,9 @@ pub enum Priority {
     Error = 3,
     /// An event that is not an error.
     Info = 6,
+    /// What a helper prints, which the guest can bring about at will. The journal's limit
+    /// of a unit is for each of these levels, so a flood of this one drops no other.
+    Debug = 7,
 }
 
 /// Whether standard error is the journal.
