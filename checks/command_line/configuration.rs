@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -24,6 +25,12 @@ impl Host {
         let path = self.package(id).join("share/microvm-spectrum/manifest.json");
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
+}
+
+fn check_config(host: &Host) -> Command {
+    let mut command = call(["check-config"]);
+    command.arg(&host.config);
+    command
 }
 
 /// Asserts that nothing was made.
@@ -47,7 +54,7 @@ fn mistakes_have_a_line_and_a_column() {
         ("[defaults]\nhypervisor = 'xen'\n".to_owned(), ":2:14", "unknown variant `xen`"),
         ("[defaults]\naccel = 'hvf'\n".to_owned(), ":2:9", "unknown variant `hvf`"),
         ("[defaults]\nautostart = 'yes'\n".to_owned(), ":2:13", "invalid type: string"),
-        (format!("{good}[[source]]\nkind = 'disk'\n"), ":7:8", "unknown variant `disk`"),
+        (format!("{good}[[source]]\nname = 'x'\nkind = 'disk'\n"), ":8:8", "unknown variant `disk`"),
         (good.replace("'user'", "'../x'"), ":3:8", "cannot contain the character '/'"),
         (good.replace("'user'", "''"), ":3:8", "cannot be empty"),
         (format!("{good}allow = ['relative']\n"), ":6:9", "expected PREFIX"),
@@ -59,12 +66,15 @@ fn mistakes_have_a_line_and_a_column() {
         ("[defaults]\n[defaults]\n".to_owned(), ":2:2", "duplicate key"),
     ] {
         host.write_config(&text);
-        let ran = run(&mut host.sync()).exits(1);
+        let ran = run(&mut host.sync()).exits(2);
         assert_eq!(ran.stdout, "");
         let (problems, rest) = parse(&ran.stderr);
         let ([only], []) = (problems.as_slice(), rest.as_slice()) else { panic!("{text}:\n{}", ran.stderr) };
         let start = format!("{}{place}: ", host.config.display());
         assert!(only.text.starts_with(&start) && only.text.contains(cause), "{text}\n{only:?}");
+        // The same without a host.
+        let alone = run(&mut check_config(&host)).exits(2);
+        assert_eq!((alone.stdout, alone.stderr), (ran.stdout, ran.stderr), "{text}");
         assert!(only.help.contains("microvm-spectrum-config(5)"), "{only:?}");
         nothing_is_made(&host);
     }
@@ -79,7 +89,7 @@ fn everything_that_makes_no_sense_is_told_at_once() {
         "{user}{user}{relative}[uids]\nfirst = 1000\nlast = 2000\n[tools]\nip = 'bin/ip'\n\
          [vm.plain]\n[vm.'nobody/a']\n[vm.'user/a b']\n[vm.'user/a/b']\n[vm.'']\n"
     ));
-    let ran = run(&mut host.sync()).exits(1);
+    let ran = run(&mut host.sync()).exits(2);
     let (problems, rest) = parse(&ran.stderr);
     assert_eq!(rest, [""; 0]);
     let causes = [
@@ -102,9 +112,41 @@ fn everything_that_makes_no_sense_is_told_at_once() {
     // Ranges that look like some, too.
     for (first, last) in [(0, 99_999), (65_535, 70_000), (70_001, 70_000), (70_000, 4_294_967_294_u32)] {
         host.write_config(&format!("[uids]\nfirst = {first}\nlast = {last}\n"));
-        run(&mut host.sync()).exits(1).complains(&[&format!("the user ids {first} to {last}")]);
+        run(&mut host.sync()).exits(2).complains(&[&format!("the user ids {first} to {last}")]);
     }
     assert!(root.join("config.toml").exists() && !host.state.exists());
+}
+
+#[test]
+fn a_configuration_is_checked_without_its_host() {
+    let host = host();
+    let two = source("user", Path::new("/nowhere/P")) + &source("other", Path::new("/nowhere/P"));
+    // No path of it is looked at.
+    host.write_config(&source("user", Path::new("/nowhere/P")));
+    run(&mut check_config(&host)).exits(0).says_nothing();
+    host.write_config(&format!("{two}[uids]\nfirst = 80001\nlast = 80000\n"));
+    run(&mut check_config(&host)).exits(2).complains(&[
+        "the sources user and other are the same place",
+        "the user ids 80001 to 80000 are not a valid range",
+    ]);
+    let stick = "[[source]]\nkind = 'user-partition'\nname = 'stick'\npartuuid = 'sda1'\n";
+    host.write_config(&format!("{stick}[settings]\ntols = {{}}\n[vm.x]\nmemroy = 5\n"));
+    run(&mut check_config(&host)).exits(2).complains(&[
+        "source.partuuid: 'sda1' is not a PARTUUID",
+        "settings: unknown field `settings`",
+        "vm.x.memroy: unknown field `memroy`",
+    ]);
+    // What sync says for the VM that has it.
+    host.write_config(
+        "[[source]]\nkind = 'builtin'\nname = 'a'\npath = '/a'\n[vm.x]\nvcpus = 300\n[defaults]\nmemory = 1\n",
+    );
+    run(&mut check_config(&host)).exits(2).complains(&[
+        "[vm.\"x\"] cannot have 300 virtual processors",
+        "[defaults] cannot have 1 MiB of memory",
+    ]);
+    fs::remove_file(&host.config).unwrap();
+    run(&mut check_config(&host)).exits(2).complains(&["cannot be read: No such file"]);
+    nothing_is_made(&host);
 }
 
 #[test]
@@ -112,17 +154,17 @@ fn a_configuration_that_cannot_be_read() {
     let host = host();
     fs::remove_file(&host.config).unwrap();
     let path = host.config.display().to_string();
-    let ran = run(&mut host.sync()).exits(1);
+    let ran = run(&mut host.sync()).exits(2);
     ran.complains(&[&path, "cannot be read: No such file", "create it; microvm-spectrum-config(5)"]);
     fs::create_dir(&host.config).unwrap();
     // The file is there, and the host cannot read it.
     run(&mut host.sync()).exits(3).complains(&[&path, "cannot be read: Is a directory"]);
     fs::remove_dir(&host.config).unwrap();
     fs::write(&host.config, b"name = '\xff'\n").unwrap();
-    run(&mut host.sync()).exits(1).complains(&[&path, "cannot be read", "UTF-8"]);
+    run(&mut host.sync()).exits(2).complains(&[&path, "cannot be read", "UTF-8"]);
     // The message quotes what it says, but never raw: the helper looks for that.
     host.write_config("[defaults]\n\"\\u001b[31m\\u202e\" = 1\n");
-    run(&mut host.sync()).exits(1).complains(&["unknown field `\\u{1b}[31m\\u{202e}`"]);
+    run(&mut host.sync()).exits(2).complains(&["unknown field `\\u{1b}[31m\\u{202e}`"]);
     nothing_is_made(&host);
 }
 
@@ -257,7 +299,7 @@ fn one_vm_has_one_table() {
     let host = host();
     host.vm("a");
     host.configure("[vm.a]\nautostart = true\n[vm.'user/a']\nmemory = 64\n");
-    let ran = run(&mut host.sync()).exits(1);
+    let ran = run(&mut host.sync()).exits(2);
     ran.complains(&["[vm.\"a\"] and [vm.\"user/a\"] name the same VM", "merge the two tables"]);
     nothing_is_made(&host);
 }

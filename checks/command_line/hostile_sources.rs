@@ -109,9 +109,9 @@ fn paths_of_the_administrator_may_say_anything_too() {
     fs::write(state.join(".microvm-spectrum/leases.json"), "").unwrap();
     run(&mut sync()).exits(1).complains(&[SHOWN, "is not a file of leases"]);
     fs::write(&config, "x").unwrap();
-    run(&mut sync()).exits(1).complains(&[SHOWN, ":1:2: "]);
+    run(&mut sync()).exits(2).complains(&[SHOWN, ":1:2: "]);
     fs::remove_file(&config).unwrap();
-    run(&mut sync()).exits(1).complains(&[SHOWN, "cannot be read"]);
+    run(&mut sync()).exits(2).complains(&[SHOWN, "cannot be read"]);
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn no_two_links_have_the_same_id_and_none_changes() {
     assert_eq!((link("user/victim"), link(&format!("user/{hostile}"))), (victim.clone(), other));
     // One that is declared goes to no other VM.
     host.configure(&format!("[vm.victim.links]\nnetvm = '{victim}'\n[vm.third.links]\nnetvm = '{victim}'\n"));
-    run(&mut host.sync()).exits(1).complains(&["both declare the link id"]);
+    run(&mut host.sync()).exits(2).complains(&["both declare the link id"]);
     host.vm("third").provider("netvm");
     host.configure(&format!("[vm.third.links]\nnetvm = '{victim}'\n"));
     run(&mut host.sync()).exits(1).complains(&["cannot have the link id", "user/victim to netvm has"]);

@@ -258,10 +258,20 @@ fn vms_that_start_with_the_host_do() {
     let config = host.machine.read("/etc/microvm-spectrum/config.toml");
     host.machine.write("/etc/microvm-spectrum/config.toml", &format!("{config}mistake\n"));
     fs::remove_dir_all(host.machine.path("/run/userdb")).unwrap();
-    host.machine.run(&["systemctl", "start", "microvm-spectrum-sync.service"]);
+    let unit = "microvm-spectrum-sync.service";
+    assert_ne!(host.machine.run(&["systemctl", "restart", unit]).status, 0);
+    assert_eq!(host.machine.property(unit, "ExecMainStatus"), "2");
     host.machine.wait_active("microvm@auto.service");
+    // Nor does one broken VM, which is no failure of the host's. Running VMs go on.
+    host.wait_boots("auto", 2);
+    fs::remove_file(host.vm("broken").join("vmlinux")).unwrap();
     host.machine.write("/etc/microvm-spectrum/config.toml", &config);
-    host.ok(&["systemctl", "start", "microvm-spectrum-sync.service"]);
+    let process = || host.machine.property("microvm@auto.service", "MainPID");
+    let before = process();
+    host.ok(&["systemctl", "restart", unit]);
+    assert_eq!(host.machine.property(unit, "ExecMainStatus"), "1");
+    assert_eq!(host.machine.property(unit, "ActiveState"), "active");
+    assert_eq!((process(), host.state("broken").as_str()), (before, "broken"));
     // The administrator stops it, and another sync leaves it so; a new one starts.
     host.run(&["stop", "auto"]).exits(0);
     host.vm("late");

@@ -327,13 +327,13 @@ fn a_link_keeps_its_id_and_an_administrator_can_choose_it() {
     ]);
     assert_eq!((host.state("one").as_str(), host.state("two").as_str()), ("broken", "stopped"));
     host.configure("[vm.one.links]\nnetvm = '0123'\n[vm.two.links]\nnetvm = '0123'\n");
-    let ran: Ran = host.run(&["sync"]).exits(1);
+    let ran: Ran = host.run(&["sync"]).exits(2);
     ran.complains(&["[vm.\"one\"] and [vm.\"two\"] both declare the link id 0123"]);
     for (bad, why) in
         [("0000", "0000 and ffff are not used"), ("FFFF", "not used"), ("12345", "four hexadecimal digits")]
     {
         host.configure(&format!("[vm.one.links]\nnetvm = '{bad}'\n"));
-        host.run(&["sync"]).exits(1).complains(&["config.toml:13:", why]);
+        host.run(&["sync"]).exits(2).complains(&["config.toml:13:", why]);
     }
     host.configure("");
     host.sync();

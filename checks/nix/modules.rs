@@ -115,7 +115,7 @@ fn the_configuration_of_a_rich_host_is_one() {
     for lib in libs() {
         assert_generated(golden, &value::<String>(&lib, "rich"));
     }
-    let config = Config::read(&project(golden)).map_err(|problems| format!("{problems:?}")).unwrap();
+    let config = Config::read(&project(golden)).map_err(|refused| format!("{refused:?}")).unwrap();
     assert_eq!(config.sources.len(), 2);
     assert_eq!((config.uids.first, config.uids.last), (71_000, *DEFAULT_UIDS.end()));
     let lynx = config.settings(&"user/appvm-lynx".parse().unwrap());

@@ -9,6 +9,7 @@
 
 mod build;
 mod check;
+mod check_config;
 mod command;
 mod console;
 mod control;
@@ -33,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::base::architecture::Architecture;
 use crate::base::problem::{Problem, Problems};
 use crate::base::tool::{self, Tool};
+use crate::config::Refused;
 use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{self, Definition, Location, SharedDirectories};
 use crate::host::HostError;
@@ -54,7 +56,7 @@ pub enum Exit {
     Fine = 0,
     /// The input has problems.
     Input = 1,
-    /// The usage is wrong (clap's own status for that).
+    /// The command line (with clap's own status for that) or the configuration is wrong.
     Usage = 2,
     /// The host failed.
     Host = 3,
@@ -68,6 +70,8 @@ impl Exit {
             Self::of_problem(problem)
         } else if let Some(problems) = error.downcast_ref::<Problems>() {
             Self::of_problems(problems)
+        } else if let Some(Refused(problems)) = error.downcast_ref::<Refused>() {
+            if problems.has_host_errors() { Self::Host } else { Self::Usage }
         } else if let Some(error) = error.downcast_ref::<HostError>() {
             of_package(error.is_hosts())
         } else if let Some(error) = error.downcast_ref::<LoadError>() {
@@ -115,9 +119,12 @@ impl From<Exit> for ExitCode {
 /// Run Spectrum OS virtual machine directories on any systemd distribution.
 #[derive(Debug, Parser)]
 #[command(name = "microvm-spectrum", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 fine, 1 the input has problems, 2 wrong usage, 3 host error.\n\
+#[command(
+    after_help = "Exit status: 0 fine, 1 VMs or other inputs have problems, 2 the command line or the configuration\n\
+    is wrong, 3 host error.\n\
     `vm run` ends with 0 when the guest powered off, 4 its kernel panicked, 5 the virtual machine\n\
-    monitor failed, 6 it did not start, 7 the server of a shared directory ended, 8 it was killed.")]
+    monitor failed, 6 it did not start, 7 the server of a shared directory ended, 8 it was killed."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Verb,
@@ -127,6 +134,8 @@ pub struct Cli {
 enum Verb {
     /// Report every problem of VM directories, or of the installed VMs
     Check(check::CheckArgs),
+    /// Report every problem of a configuration that can be found without its host
+    CheckConfig(check_config::CheckConfigArgs),
     /// Build the runner package of a VM directory
     Build(build::BuildArgs),
     /// Print the command line with which a runner package starts the virtual machine monitor
@@ -204,6 +213,7 @@ pub fn main() -> ExitCode {
     journal::connect(std::env::var_os("JOURNAL_STREAM").as_deref());
     let ended = match parse().command {
         Verb::Check(args) => check::run(&args),
+        Verb::CheckConfig(args) => check_config::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Command(args) => command::run(&args),
         Verb::Sync(args) => sync::run(&args),

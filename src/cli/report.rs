@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems, Severity};
+use crate::config::Refused;
 use crate::state::catalog::CatalogProblem;
 use crate::state::installed::VmError;
 use crate::system::control::ControlError;
@@ -71,7 +72,8 @@ pub(super) fn line(text: &str) {
 
 /// Writes an error to standard error: problems as such, others with their causes.
 pub(super) fn error(error: &anyhow::Error) {
-    if let Some(problems) = error.downcast_ref::<Problems>() {
+    let refused = error.downcast_ref().map(|Refused(problems)| problems);
+    if let Some(problems) = error.downcast_ref::<Problems>().or(refused) {
         return to_stderr(&problems.clone().into_sorted());
     }
     if let Some(problem) = error.downcast_ref::<Problem>() {

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use super::{Config, MAX_UID, MIN_UID, SourceConfig, SourceKind, Table, UidRange, may_be_a_vms};
 use crate::base::name::SourceName;
-use crate::base::problem::Problems;
+use crate::base::problem::{Problem, Problems};
 use crate::link::id::LinkId;
+use crate::package::planning;
 use crate::plan::pci::PciAddress;
 
 /// Everything that is wrong with a configuration and the tables of its VMs.
@@ -29,6 +30,21 @@ pub(super) fn check(config: &Config, tables: &[Table]) -> Problems {
     check.devices();
     check.uids();
     check.problems
+}
+
+/// The settings that no VM can have.
+pub(super) fn impossible(config: &Config) -> Problems {
+    let mut problems = Problems::default();
+    let tables = config.vms.values().map(|table| (format!("[vm.\"{}\"]", table.key), &table.settings));
+    for (table, settings) in std::iter::once(("[defaults]".to_owned(), &config.defaults)).chain(tables) {
+        let memory = settings.memory.unwrap_or(planning::DEFAULT_MEMORY_MIB);
+        let ports = settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS);
+        let vcpus = settings.vcpus.unwrap_or(1);
+        let found = planning::check_sizes(memory, vcpus, ports, &settings.devices, &config.path);
+        let named = |problem: Problem| Problem { cause: format!("{table} {}", problem.cause), ..problem };
+        problems.extend(found.into_sorted().into_iter().map(named));
+    }
+    problems
 }
 
 struct Check<'a> {

@@ -8,6 +8,7 @@
 
 mod check;
 pub mod location;
+mod parse;
 mod settings;
 mod source;
 
@@ -63,6 +64,11 @@ impl Default for UidRange {
     }
 }
 
+/// Why there is no configuration: all its problems.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct Refused(#[from] pub Problems);
+
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,8 +115,8 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, a value with its line and column; an error
     /// of the host when the file exists and cannot be read.
-    pub fn read(path: &Path) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+    pub fn read(path: &Path) -> Result<Self, Refused> {
+        let text = std::fs::read_to_string(path).map_err(|error| -> Problems {
             let cause = format!("cannot be read: {error}");
             match error.kind() {
                 io::ErrorKind::NotFound => {
@@ -119,12 +125,9 @@ impl Config {
                 io::ErrorKind::InvalidData => Problem::error(path, cause, "write it as UTF-8 text"),
                 _ => Problem::host(path, cause, "check its permissions and the file system"),
             }
+            .into()
         })?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| {
-            let (line, column) = error.span().map_or((1, 1), |span| position(&text, span.start));
-            let place = format!("{}:{line}:{column}", path.display());
-            Problem::error(place, error.message(), "correct it; microvm-spectrum-config(5) has every key")
-        })?;
+        let mut config: Self = parse::parse(path, &text)?;
         path.clone_into(&mut config.path);
         // Stable: those of a kind stay in their order.
         config.sources.sort_by_key(|source| source.kind != SourceKind::Builtin);
@@ -132,10 +135,7 @@ impl Config {
             .into_iter()
             .map(|(key, settings)| Table { id: config.id_of(&key, &settings), key, settings })
             .collect();
-        let problems = check::check(&config, &tables);
-        if problems.has_errors() {
-            return Err(problems);
-        }
+        check::check(&config, &tables).or(())?;
         config.vms = tables.into_iter().filter_map(|table| Some((table.id.clone()?, table))).collect();
         Ok(config)
     }
@@ -178,6 +178,11 @@ impl Config {
         self.tables().filter_map(|(id, vm)| Some((id.clone(), vm.runner.as_deref()?)))
     }
 
+    /// The settings that no VM can have; `sync` reports them for the VMs that have them.
+    pub fn impossible(&self) -> Problems {
+        check::impossible(self)
+    }
+
     /// The VMs that have settings of their own, with the keys of their tables.
     pub fn named(&self) -> impl Iterator<Item = (&str, VmId)> {
         self.vms.iter().map(|(id, table)| (table.key.as_str(), id.clone()))
@@ -190,13 +195,6 @@ impl Config {
     }
 }
 
-/// The line and column of a byte, both counted from 1; a column is a character.
-fn position(text: &str, byte: usize) -> (usize, usize) {
-    let before = text.get(..byte).unwrap_or(text);
-    let line = before.rsplit('\n').next().unwrap_or_default();
-    (before.matches('\n').count() + 1, line.chars().count() + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +203,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
-        Config::read(&path).map_err(|problems| {
+        Config::read(&path).map_err(|Refused(problems)| {
             let text: Vec<_> = problems.into_sorted().iter().map(ToString::to_string).collect();
             text.join("\n").replace(&format!("{}/", dir.path().display()), "")
         })
@@ -269,7 +267,7 @@ mod tests {
             ("[defaults]\nmemroy = 5\n", "config.toml:2:1", "unknown field `memroy`"),
             ("[defaults]\nmemory = 'x'\n", "config.toml:2:10", "invalid type"),
             ("[defaults\n", "config.toml:1:10", ""),
-            ("[[source]]\nkind = 'disk'\n", "config.toml:2:8", "unknown variant `disk`"),
+            ("[[source]]\nname = 'x'\nkind = 'disk'\n", "config.toml:3:8", "unknown variant `disk`"),
             (&SOURCE.replace("'user'", "'a b'"), "config.toml:3:8", "cannot contain the character ' '"),
             (&format!("{SOURCE}allow = ['x']\n"), "config.toml:5:9", "expected PREFIX"),
         ] {
@@ -366,6 +364,29 @@ mod tests {
             let printed = read(&text).unwrap_err();
             assert!(printed.contains(cause), "{cause}: {printed}");
         }
+    }
+
+    #[test]
+    fn every_wrong_key_and_value_is_reported_with_its_key() {
+        let text = format!(
+            "tols = {{}}\n{SOURCE}colour = 'red'\n[[source]]\nkind = 'user-partition'\nname = 'x'\n\
+             partuuid = 'sda1'\n[uids]\nfirst = 70000\n[vm.'user/a']\nmemroy = 5\nvcpus = 'x'\n\
+             devices = ['0000:01:00.0', '1', '2']\n[vm.b.links]\nnetvm = 'ffff'\n"
+        );
+        let printed = read(&text).unwrap_err();
+        for part in [
+            "config.toml:1:1: tols: unknown field `tols`",
+            "config.toml:6:1: source.colour: unknown field",
+            "config.toml:10:12: source.partuuid: 'sda1' is not a PARTUUID",
+            "config.toml:11:1: uids: missing field `last`",
+            "config.toml:14:1: vm.\"user/a\".memroy: unknown field",
+            "config.toml:15:9: vm.\"user/a\".vcpus: invalid type",
+            "config.toml:16:11: vm.\"user/a\".devices: '1' is not",
+            "config.toml:18:9: vm.b.links.netvm: the link ids 0000",
+        ] {
+            assert!(printed.contains(part), "{part}: {printed}");
+        }
+        assert_eq!(printed.matches("error: ").count(), 8, "{printed}");
     }
 
     #[test]

@@ -99,40 +99,53 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
 
 /// Checks the choices for the VM in `directory`, whose definition may have errors.
 pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
+    let Choices { memory_mib, vcpus, link_ports, devices, .. } = choices;
+    let mut problems = check_sizes(*memory_mib, *vcpus, *link_ports, devices, directory);
+    for tool in hypervisor::description(choices.hypervisor).tools(choices.architecture) {
+        require(*tool, choices, directory, &mut problems);
+    }
+    problems
+}
+
+/// Checks whether a VM can be that large; `path` is what chooses these sizes.
+pub fn check_sizes(
+    memory_mib: u32,
+    vcpus: u16,
+    link_ports: u8,
+    devices: &[PciAddress],
+    path: &Path,
+) -> Problems {
     let mut problems = Problems::default();
-    if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&choices.memory_mib) {
+    if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&memory_mib) {
         problems.error(
-            directory,
-            format!("cannot have {} MiB of memory", choices.memory_mib),
+            path,
+            format!("cannot have {memory_mib} MiB of memory"),
             format!("choose between {MIN_MEMORY_MIB} and {MAX_MEMORY_MIB} MiB"),
         );
     }
-    if !(1..=MAX_VCPUS).contains(&choices.vcpus) {
+    if !(1..=MAX_VCPUS).contains(&vcpus) {
         problems.error(
-            directory,
-            format!("cannot have {} virtual processors", choices.vcpus),
+            path,
+            format!("cannot have {vcpus} virtual processors"),
             format!("choose between 1 and {MAX_VCPUS}"),
         );
     }
-    if choices.link_ports > MAX_LINK_PORTS {
+    if link_ports > MAX_LINK_PORTS {
         problems.error(
-            directory,
-            format!("cannot have ports for {} clients", choices.link_ports),
+            path,
+            format!("cannot have ports for {link_ports} clients"),
             format!("choose at most {MAX_LINK_PORTS}"),
         );
     }
-    if choices.devices.len() > MAX_DEVICES {
+    if devices.len() > MAX_DEVICES {
         problems.error(
-            directory,
-            format!("cannot have {} PCI devices", choices.devices.len()),
+            path,
+            format!("cannot have {} PCI devices", devices.len()),
             format!("choose at most {MAX_DEVICES}"),
         );
     }
-    if let Some(device) = pci::repeated(&choices.devices) {
-        problems.error(directory, format!("cannot have the PCI device {device} twice"), "choose it once");
-    }
-    for tool in hypervisor::description(choices.hypervisor).tools(choices.architecture) {
-        require(*tool, choices, directory, &mut problems);
+    if let Some(device) = pci::repeated(devices) {
+        problems.error(path, format!("cannot have the PCI device {device} twice"), "choose it once");
     }
     problems
 }
