@@ -63,6 +63,14 @@ in
       wantedBy = [ "multi-user.target" ];
       restartTriggers = [ cfg.configFile ];
     };
+    systemd.services.microvm-spectrum-network.path = [ pkgs.iproute2 ];
+    # Links of VMs that run outside of these units: a guest must not be the host's
+    # DHCP server. The package's own files say that to networkd and NetworkManager.
+    networking.dhcpcd.denyInterfaces = [
+      "vmb-*"
+      "vmc-*"
+      "vmr-*"
+    ];
 
     warnings = lib.optional (!config.services.nscd.enable) ''
       services.microvm-spectrum: VMs run as users that nss-systemd knows, which programs reach through nscd: enable services.nscd.

@@ -22,7 +22,7 @@ mod support;
 use std::time::Duration;
 
 use support::installed::{Host, INSTALLED};
-use support::links::{PROVIDER, address, client, link, wait_answers};
+use support::links::{PROVIDER, address, client, in_namespace, link, wait_answers};
 use support::skip::needs;
 use support::systemd_machine::is_possible;
 use support::waiting::wait_for;
@@ -101,11 +101,11 @@ fn transfer(host: &Host) {
     wait_answers(host, "app", PROVIDER);
     let user = format!("MICROVM_SPECTRUM_USER={}", host.row("app")["uid"]);
     let as_link = || {
-        host.ok(&["env", &user, INSTALLED, "host", "tap-up", "app"]);
+        host.ok(&in_namespace(&["env", &user, INSTALLED, "host", "tap-up", "app"]));
     };
     let as_bridge = || {
-        host.ok(&["nft", "delete", "table", "netdev", &format!("vm_{id}")]);
-        host.ok(&["ip", "link", "set", "dev", &format!("vmb-{id}"), "up"]);
+        host.ok(&in_namespace(&["nft", "delete", "table", "netdev", &format!("vm_{id}")]));
+        host.ok(&in_namespace(&["ip", "link", "set", "dev", &format!("vmb-{id}"), "up"]));
     };
     let (mut there, mut back, mut latency) = ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]]);
     for _ in 0..RUNS {

@@ -121,6 +121,9 @@ fn the_drop_ins_of_all_vms() {
     };
     let state = host.state.display();
     let inet = "# Cloud Hypervisor opens such a socket to set up a tap.\nRestrictAddressFamilies=AF_INET\n";
+    let network_unit = "Wants=microvm-spectrum-network.service\nAfter=microvm-spectrum-network.service\n";
+    let network = "# No network of the host's.\nPrivateNetwork=yes\n\
+                   NetworkNamespacePath=/run/netns/microvm-spectrum\n";
     let needs =
         |provider: &str| format!("After=microvm@{provider}.service\nWants=microvm@{provider}.service\n");
     for (source, name, providers, more) in [
@@ -137,16 +140,17 @@ fn the_drop_ins_of_all_vms() {
         add(
             format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
             format!(
-                "{comment}[Unit]\n{providers}\n[Service]\n\
-                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current {name} {key}\nUser={uid}\nGroup={uid}\n{more}"
+                "{comment}[Unit]\n{providers}{network_unit}\n[Service]\n\
+                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current {name} {key}\nUser={uid}\nGroup={uid}\n{network}{more}"
             ),
         );
-        for unit in ["virtiofsd", "tap-interfaces", "pci-devices"] {
-            add(
-                format!("microvm-{unit}@{name}.service.d/50-microvm-spectrum.conf"),
-                format!("{comment}[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n"),
-            );
+        let user = format!("[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n");
+        for unit in ["virtiofsd", "pci-devices"] {
+            let path = format!("microvm-{unit}@{name}.service.d/50-microvm-spectrum.conf");
+            add(path, format!("{comment}{user}"));
         }
+        let taps = format!("microvm-tap-interfaces@{name}.service.d/50-microvm-spectrum.conf");
+        add(taps, format!("{comment}[Unit]\n{network_unit}\n{user}{network}"));
     }
     for name in ["netvm", "qemu"] {
         let link = format!("microvms.target.wants/microvm@{name}.service");

@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 
 use crate::support::guest::part;
 use crate::support::installed::{Host, INSTALLED, PARTITION};
+use crate::support::links::in_namespace;
 use crate::support::program::Ran;
 use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
@@ -53,6 +54,14 @@ fn script_as(host: &Host, uid: u32, script: &str) -> Ran {
     host.machine.try_as(uid, uid, &["sh", "-c", script])
 }
 
+/// Runs a shell script with this user id in the network of VMs.
+fn script_in_network(host: &Host, uid: u32, script: &str) -> Ran {
+    let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));
+    let mut line = vec!["setpriv", &user, &group, "--clear-groups", "--bounding-set=-all"];
+    line.extend(["--inh-caps=-all", "--no-new-privs", "sh", "-c", script]);
+    host.machine.run(&in_namespace(&line))
+}
+
 /// Runs a shell script with `appvm`'s user id where its programs run: in their
 /// control group, with the file systems that they see.
 fn script_in_unit(host: &Host, script: &str) -> Ran {
@@ -60,7 +69,8 @@ fn script_in_unit(host: &Host, script: &str) -> Ran {
     let enter = "echo 0 >\"/sys/fs/cgroup$1/cgroup.procs\" && shift && exec \"$@\"";
     let become_attacker = format!("--reuid={ATTACKER} --regid={ATTACKER}");
     let (group, pid) = (property("ControlGroup"), property("MainPID"));
-    let mut line = vec!["sh", "-c", enter, "sh", &group, "nsenter", "--target", &pid, "--mount", "setpriv"];
+    let mut line =
+        vec!["sh", "-c", enter, "sh", &group, "nsenter", "--target", &pid, "--mount", "--net", "setpriv"];
     line.extend(become_attacker.split(' '));
     line.extend(["--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
     line.extend(["sh", "-c", script]);
@@ -236,9 +246,9 @@ fn no_socket_and_no_tap_of_another(host: &Host) {
         tap(&victims),
         tap("evil"),
     );
-    all_refused(&script_as(host, ATTACKER, &script), 13);
+    all_refused(&script_in_network(host, ATTACKER, &script), 13);
     // It is the owner that counts: who owns it gets as far as that it is in use.
-    let ran = script_as(host, VICTIM, &tap(&victims));
+    let ran = script_in_network(host, VICTIM, &tap(&victims));
     assert!(ran.stderr.contains("Device or resource busy"), "{}", ran.stderr);
 }
 

@@ -264,7 +264,8 @@ fn vms_that_start_with_the_host_do() {
     host.machine.wait_active("microvm@auto.service");
     // Nor does one broken VM, which is no failure of the host's. Running VMs go on.
     host.wait_boots("auto", 2);
-    fs::remove_file(host.vm("broken").join("vmlinux")).unwrap();
+    let broken = host.vm("broken");
+    fs::remove_file(broken.join("vmlinux")).unwrap();
     host.machine.write("/etc/microvm-spectrum/config.toml", &config);
     let process = || host.machine.property("microvm@auto.service", "MainPID");
     let before = process();
@@ -272,6 +273,7 @@ fn vms_that_start_with_the_host_do() {
     assert_eq!(host.machine.property(unit, "ExecMainStatus"), "1");
     assert_eq!(host.machine.property(unit, "ActiveState"), "active");
     assert_eq!((process(), host.state("broken").as_str()), (before, "broken"));
+    fs::remove_dir_all(broken).unwrap();
     // The administrator stops it, and another sync leaves it so; a new one starts.
     host.run(&["stop", "auto"]).exits(0);
     host.vm("late");

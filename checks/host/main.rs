@@ -24,6 +24,7 @@ mod killed;
 mod lifecycle;
 mod many;
 mod monitors;
+mod network_namespace;
 mod networks;
 mod networks_failures;
 mod older_packages;

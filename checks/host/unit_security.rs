@@ -8,12 +8,13 @@ use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 
 /// The units of one VM, and those of all.
-const UNITS: [&str; 8] = [
+const UNITS: [&str; 9] = [
     "microvm@appvm.service",
     "microvm-virtiofsd@appvm.service",
     "microvm-tap-interfaces@appvm.service",
     "microvm-pci-devices@appvm.service",
     "microvm-set-booted@appvm.service",
+    "microvm-spectrum-network.service",
     "microvm-spectrum-sync.service",
     "microvm-spectrum-resync.service",
     "microvms.target",
@@ -30,7 +31,7 @@ fn systemd_finds_nothing_to_complain_of_and_little_that_is_exposed() {
     let ran = host.machine.run(&[verify.as_slice(), &UNITS].concat()).exits(0);
     ran.says_nothing();
     let bounds = [
-        ("microvm@appvm.service", 1.5),
+        ("microvm@appvm.service", 0.8),
         ("microvm-virtiofsd@appvm.service", 4.0),
         ("microvm-pci-devices@appvm.service", 4.0),
         ("microvm-spectrum-sync.service", 3.0),

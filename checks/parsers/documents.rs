@@ -312,7 +312,7 @@ fn configuration() {
         match Config::read(&file) {
             Ok(config) => is_consistent(&config),
             Err(problems) => {
-                let problems = problems.into_sorted();
+                let problems = problems.0.into_sorted();
                 ensure(!problems.is_empty(), || "it is refused without a reason".to_owned())?;
                 problems.iter().try_for_each(|problem| ensure_printable(&problem.to_string()))?;
                 Ok(false)

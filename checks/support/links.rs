@@ -57,20 +57,35 @@ pub fn mac(id: &str, provider: bool) -> String {
     format!("0a:b3:ec:{}:{high}:{low}", if provider { "80" } else { "00" })
 }
 
-/// Everything of links that there is on the host: interfaces, tables of rules and records.
+/// The network namespace of VMs that run in units.
+pub const NAMESPACE: &str = "microvm-spectrum";
+
+/// A command in the network namespace of VMs that run in units.
+pub fn in_namespace<'a>(line: &[&'a str]) -> Vec<&'a str> {
+    [&["ip", "netns", "exec", NAMESPACE], line].concat()
+}
+
+/// Interfaces and tables of rules that links could be made of, in the host's own network.
+pub fn seen_by_the_host(host: &Host) -> Vec<String> {
+    ours(&host.ok(&["sh", "-c", "cut -d: -f1 /proc/net/dev; nft list tables"]))
+}
+
+/// Everything of links that there is: interfaces and tables of rules, in the host's own
+/// network (of VMs that run by hand) and in that of units, and records.
 pub fn traces(host: &Host) -> Vec<String> {
-    let interfaces = host.ok(&["ls", "/sys/class/net"]);
-    let tables = host.ok(&["nft", "list", "tables"]);
+    let of_units = ["sh", "-c", "cut -d: -f1 /proc/net/dev; nft list tables"];
+    // It is made when the first VM starts.
+    let of_units = host.machine.run(&in_namespace(&of_units)).stdout;
     let records = host.machine.run(&["find", RECORDS, "-type", "f"]).stdout;
-    let ours =
-        |line: &&str| ["vmb-", "vmc-", "vmr-", "table netdev vm", "/"].iter().any(|p| line.starts_with(p));
-    let mut all: Vec<_> = [interfaces, tables, records]
-        .iter()
-        .flat_map(|text| text.lines().filter(ours))
-        .map(str::to_owned)
-        .collect();
+    let mut all = [seen_by_the_host(host), ours(&of_units), ours(&records)].concat();
     all.sort();
     all
+}
+
+fn ours(lines: &str) -> Vec<String> {
+    let ours =
+        |line: &&str| ["vmb-", "vmc-", "vmr-", "table netdev vm", "/"].iter().any(|p| line.starts_with(p));
+    lines.lines().map(str::trim).filter(ours).map(str::to_owned).collect()
 }
 
 /// What there should be of these links, by id and provider.

@@ -48,6 +48,8 @@ enum HostVerb {
     SetBooted(NameArgs),
     /// Remove that link
     ClearBooted(NameArgs),
+    /// Create the network namespace of VMs (microvm-spectrum-network)
+    NetworkUp,
     /// Create a VM's tap interfaces (microvm-tap-interfaces@)
     TapUp(NameArgs),
     /// Remove a VM's tap interfaces
@@ -123,6 +125,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::IsAnothers(NameArgs { name }) => return is_anothers(&state, name).into(),
         HostVerb::Pace { source } => return done(host::pace(source)).into(),
         HostVerb::WatchMounts => return done(host::watch_mounts(&state)).into(),
+        HostVerb::NetworkUp => return done(host::network_up(&environment)).into(),
         HostVerb::Generate { normal, .. } => return generate(&state, normal).into(),
     };
     match done {
@@ -174,6 +177,7 @@ fn is_current(state: &StateDirectory, name: &VmName, key: &str) -> Exit {
 }
 
 /// Reports an error that is not one VM's.
+/// Reports a failed verb, and returns the exit status.
 fn done(result: Result<(), HostError>) -> Exit {
     let Err(error) = result else { return Exit::Fine };
     report::line(&printable(error.to_string()));

@@ -17,7 +17,7 @@ use crate::plan::{InterfacePlan, Plan};
 /// How long a provider gets to unplug an interface before root removes its tap.
 const DETACH_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How often to check whether it has.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Creates all links of a client, with taps for `client_user` and for the user of each
 /// provider, and records them. Keeps what exists already.
@@ -64,7 +64,8 @@ pub fn links_down(plan: &Plan, environment: &Environment) -> Result<(), HostErro
         result = result.and(removed);
     }
     let deadline = Instant::now() + DETACH_TIMEOUT;
-    while Instant::now() < deadline && links.iter().any(|(_, link)| taps::provider_is_attached(*link)) {
+    while Instant::now() < deadline && links.iter().any(|(_, link)| taps::provider_is_attached(&tools, *link))
+    {
         std::thread::sleep(LOOK_INTERVAL);
     }
     for (_, link) in &links {

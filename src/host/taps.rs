@@ -7,13 +7,13 @@
 //! `bin/tap-up` and `bin/tap-down`, or name their taps in `share/microvm/tap-interfaces`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use super::links::{links_down, links_up};
 use super::{Environment, HostError, become_trusted, trusted_package};
 use crate::base::name::VmName;
 use crate::base::tool::Tool;
+use crate::link::taps::is_tap;
 use crate::package::older::Files;
 use crate::package::{Script, Whose, whose};
 use crate::state::catalog::Catalog;
@@ -59,7 +59,7 @@ fn files_up(files: &Files, environment: &Environment) -> Result<(), HostError> {
     let ip = environment.tool(&BTreeMap::new(), Tool::Ip)?;
     let user = environment.vm_user()?.to_string();
     for tap in &taps {
-        if is_tap(tap) {
+        if is_tap(&ip, tap)? {
             program::run(Command::new(&ip).args(["link", "delete", "dev", tap]))?;
         }
         let add = ["tuntap", "add", "dev", tap, "mode", "tap", "user", &user];
@@ -71,13 +71,10 @@ fn files_up(files: &Files, environment: &Environment) -> Result<(), HostError> {
 
 fn files_down(files: &Files, environment: &Environment) -> Result<(), HostError> {
     let ip = environment.tool(&BTreeMap::new(), Tool::Ip)?;
-    for tap in files.taps()?.iter().filter(|tap| is_tap(tap)) {
-        program::run(Command::new(&ip).args(["link", "delete", "dev", tap]))?;
+    for tap in files.taps()? {
+        if is_tap(&ip, &tap)? {
+            program::run(Command::new(&ip).args(["link", "delete", "dev", &tap]))?;
+        }
     }
     Ok(())
-}
-
-/// Whether there is such an interface and it is a tap, not a network card.
-fn is_tap(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).join("tun_flags").exists()
 }

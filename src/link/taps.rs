@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::Deserialize;
+
 use crate::base::template;
 use crate::link::id::{InterfaceName, LinkId};
 use crate::system::program::{self, ProgramError};
@@ -56,25 +58,32 @@ pub enum WireError {
 pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> Result<bool, WireError> {
     let bridge = link.bridge();
     let mut new = BTreeSet::new();
-    if !exists(&bridge) {
-        let mut add = vec!["link", "add", "name", &bridge, "type", "bridge"];
-        add.extend(["stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"]);
-        add.extend(["nf_call_iptables", "0", "nf_call_ip6tables", "0", "nf_call_arptables", "0"]);
-        ip(tools, &add)?;
-    } else if !is(&bridge, "bridge") {
-        return Err(WireError::Taken(bridge));
+    match Interface::find(&tools.ip, &bridge)? {
+        None => {
+            let mut add = vec!["link", "add", "name", &bridge, "type", "bridge"];
+            add.extend(["stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"]);
+            add.extend(["nf_call_iptables", "0", "nf_call_ip6tables", "0", "nf_call_arptables", "0"]);
+            ip(tools, &add)?;
+        }
+        Some(found) if found.kind() != BRIDGE => return Err(WireError::Taken(bridge)),
+        Some(_) => {}
     }
     quieten(tools, &bridge)?;
     for (tap, user) in [(link.client_tap(), client_user), (link.provider_tap(), provider_user)] {
-        if exists(&tap) && !is(&tap, "tun_flags") {
+        // `ip` shows the owner by a name that it looks up, so it is noted here by its id.
+        let alias = format!("microvm-spectrum: for the user {user}");
+        let found = Interface::find(&tools.ip, &tap)?;
+        if found.as_ref().is_some_and(|found| found.kind() != TAP) {
             return Err(WireError::Taken(tap));
         }
-        if owner(&tap).is_some_and(|owner| owner != user) {
+        let is_right = found.as_ref().is_some_and(|found| found.alias == alias);
+        if found.is_some() && !is_right {
             ip(tools, &["link", "delete", "dev", &tap])?;
         }
-        if !exists(&tap) {
+        if !is_right {
             let user = user.to_string();
             ip(tools, &["tuntap", "add", "dev", &tap, "mode", "tap", "vnet_hdr", "user", &user])?;
+            ip(tools, &["link", "set", "dev", &tap, "alias", &alias])?;
             new.insert(tap.clone());
         }
         quieten(tools, &tap)?;
@@ -96,52 +105,99 @@ pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> 
 /// The first one; it tries to remove every part.
 pub fn down(tools: &Tools, link: LinkId) -> Result<(), WireError> {
     let mut result = Ok(());
-    for (name, kind) in
-        [(link.client_tap(), "tun_flags"), (link.provider_tap(), "tun_flags"), (link.bridge(), "bridge")]
-    {
-        if is(&name, kind) {
-            result = result.and(ip(tools, &["link", "delete", "dev", &name]));
-        }
+    for (name, kind) in [(link.client_tap(), TAP), (link.provider_tap(), TAP), (link.bridge(), BRIDGE)] {
+        let removed = match Interface::find(&tools.ip, &name) {
+            Ok(Some(found)) if found.kind() == kind => ip(tools, &["link", "delete", "dev", &name]),
+            found => found.map(drop),
+        };
+        result = result.and(removed);
     }
     let script = format!("add table netdev {0}\ndelete table netdev {0}\n", table(link));
     result.and(nft(tools, &script))
 }
 
 /// Whether a VMM has the provider's tap open.
-pub fn provider_is_attached(link: LinkId) -> bool {
-    std::fs::read_to_string(interface(&link.provider_tap()).join("carrier"))
-        .is_ok_and(|text| text.trim() == "1")
+pub fn provider_is_attached(tools: &Tools, link: LinkId) -> bool {
+    let found = Interface::find(&tools.ip, &link.provider_tap());
+    found.is_ok_and(|found| found.is_some_and(|it| it.flags.iter().any(|flag| flag == "LOWER_UP")))
 }
 
-fn interface(name: &str) -> PathBuf {
-    Path::new("/sys/class/net").join(name)
+/// Whether this network namespace has an interface of that name. `/sys/class/net` shows
+/// those of the namespace that `/sys` was mounted in, which is another one in units.
+pub fn exists(name: &str) -> bool {
+    let interfaces = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    interfaces.lines().filter_map(|line| line.split_once(':')).any(|(found, _)| found.trim() == name)
 }
 
-fn exists(name: &str) -> bool {
-    interface(name).exists()
+/// Whether there is such an interface and it is a tap, not a network card.
+///
+/// # Errors
+/// When `ip`, which is at this path, fails.
+pub fn is_tap(ip: &Path, name: &str) -> Result<bool, WireError> {
+    Ok(Interface::find(ip, name)?.is_some_and(|found| found.kind() == TAP))
 }
 
-/// Whether an interface has the attribute that only its type has.
-fn is(name: &str, attribute: &str) -> bool {
-    interface(name).join(attribute).exists()
+/// The kinds of interfaces that a link is made of, as `ip` calls them.
+const BRIDGE: &str = "bridge";
+const TAP: &str = "tun";
+
+/// An interface, as `ip -json -details link` shows it.
+#[derive(Deserialize)]
+struct Interface {
+    #[serde(default)]
+    flags: Vec<String>,
+    #[serde(default, rename = "ifalias")]
+    alias: String,
+    #[serde(default, rename = "linkinfo")]
+    info: Info,
 }
 
-/// The user id that may open a tap; an id that no user has if all may.
-fn owner(tap: &str) -> Option<u32> {
-    let text = std::fs::read_to_string(interface(tap).join("owner")).ok()?;
-    Some(text.trim().parse().unwrap_or(u32::MAX))
+#[derive(Default, Deserialize)]
+struct Info {
+    #[serde(default, rename = "info_kind")]
+    kind: String,
 }
 
-/// Keeps the host from sending on an interface by itself.
+impl Interface {
+    /// The interface of that name, if there is one.
+    fn find(ip: &Path, name: &str) -> Result<Option<Self>, WireError> {
+        if !exists(name) {
+            return Ok(None);
+        }
+        let shown =
+            program::output(Command::new(ip).args(["-json", "-details", "link", "show", "dev", name]), "");
+        let shown = match shown {
+            // Another process has removed it.
+            Err(_) if !exists(name) => return Ok(None),
+            shown => shown?,
+        };
+        let parsed: Result<Vec<Self>, _> = serde_json::from_slice(&shown);
+        let found = parsed.map_err(|error| WireError::Io {
+            what: format!("{} shows {name} in another form than expected", ip.display()),
+            error: error.into(),
+        })?;
+        Ok(found.into_iter().next())
+    }
+
+    fn kind(&self) -> &str {
+        &self.info.kind
+    }
+}
+
+/// Keeps the host from sending on an interface by itself, and from listening.
 fn quieten(tools: &Tools, name: &str) -> Result<(), WireError> {
-    let path = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
-    match std::fs::write(&path, "1") {
-        // A host without IPv6 (`ipv6.disable=1`), which has no addrgenmode either.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => result.map_err(|error| WireError::Io {
-            what: format!("{} cannot be written", path.display()),
-            error,
-        })?,
+    ip(tools, &["link", "set", "dev", name, "arp", "off"])?;
+    let directory = Path::new("/proc/sys/net/ipv6/conf").join(name);
+    for (file, value) in [("disable_ipv6", "1"), ("accept_ra", "0")] {
+        let path = directory.join(file);
+        match std::fs::write(&path, value) {
+            // A host without IPv6 (`ipv6.disable=1`), which has no addrgenmode either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            result => result.map_err(|error| WireError::Io {
+                what: format!("{} cannot be written", path.display()),
+                error,
+            })?,
+        }
     }
     ip(tools, &["link", "set", "dev", name, "addrgenmode", "none"])
 }

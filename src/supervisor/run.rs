@@ -19,6 +19,7 @@ use crate::base::problem::{Problem, Problems};
 use crate::hypervisor;
 use crate::hypervisor::description::{EVENTS_FD, FilePaths};
 use crate::hypervisor::running::{Started, vhost_net_is_usable};
+use crate::link::taps;
 use crate::plan::Plan;
 use crate::system::process::{Inherited, Process, in_background, keep_memory_private};
 
@@ -87,10 +88,9 @@ fn check_taps(plan: &Plan) -> Result<(), Outcome> {
     let user = rustix::process::geteuid().as_raw();
     let mut problems = Problems::default();
     for interface in &plan.interfaces {
-        let path = Path::new("/sys/class/net").join(&*interface.tap);
-        if !path.exists() {
+        if !taps::exists(&interface.tap) {
             problems.push(Problem::error(
-                path,
+                Path::new("/sys/class/net").join(&*interface.tap),
                 format!(
                     "the tap interface {} of the link to {} does not exist",
                     interface.tap, interface.provider

@@ -151,6 +151,12 @@ in
         )
       );
 
+  the_namespace_is_made_with_ip = test [ "${pkgs.iproute2}" ] (
+    paths plain.systemd.services.microvm-spectrum-network.path
+  );
+
+  dhcpcd_leaves_links_alone = test [ "vmb-*" "vmc-*" "vmr-*" ] plain.networking.dhcpcd.denyInterfaces;
+
   older_packages_find_their_programs =
     let
       first =

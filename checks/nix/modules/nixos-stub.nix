@@ -34,6 +34,7 @@ in
     assertions = list types.unspecified;
     warnings = list types.str;
     boot.kernelModules = list types.str;
+    networking.dhcpcd.denyInterfaces = list types.str;
     environment.systemPackages = list types.package;
     environment.etc = mkOption {
       type = types.attrsOf (

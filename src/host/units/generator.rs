@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::super::network;
 use super::{UnitPathError, UnitPaths, sources};
 use crate::base::name::VmName;
 use crate::base::template::render;
@@ -29,6 +30,8 @@ use crate::system::trust::{self, Untrusted};
 pub(super) const DROP_IN: &str = "50-microvm-spectrum.conf";
 /// The template of `microvm@`'s drop-in.
 const TEMPLATE: &str = include_str!("templates/drop-in.conf.hbs");
+/// The template of `microvm-tap-interfaces@`'s drop-in.
+const TAPS_TEMPLATE: &str = include_str!("templates/drop-in-taps.conf.hbs");
 /// The template of the drop-ins of the other units of a VM.
 const USER_TEMPLATE: &str = include_str!("templates/drop-in-user.conf.hbs");
 /// The target for the VMs that start with the host.
@@ -109,9 +112,10 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
     std::fs::create_dir_all(directory)?;
     let output = durable::open_directory(directory)?;
     let wants = Path::new(TARGET_WANTS);
+    let network_namespace = network::is_used().then_some(network::PATH);
     for (vm, runnable) in catalog.known() {
         let vms = drop_in_data(vm, runnable);
-        let data = DropIn { key: key(&vms), vm: vms, paths };
+        let data = DropIn { key: key(&vms), vm: vms, network_namespace, paths };
         let write = |unit: &str, text: &str| {
             let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
             make_directory(&output, &directory)?;
@@ -121,8 +125,9 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
             file.write_all(text.as_bytes())
         };
         write("microvm", &render(TEMPLATE, &data))?;
+        write("microvm-tap-interfaces", &render(TAPS_TEMPLATE, &data))?;
         let user = render(USER_TEMPLATE, &data);
-        for unit in ["microvm-virtiofsd", "microvm-tap-interfaces", "microvm-pci-devices"] {
+        for unit in ["microvm-virtiofsd", "microvm-pci-devices"] {
             write(unit, &user)?;
         }
         if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
@@ -149,6 +154,7 @@ struct DropIn<'a> {
     #[serde(flatten)]
     vm: Value,
     key: String,
+    network_namespace: Option<&'a str>,
     #[serde(flatten)]
     paths: &'a UnitPaths,
 }
@@ -168,7 +174,7 @@ fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
 
 /// A word that differs when the drop-ins of a VM do: hexadecimal digits.
 fn key(data: &Value) -> String {
-    let digest = Sha256::digest([TEMPLATE, USER_TEMPLATE, &data.to_string()].concat());
+    let digest = Sha256::digest([TEMPLATE, TAPS_TEMPLATE, USER_TEMPLATE, &data.to_string()].concat());
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

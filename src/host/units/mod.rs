@@ -59,7 +59,7 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 16] = files! {
+const FILES: [(&str, u32, &str); 17] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
@@ -67,6 +67,7 @@ const FILES: [(&str, u32, &str); 16] = files! {
     "systemd/system/microvm-set-booted@.service": 0o644 = "microvm-set-booted@.service",
     "systemd/system/microvm-spectrum-sync.service": 0o644 = "microvm-spectrum-sync.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-mounts.service": 0o644 = "microvm-spectrum-mounts.service",
+    "systemd/system/microvm-spectrum-network.service": 0o644 = "microvm-spectrum-network.service",
     "systemd/system/microvm-spectrum-resync.service": 0o644 = "microvm-spectrum-resync.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-resync@.service": 0o644 = "microvm-spectrum-resync@.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-source@.path": 0o644 = "microvm-spectrum-source@.path",
