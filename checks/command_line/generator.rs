@@ -121,6 +121,8 @@ fn the_drop_ins_of_all_vms() {
     };
     let state = host.state.display();
     let inet = "# Cloud Hypervisor opens such a socket to set up a tap.\nRestrictAddressFamilies=AF_INET\n";
+    let no_stop = "# The supervisor takes a signal. A command that ran as the VM's user could be stopped by\n\
+                   # a monitor that was taken over, and systemd would wait for it.\nExecStop=\n";
     let network_unit = "Wants=microvm-spectrum-network.service\nAfter=microvm-spectrum-network.service\n";
     let network = "# No network of the host's.\nPrivateNetwork=yes\n\
                    NetworkNamespacePath=/run/netns/microvm-spectrum\n";
@@ -141,7 +143,7 @@ fn the_drop_ins_of_all_vms() {
             format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
             format!(
                 "{comment}[Unit]\n{providers}{network_unit}\n[Service]\n\
-                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current {name} {key}\nUser={uid}\nGroup={uid}\n{network}{more}"
+                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current {name} {key}\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}"
             ),
         );
         let user = format!("[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n");
