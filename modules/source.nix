@@ -45,5 +45,11 @@ in
       example = true;
       description = "Whether its VMs may start with the host; when null, those of a `builtin` source may.";
     };
+    max-vms = mkOption {
+      type = types.nullOr types.ints.positive;
+      default = null;
+      example = 50;
+      description = "How many of its VMs can run; when null, 10000 of a `builtin` source and 1000 of a `user-partition`.";
+    };
   };
 }

@@ -316,3 +316,41 @@ fn a_file_of_leases_that_is_lost_is_made_anew_from_the_catalog() {
     host.synced();
     assert_eq!(links(&host), before);
 }
+
+#[test]
+fn a_source_has_no_more_than_its_configuration_says() {
+    let host = host();
+    let table = fs::read_to_string(&host.config).unwrap();
+    fs::write(&host.config, table.replacen("name = 'user'", "name = 'user'\nmax-vms = 2", 1)).unwrap();
+    for name in ["b", "c"] {
+        host.vm(name);
+    }
+    host.synced();
+    // The one that comes later does not take the place of another, whatever its name.
+    host.vm("a");
+    let ran = run(&mut host.sync()).exits(1);
+    ran.complains(&["svc/data: the source user has no lease left for this VM: 2 of its VMs can run"]);
+    host.has(&[("user/a", "broken"), ("user/b", "runnable"), ("user/c", "runnable")]);
+    assert_eq!(host.leases().len(), 2);
+    host.remove("b");
+    run(&mut host.sync()).exits(1);
+    run(&mut host.call(&["forget", "b"])).exits(0);
+    host.synced();
+    host.has(&[("user/a", "runnable"), ("user/c", "runnable")]);
+}
+
+#[test]
+fn only_what_can_run_has_one() {
+    let host = host();
+    host.vm("good");
+    host.vm("blocked").provider("nobody");
+    host.vm("broken").provider("good").without("vmlinux");
+    run(&mut host.sync()).exits(1);
+    assert_eq!(host.leases().into_keys().collect::<Vec<_>>(), ["user/good"]);
+    assert!(!fs::read_to_string(host.own("leases.json")).unwrap().contains("blocked"));
+    // Who had one keeps it.
+    let uid = host.uid("user/good");
+    fs::remove_file(host.partition.root.join("svc/data/good/vmlinux")).unwrap();
+    run(&mut host.sync()).exits(1);
+    assert_eq!(host.leases(), [("user/good".to_owned(), uid)].into());
+}

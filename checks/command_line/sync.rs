@@ -5,7 +5,7 @@
 //! leaves alone there.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -714,4 +714,33 @@ fn a_directory_is_refused_in_the_words_of_check() {
     host.configure("[vm.vm]\nmemory = 1\n");
     let told = run(&mut host.sync()).exits(1).stderr;
     assert_eq!(parse(&told).0.len(), checked.problems().len() + 1);
+}
+
+#[test]
+fn a_package_that_is_damaged_is_mended() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let package = host.package("user/a");
+    let whole = tree::read(&package);
+    let manifest = package.join("share/microvm-spectrum/manifest.json");
+    let script = package.join("bin/microvm-run");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let damages: [&dyn Fn(); 6] = [
+        &|| fs::write(&manifest, "").unwrap(),
+        &|| fs::write(&manifest, text.replace("vmlinux", "vmlinuz")).unwrap(),
+        &|| fs::remove_file(&script).unwrap(),
+        &|| fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap(),
+        &|| {
+            fs::remove_file(package.join("share/microvm/system")).unwrap();
+            symlink("elsewhere", package.join("share/microvm/system")).unwrap();
+        },
+        &|| fs::remove_dir_all(package.join("bin")).unwrap(),
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        damage();
+        host.synced();
+        assert_eq!(host.generation(), 1, "{number}");
+        assert_same(&whole, &tree::read(&package), &number.to_string());
+    }
 }

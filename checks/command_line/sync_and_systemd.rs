@@ -695,3 +695,25 @@ getent passwd homer >"$place/seen" || :"#,
         .exits(1)
         .complains(&["cannot have the user id 70000, which a user or a group of this host has"]);
 }
+
+#[test]
+fn a_removed_vm_that_has_never_run_has_no_lease() {
+    let place = needs!(roots());
+    let host = &place.host;
+    for name in ["ran", "never"] {
+        host.vm(name);
+    }
+    place.sync(&[]).exits(0);
+    assert_eq!(host.leases().len(), 2);
+    run(&mut host.set_booted("ran")).exits(0);
+    run(&mut host.unit_calls(&["clear-booted", "ran"])).exits(0);
+    for name in ["ran", "never"] {
+        fs::remove_dir_all(host.partition.root.join("svc/data").join(name)).unwrap();
+    }
+    // Until the first one has switched, they can start.
+    place.sync(&[]).exits(0);
+    assert_eq!(host.leases().len(), 2);
+    place.sync(&[]).exits(0);
+    assert_eq!(host.leases().into_keys().collect::<Vec<_>>(), ["user/ran"]);
+    assert!(tree::names(&host.own("unused")).is_empty());
+}

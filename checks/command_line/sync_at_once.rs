@@ -14,7 +14,7 @@ use crate::namespace::mounts;
 use crate::support::program::run;
 use crate::support::skip::{needs, root};
 use crate::support::tree;
-use crate::sync_host::{Host, host, touched};
+use crate::sync_host::{Host, host};
 
 /// How long a process waits that does not wait for ever.
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -37,6 +37,13 @@ fn succeeds(mut child: Child) {
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
 }
 
+/// The lock of a `sync` that goes on.
+fn syncing(host: &Host) -> File {
+    let lock = File::options().write(true).open(host.own("lock")).unwrap();
+    rustix::fs::fcntl_lock(&lock, FlockOperation::LockExclusive).unwrap();
+    lock
+}
+
 fn locked(host: &Host, operation: FlockOperation) -> File {
     let lock = File::open(host.own("lock")).unwrap();
     rustix::fs::flock(&lock, operation).unwrap();
@@ -49,16 +56,17 @@ fn the_second_waits_for_the_first() {
     host.vm("a");
     host.synced();
     host.vm("b");
-    for operation in [FlockOperation::LockExclusive, FlockOperation::LockShared] {
-        let lock = locked(&host, operation);
-        let before = touched(&host.state);
+    for _ in 0..2 {
+        let generation = host.generation();
+        // This process must not close the lock's file again: that would release this lock.
+        let lock = syncing(&host);
         let mut child = start(&mut host.sync());
         let until = Instant::now() + A_WHILE;
         while Instant::now() < until {
             assert_eq!(child.try_wait().unwrap(), None, "it did not wait");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(before, touched(&host.state), "it changed something while somebody else had the lock");
+        assert_eq!(host.generation(), generation, "it changed something while somebody else had the lock");
         drop(lock);
         succeeds(child);
         host.is_whole();
@@ -66,6 +74,39 @@ fn the_second_waits_for_the_first() {
         host.configure("[vm.a]\nmemory = 64\n");
     }
     assert_eq!(host.generation(), 3);
+}
+
+#[test]
+fn nothing_is_switched_or_removed_while_a_vm_starts() {
+    let host = host();
+    host.vm("a");
+    host.synced();
+    host.vm("b");
+    for (generation, operation) in [(1, FlockOperation::LockExclusive), (2, FlockOperation::LockShared)] {
+        let package = host.package("user/a");
+        let lock = locked(&host, operation);
+        host.configure(&format!("[vm.a]\nmemory = {}\n", 64 + generation));
+        let mut child = start(&mut host.sync());
+        std::thread::sleep(A_WHILE);
+        assert_eq!(child.try_wait().unwrap(), None, "it did not wait");
+        assert_eq!(host.generation(), generation);
+        assert!(package.is_dir());
+        drop(lock);
+        succeeds(child);
+        host.is_whole();
+        assert!(!package.exists());
+    }
+}
+
+#[test]
+fn a_vm_starts_while_a_sync_goes_on() {
+    needs!(root("notes it"));
+    needs!(mounts());
+    let host = host();
+    host.vm("a");
+    host.synced();
+    let _lock = syncing(&host);
+    run(&mut host.set_booted("a")).exits(0).says_nothing();
 }
 
 #[test]

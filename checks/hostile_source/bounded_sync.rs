@@ -44,8 +44,14 @@ impl Host {
 
     /// A call of `sync` that has this much memory.
     pub fn sync(&self, kib: u32) -> Command {
+        self.sync_within(kib, SOON.as_secs())
+    }
+
+    /// A call of `sync` that has this much memory and processor time.
+    pub fn sync_within(&self, kib: u32, seconds: u64) -> Command {
         let mut command = quiet("sh");
-        command.args(["-c", "ulimit -v \"$1\" && shift && exec \"$@\"", "sh", &kib.to_string(), PROGRAM]);
+        let limits = "ulimit -v \"$1\" && ulimit -t \"$2\" && shift 2 && exec \"$@\"";
+        command.args(["-c", limits, "sh", &kib.to_string(), &seconds.to_string(), PROGRAM]);
         command.args(["sync", "--no-systemd", "--config"]).arg(&self.config);
         command.arg("--state-dir").arg(&self.state);
         command

@@ -8,5 +8,6 @@
 mod support;
 
 mod bounded_sync;
+mod costs;
 mod many_entries;
 mod swapping;

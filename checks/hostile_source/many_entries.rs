@@ -30,7 +30,10 @@ fn a_hundred_thousand_images() {
     host.partition.vm("good").image("root.img", b"");
     let full = host.partition.vm("full");
     fill(&full.path.join("blk"), |index| format!("{index}.img"));
-    let ran = host.synced().exits(1).complains(&["holds 100000 disk images"]);
+    let ran = host
+        .synced()
+        .exits(1)
+        .complains(&["full/blk: the directories of the VM directory have more than 4096 entries"]);
     assert_eq!(ran.stderr.lines().count(), 2, "{}", ran.stderr);
     assert_eq!(host.states()["full"], "broken");
     assert_eq!(host.states()["good"], "runnable");
@@ -39,15 +42,17 @@ fn a_hundred_thousand_images() {
 #[test]
 fn a_hundred_thousand_files_that_mean_nothing() {
     let host = Host::new();
-    let vm = host.partition.vm("good").image("root.img", b"").directory("shared-dirs").directory("providers");
+    host.partition.vm("good").image("root.img", b"").directory("shared-dirs").directory("providers");
+    let vm = host.partition.vm("full").image("root.img", b"");
     let data = host.partition.root.join("svc/data");
     fill(&vm.path.join("blk"), |index| format!("image {index}"));
     fill(&vm.path, |index| format!("file {index}"));
     fill(&data, |index| format!("file {index}"));
-    let ran = host.synced().exits(0);
+    let ran = host.synced().exits(1);
     // A few are named, the others counted.
     assert!(ran.stderr.lines().count() < 100 && ran.stderr.len() < 20_000, "{}", ran.stderr);
     assert_eq!(host.states()["good"], "runnable");
+    assert_eq!(host.states()["full"], "broken");
 }
 
 #[test]

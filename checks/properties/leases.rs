@@ -41,7 +41,7 @@ proptest! {
             let free: BTreeSet<u32> = (range.first..=range.last)
                 .filter(|uid| !taken.contains(uid) && !given.values().any(|other| other == uid))
                 .collect();
-            let result = leases.uid(id, range, |uid| Ok(taken.contains(&uid)));
+            let result = leases.uid(id, &mut leases.search(range), |uid| Ok(taken.contains(&uid)));
             match given.get(id) {
                 Some(uid) => prop_assert_eq!(result, Ok(*uid), "it changed"),
                 None if free.is_empty() => prop_assert_eq!(result, Err(NoUidLeft)),

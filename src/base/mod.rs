@@ -11,6 +11,7 @@ pub mod architecture;
 pub mod name;
 pub mod printable;
 pub mod problem;
+pub mod shortened;
 pub mod template;
 pub mod tool;
 pub mod versioned;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::base::printable::printable;
+use crate::base::shortened::shortened;
 
 /// How much a problem matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -31,7 +32,7 @@ impl fmt::Display for Severity {
 /// One problem.
 ///
 /// Its texts may quote untrusted names; [`Display`](fmt::Display) writes them in
-/// printable form.
+/// printable form. Each is [short](shortened), however long these names are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{severity}: {}: {}\n  help: {}", printable(.path), printable(.cause), printable(.remedy))]
 pub struct Problem {
@@ -50,8 +51,14 @@ pub struct Problem {
 impl Problem {
     /// A problem for which the program refuses the input.
     pub fn error(path: impl Into<PathBuf>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let (path, cause, remedy) = (path.into(), cause.into(), remedy.into());
-        Self { severity: Severity::Error, path, cause, remedy, of_host: false }
+        let short = |text: String| shortened(text.as_ref()).to_string_lossy().into_owned();
+        Self {
+            severity: Severity::Error,
+            path: shortened(path.into().as_ref()).into_owned().into(),
+            cause: short(cause.into()),
+            remedy: short(remedy.into()),
+            of_host: false,
+        }
     }
 
     /// An error of the host, such as a disk that cannot be read.
@@ -131,6 +138,25 @@ impl Problems {
         if self.has_errors() { Err(self) } else { Ok(found) }
     }
 
+    /// Keeps the first `most`, errors before notes, and counts the others in a problem of `path`.
+    pub fn limit(&mut self, most: usize, path: &Path) {
+        // The last one costs no more than the one that would count it.
+        if self.0.len() <= most.saturating_add(1) {
+            return;
+        }
+        let Some(first) = self.0.iter().nth(most).cloned() else { return };
+        let rest = self.0.split_off(&first);
+        let cause = format!("has {} more problems, which are not shown", rest.len());
+        let counted = Problem::error(path, cause, "correct the others first");
+        let of_host = rest.iter().any(|problem| problem.of_host);
+        self.push(Problem { severity: first.severity, of_host, ..counted });
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The problems: errors first, and within each severity in the order of their paths.
     pub fn into_sorted(self) -> Vec<Problem> {
         self.0.into_iter().collect()
@@ -145,6 +171,33 @@ mod tests {
     fn prints_no_raw_control_character() {
         let problem = Problem::error("/p/a\x1b[2J", "links to 'x\ny'", "remove it");
         assert_eq!(problem.to_string(), "error: /p/a\\u{1b}[2J: links to 'x\\ny'\n  help: remove it");
+    }
+
+    #[test]
+    fn texts_and_numbers_have_limits() {
+        let problem = Problem::error("/p/".to_owned() + &"\u{1}".repeat(4096), "x".repeat(1 << 20), "r");
+        assert!(problem.to_string().len() < 1400 && problem.path.starts_with("/p"));
+        let mut problems = Problems::default();
+        for number in 0..100 {
+            problems.note(format!("/n{number}"), "n", "r");
+            problems.error(format!("/e{number}"), "e", "r");
+        }
+        problems.limit(10, Path::new("/vm"));
+        assert_eq!(problems.count(), 11);
+        assert!(problems.into_sorted().iter().all(|problem| problem.severity == Severity::Error));
+        let mut few = Problems::default();
+        few.note("/a", "n", "r");
+        few.note("/b", "n", "r");
+        let all = few.clone();
+        few.limit(1, Path::new("/vm"));
+        assert_eq!(few, all);
+        few.note("/c", "n", "r");
+        few.limit(1, Path::new("/vm"));
+        let last = few.into_sorted().pop().unwrap();
+        assert_eq!(
+            last.to_string(),
+            "note: /vm: has 2 more problems, which are not shown\n  help: correct the others first"
+        );
     }
 
     #[test]

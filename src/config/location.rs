@@ -19,8 +19,12 @@ use crate::directory::definition::{DATA_DIRECTORY, Location, MAX_NAMED_EXTRAS};
 use crate::system::durable;
 
 /// The most VM directories of one source. Otherwise an untrusted partition would
-/// decide how long a sync takes, and could use up all user ids.
+/// decide how long a sync takes.
 pub const MAX_VMS: usize = 10_000;
+/// The most entries of the directory that holds them, of whatever kind.
+const MAX_ENTRIES: usize = 200_000;
+/// The longest path of that directory beneath its source, in bytes: each VM has it in its own.
+const MAX_PATH_BYTES: usize = 255;
 
 /// The directory that holds VM directories, open for listing.
 struct Opened {
@@ -53,7 +57,10 @@ impl SourceConfig {
     fn first_locations(&self, most: usize, problems: &mut Problems) -> Result<Vec<Location>, Problem> {
         let directory = self.vm_directories();
         let Opened { root, real, directory: opened } = self.open()?;
-        let entries = entries(&opened).map_err(|error| self.unreadable(error))?;
+        let Some(entries) = entries(&opened, MAX_ENTRIES).map_err(|error| self.unreadable(error))? else {
+            let cause = format!("holds more than {MAX_ENTRIES} entries; none of its VMs is read");
+            return Err(Problem::error(directory, cause, "remove some"));
+        };
         let is_vm = |file_type| matches!(file_type, FileType::Directory | FileType::Symlink);
         let (vms, others): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|(_, file_type)| is_vm(*file_type));
@@ -110,13 +117,17 @@ impl SourceConfig {
                 Problem::error(&directory, cause, "put the VM directories on the partition")
             }
         })?;
+        if found.path.as_os_str().len() > root.as_os_str().len().saturating_add(MAX_PATH_BYTES) {
+            let cause = format!("leads to a path of more than {MAX_PATH_BYTES} bytes on the partition");
+            return Err(Problem::error(directory, cause, "give the VM directories a shorter path"));
+        }
         let opened = found.open_directory().map_err(unreadable)?;
         Ok(Opened { root, real: found.path, directory: opened })
     }
 }
 
-/// The entries of a directory, sorted by name.
-fn entries(directory: &OwnedFd) -> io::Result<Vec<(OsString, FileType)>> {
+/// The entries of a directory, sorted by name; none when there are more than `most`.
+fn entries(directory: &OwnedFd, most: usize) -> io::Result<Option<Vec<(OsString, FileType)>>> {
     let mut found = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
@@ -128,11 +139,14 @@ fn entries(directory: &OwnedFd) -> io::Result<Vec<(OsString, FileType)>> {
             file_type = found.map_or(file_type, |found| FileType::from_raw_mode(found.st_mode));
         }
         if name != "." && name != ".." {
+            if found.len() == most {
+                return Ok(None);
+            }
             found.push((name, file_type));
         }
     }
     found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(found)
+    Ok(Some(found))
 }
 
 #[cfg(test)]

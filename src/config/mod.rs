@@ -155,7 +155,7 @@ impl Config {
     }
 
     /// The source with this name, if there is one.
-    fn source(&self, name: &SourceName) -> Option<&SourceConfig> {
+    pub fn source(&self, name: &SourceName) -> Option<&SourceConfig> {
         self.sources.iter().find(|source| source.name == *name)
     }
 

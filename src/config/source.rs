@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::location::MAX_VMS;
 use crate::base::name::SourceName;
 use crate::directory::boundary::AllowedPrefix;
+
+/// How many VMs of a user partition can run by default.
+const DEFAULT_MAX_VMS: usize = 1_000;
 
 /// Where systemd mounts the partitions that the configuration names by PARTUUID.
 pub const PARTITIONS: &str = "/run/microvm-spectrum/partitions";
@@ -73,6 +77,9 @@ pub struct SourceConfig {
     pub allow: Vec<AllowedPrefix>,
     /// Whether VMs of it may start with the host.
     autostart: Option<bool>,
+    /// How many of its VMs can run.
+    #[serde(rename = "max-vms")]
+    max_vms: Option<usize>,
 }
 
 fn allowed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<AllowedPrefix>, D::Error> {
@@ -90,6 +97,15 @@ impl SourceConfig {
     /// by itself, may only if the administrator allows it.
     pub fn may_autostart(&self) -> bool {
         self.autostart.unwrap_or(self.kind == SourceKind::Builtin)
+    }
+
+    /// How many of its VMs can run; removed ones count as long as they have leases. Those of
+    /// a partition, which others may write, are fewer unless the administrator says so.
+    pub fn max_vms(&self) -> usize {
+        self.max_vms.unwrap_or(match self.kind {
+            SourceKind::Builtin => MAX_VMS,
+            SourceKind::UserPartition => DEFAULT_MAX_VMS,
+        })
     }
 
     /// The path that the configuration sets.

@@ -7,6 +7,7 @@
 //! what this one has checked.
 
 pub mod boundary;
+pub mod budget;
 pub mod declared;
 pub mod definition;
 pub mod stamp;

@@ -16,6 +16,7 @@ use crate::package::{self, Script, Whose, whose};
 use crate::state::catalog::Catalog;
 use crate::state::directory::StateDirectory;
 use crate::state::started::{self, Started};
+use crate::state::unused;
 use crate::system::{durable, trust};
 
 /// Makes `booted` a link to the package that `current` leads to, free of other links.
@@ -34,6 +35,8 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
     let package = trust::resolve_tree(&state.current(name))?;
     // Clients may start while the VM runs.
     records::prepare(name).map_err(io_error(format!("{} cannot be created", records::DIRECTORY)))?;
+    unused::remove(state, name)
+        .map_err(io_error(format!("{} cannot be written", state.unused().display())))?;
     let booted = state.booted(name);
     durable::replace_link(&booted, &package)
         .map_err(io_error(format!("{} cannot be written", booted.display())))?;

@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
+use super::id_set::LinkIds;
 use crate::base::name::VmName;
 
 /// The organisationally unique identifier of every link interface.
@@ -57,24 +58,28 @@ impl LinkId {
     /// # Errors
     /// [`LinkError::Exhausted`] when no id is free.
     pub fn derive(client: &VmName, provider: &VmName, taken: &BTreeSet<Self>) -> Result<Self, LinkError> {
-        Self::derive_unless(client, provider, |id| taken.contains(id))
+        let taken: LinkIds = taken.iter().copied().collect();
+        Self::derive_by(client, provider, |first| taken.free_from(first))
     }
 
-    /// Like [`LinkId::derive`], but `taken` decides which ids are.
+    /// Like [`LinkId::derive`], but `free_from` finds the next free id from one on.
     ///
     /// # Errors
     /// [`LinkError::Exhausted`] when no id is free.
-    pub fn derive_unless(
+    pub fn derive_by(
         client: &VmName,
         provider: &VmName,
-        taken: impl Fn(&Self) -> bool,
+        free_from: impl Fn(Self) -> Option<Self>,
     ) -> Result<Self, LinkError> {
         let digest = Sha256::digest(format!("{client}\n{provider}"));
         let first = digest.iter().take(2).fold(0u16, |n, byte| n << 8 | u16::from(*byte));
-        (0..=u16::MAX)
-            .filter_map(|step| Self::new(first.wrapping_add(step)).ok())
-            .find(|id| !taken(id))
-            .ok_or(LinkError::Exhausted)
+        // The id after 65535 and 0 is 1.
+        free_from(Self::new(first).unwrap_or(Self(1))).ok_or(LinkError::Exhausted)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u16 {
+        self.0
     }
 
     /// The MAC address of the client's interface.

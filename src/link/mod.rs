@@ -9,5 +9,6 @@
 
 pub mod graph;
 pub mod id;
+pub mod id_set;
 pub mod records;
 pub mod taps;

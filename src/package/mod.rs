@@ -103,6 +103,14 @@ impl Package {
         publish::publish(self, output, force)
     }
 
+    /// Whether the package in `directory` has all entries of this one, as they are here.
+    ///
+    /// # Errors
+    /// When one of them cannot be looked at.
+    pub fn is_in(&self, directory: &Path) -> io::Result<bool> {
+        publish::has_entries(self, directory)
+    }
+
     /// Writes the package into an empty directory, which the caller must sync.
     ///
     /// # Errors

@@ -9,11 +9,13 @@
 //! dot.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::whose::is_ours;
@@ -134,6 +136,46 @@ pub(super) fn write_entries(package: &Package, root: &Path) -> Result<(), WriteE
         write_entry(&directory, &mut made, path, entry).map_err(at(path))?;
     }
     Ok(())
+}
+
+/// Whether the directory `root` has all entries of a package, with their contents and modes.
+pub(super) fn has_entries(package: &Package, root: &Path) -> io::Result<bool> {
+    let directory = open_directory(root)?;
+    for (path, entry) in &package.0 {
+        let is_whole = match entry {
+            Entry::File(text) => has_file(&directory, path, text, 0o644)?,
+            Entry::Executable(text) => has_file(&directory, path, text, 0o755)?,
+            Entry::Link(target) => unless_damaged(rustix::fs::readlinkat(&directory, path, Vec::new()))?
+                .is_some_and(|found| found.as_bytes() == target.as_os_str().as_bytes()),
+        };
+        if !is_whole {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn has_file(root: &OwnedFd, path: &Path, text: &str, mode: u32) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Some(file) = unless_damaged(rustix::fs::openat(root, path, flags, Mode::empty()))? else {
+        return Ok(false);
+    };
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_mode & 0o7777 != mode {
+        return Ok(false);
+    }
+    let mut found = Vec::with_capacity(text.len() + 1);
+    File::from(file).take(text.len() as u64 + 1).read_to_end(&mut found)?;
+    Ok(found == text.as_bytes())
+}
+
+/// What was found; nothing where there is something else.
+fn unless_damaged<T>(found: Result<T, Errno>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn write_entry<'a>(

@@ -14,6 +14,7 @@
 //!     ├── packages/IDENTITY-microvm-NAME   a runner package
 //!     ├── staging/                         a package on its way into the Nix store
 //!     ├── leases.json
+//!     ├── unused/NAME                      a VM that has leases and has never run
 //!     └── lock
 //! ```
 //!
@@ -64,6 +65,11 @@ impl StateDirectory {
     /// The leases.
     pub fn leases(&self) -> PathBuf {
         self.own().join("leases.json")
+    }
+
+    /// The marks of VMs that have leases and have [never run](crate::state::unused).
+    pub fn unused(&self) -> PathBuf {
+        self.own().join("unused")
     }
 
     /// The link to the current generation.

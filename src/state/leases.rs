@@ -8,6 +8,7 @@
 //! read, too. They belong to a VM of a source, not to a bare name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use crate::base::problem::Problem;
 use crate::base::versioned;
 use crate::config::{UidRange, may_be_a_vms};
 use crate::link::id::{LinkError, LinkId};
+use crate::link::id_set::LinkIds;
 use crate::system::durable;
 
 /// The version of the file that this program writes and reads.
@@ -57,7 +59,7 @@ pub struct Leases {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Given {
     uids: BTreeSet<u32>,
-    links: BTreeSet<LinkId>,
+    links: LinkIds,
 }
 
 impl Default for Leases {
@@ -122,7 +124,7 @@ impl Leases {
         self.given.links.insert(id);
         let links = self.links.entry(client.clone()).or_default();
         if let Some(before) = links.insert(provider.clone(), id).filter(|before| *before != id) {
-            self.given.links.remove(&before);
+            self.given.links.remove(before);
         }
     }
 
@@ -135,23 +137,22 @@ impl Leases {
     }
 
     /// The id of the link from a client to a provider: the leased one, or else the
-    /// one that is derived from the names, avoiding those in `reserved`.
+    /// one that is derived from the names.
     ///
     /// # Errors
     /// When no id is free.
-    pub fn link(
-        &mut self,
-        client: &VmId,
-        provider: &VmName,
-        reserved: &BTreeSet<LinkId>,
-    ) -> Result<LinkId, LinkError> {
-        if let Some(id) = self.links.get(client).and_then(|links| links.get(provider)) {
-            return Ok(*id);
+    pub fn link(&mut self, client: &VmId, provider: &VmName) -> Result<LinkId, LinkError> {
+        if let Some(id) = self.link_of(client, provider) {
+            return Ok(id);
         }
-        let taken = |id: &LinkId| self.given.links.contains(id) || reserved.contains(id);
-        let id = LinkId::derive_unless(&client.name, provider, taken)?;
+        let id = LinkId::derive_by(&client.name, provider, |first| self.given.links.free_from(first))?;
         self.insert_link(client, provider, id);
         Ok(id)
+    }
+
+    /// The id that is leased to the link from a client to a provider.
+    pub fn link_of(&self, client: &VmId, provider: &VmName) -> Option<LinkId> {
+        self.links.get(client)?.get(provider).copied()
     }
 
     /// Leases the ids that the administrator declares for links, in one step, so
@@ -192,7 +193,7 @@ impl Leases {
         }
         for (provider, link) in links {
             let has_one = self.links.get(id).is_some_and(|links| links.contains_key(&provider));
-            if !self.given.links.contains(&link) && !has_one {
+            if !self.given.links.contains(link) && !has_one {
                 self.insert_link(id, &provider, link);
             }
         }
@@ -223,7 +224,7 @@ impl Leases {
         link: LinkId,
     ) -> Result<(), (VmId, VmName)> {
         let mut all = self.links.iter().flat_map(|(c, links)| links.iter().map(move |(p, id)| (c, p, *id)));
-        if self.given.links.contains(&link)
+        if self.given.links.contains(link)
             && let Some((c, p, _)) = all.find(|(c, p, id)| *id == link && (*c, *p) != (client, provider))
         {
             return Err((c.clone(), p.clone()));
@@ -254,39 +255,85 @@ impl Leases {
     /// Ends all leases of a VM. Returns its user id, if it had one.
     pub fn forget(&mut self, id: &VmId) -> Option<u32> {
         for link in self.links.remove(id).into_iter().flat_map(BTreeMap::into_values) {
-            self.given.links.remove(&link);
+            self.given.links.remove(link);
         }
-        let uid = self.uids.remove(id);
-        self.former.retain(|_, vm| vm != id);
-        self.note_given();
-        uid
+        let given = &mut self.given.uids;
+        self.former.retain(|uid, vm| vm != id || !given.remove(uid));
+        let uid = self.uids.remove(id)?;
+        given.remove(&uid);
+        Some(uid)
     }
 
-    /// The user id of a VM: the leased one, or else the next of the range that is
-    /// neither leased nor `taken`, which is asked of no more ids than needed.
+    /// Gives a VM the leases that it had at an `earlier` time.
+    pub fn restore(&mut self, id: &VmId, earlier: &Self) {
+        if !earlier.uids.contains_key(id)
+            && let Some(uid) = self.uids.remove(id)
+        {
+            self.given.uids.remove(&uid);
+        }
+        let of_earlier = earlier.links.get(id);
+        let Some(links) = self.links.get_mut(id) else { return };
+        let given = &mut self.given.links;
+        links.retain(|provider, link| {
+            let stays = of_earlier.is_some_and(|links| links.contains_key(provider));
+            if !stays {
+                given.remove(*link);
+            }
+            stays
+        });
+        if links.is_empty() {
+            self.links.remove(id);
+        }
+    }
+
+    /// The user id that is leased to a VM.
+    pub fn uid_of(&self, id: &VmId) -> Option<u32> {
+        self.uids.get(id).copied()
+    }
+
+    /// The user id of a VM: the leased one, or else the next of `free` that is neither
+    /// leased nor `taken`, which is asked of no more ids than needed.
     ///
     /// # Errors
     /// When no id of the range is free, and those of `taken`.
     pub fn uid<E: From<NoUidLeft>>(
         &mut self,
         id: &VmId,
-        range: &UidRange,
+        free: &mut UidSearch,
         mut taken: impl FnMut(u32) -> Result<bool, E>,
     ) -> Result<u32, E> {
         if let Some(uid) = self.uids.get(id) {
             return Ok(*uid);
         }
-        let leased = &self.given.uids;
-        // Behind the highest, so that an id that `forget` has released is taken last.
-        let after = leased.range(range.first..=range.last).next_back().map_or(range.first, |last| last + 1);
-        let all = (after..=range.last).chain(range.first..after);
-        for uid in all.filter(|uid| !leased.contains(uid)) {
-            if !taken(uid)? {
+        for uid in free {
+            if !self.given.uids.contains(&uid) && !taken(uid)? {
                 self.insert_uid(id, uid);
                 return Ok(uid);
             }
         }
         Err(NoUidLeft.into())
+    }
+
+    /// A search for free user ids of a range.
+    pub fn search(&self, UidRange { first, last }: &UidRange) -> UidSearch {
+        // Behind the highest, so that an id that `forget` has released is taken last.
+        let after = self.given.uids.range(first..=last).next_back().map_or(*first, |last| last + 1);
+        UidSearch { ahead: after..=*last, then: *first..=after.saturating_sub(1) }
+    }
+}
+
+/// The user ids of a range, each once, so that many leases together look at each id once.
+#[derive(Debug, Clone)]
+pub struct UidSearch {
+    ahead: RangeInclusive<u32>,
+    then: RangeInclusive<u32>,
+}
+
+impl Iterator for UidSearch {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        self.ahead.next().or_else(|| self.then.next())
     }
 }
 
@@ -308,7 +355,8 @@ mod tests {
         let range = UidRange { first: 70_000, last: 70_003 };
         let taken = |uid| Ok::<_, NoUidLeft>(uid == 70_001);
         let mut leases = Leases::default();
-        let mut lease = |text: &str| leases.uid(&id(text), &range, taken);
+        let mut free = leases.search(&range);
+        let mut lease = |text: &str| leases.uid(&id(text), &mut free, taken);
         assert_eq!(lease("user/a"), Ok(70_000));
         assert_eq!(lease("user/b"), Ok(70_002));
         assert_eq!(lease("other/a"), Ok(70_003));
@@ -325,18 +373,26 @@ mod tests {
     fn a_link_keeps_its_id_whatever_comes_and_goes() {
         let name = |text: &str| VmName::new(text).unwrap();
         let (lynx, netvm) = (id("user/appvm-lynx"), name("netvm"));
-        let none = BTreeSet::new();
         let mut leases = Leases::default();
-        let first = leases.link(&lynx, &netvm, &none).unwrap();
+        let first = leases.link(&lynx, &netvm).unwrap();
         // The same names on another partition are another link.
-        let second = leases.link(&id("other/appvm-lynx"), &netvm, &none).unwrap();
+        let second = leases.link(&id("other/appvm-lynx"), &netvm).unwrap();
         assert_ne!(first, second);
-        // No other link gets an id that is reserved.
-        let derived = LinkId::derive(&name("a"), &netvm, &none).unwrap();
-        let given = leases.link(&id("user/a"), &netvm, &BTreeSet::from([derived])).unwrap();
+        // No other link gets an id that is declared.
+        let derived = LinkId::derive(&name("a"), &netvm, &BTreeSet::new()).unwrap();
+        assert_eq!(
+            leases.declare_links(&[DeclaredLink {
+                client: id("user/b"),
+                provider: netvm.clone(),
+                id: derived
+            }]),
+            []
+        );
+        let given = leases.link(&id("user/a"), &netvm).unwrap();
         assert_ne!(given, derived);
-        assert_eq!(leases.link(&id("user/a"), &netvm, &none), Ok(given));
-        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(first));
+        assert_eq!(leases.forget(&id("user/b")), None);
+        assert_eq!(leases.link(&id("user/a"), &netvm), Ok(given));
+        assert_eq!(leases.link(&lynx, &netvm), Ok(first));
         // An administrator's word moves a link, but never takes another's id.
         let declared =
             |client: &VmId, id| DeclaredLink { client: client.clone(), provider: netvm.clone(), id };
@@ -344,12 +400,12 @@ mod tests {
         assert_eq!(refused, [(declared(&lynx, second), id("other/appvm-lynx"), netvm.clone())]);
         for _ in 0..2 {
             assert_eq!(leases.declare_links(&[declared(&lynx, derived)]), []);
-            assert_eq!(leases.link(&lynx, &netvm, &none), Ok(derived));
+            assert_eq!(leases.link(&lynx, &netvm), Ok(derived));
         }
         // Two change places.
         let swap = [declared(&lynx, given), declared(&id("user/a"), derived)];
         assert_eq!(leases.declare_links(&swap), []);
-        assert_eq!(leases.link(&lynx, &netvm, &none), Ok(given));
+        assert_eq!(leases.link(&lynx, &netvm), Ok(given));
     }
 
     #[test]
@@ -360,21 +416,65 @@ mod tests {
         let none = |_| Ok::<_, NoUidLeft>(false);
         let (a, b) = (id("user/a"), id("user/b"));
         let mut leases = Leases::default();
-        assert_eq!(leases.uid(&a, &range, none), Ok(70_000));
+        let mut free = leases.search(&range);
+        assert_eq!(leases.uid(&a, &mut free, none), Ok(70_000));
         leases.declare_uid(&a, 69_000).unwrap();
         leases.write(&path).unwrap();
         let mut leases = Leases::read(&path).unwrap();
-        assert_eq!(leases.uid(&b, &range, none), Ok(70_001));
-        assert_eq!(leases.uid(&id("user/c"), &range, none), Err(NoUidLeft));
+        let mut free = leases.search(&range);
+        assert_eq!(leases.uid(&b, &mut free, none), Ok(70_001));
+        assert_eq!(leases.uid(&id("user/c"), &mut free, none), Err(NoUidLeft));
         // Who had it may have it again.
         leases.declare_uid(&a, 70_000).unwrap();
         assert_eq!(leases.declare_uid(&b, 70_000), Err(a.clone()));
         leases.declare_uid(&a, 69_000).unwrap();
         assert_eq!(leases.forget(&a), Some(69_000));
-        assert_eq!(leases.uid(&id("user/c"), &range, none), Ok(70_000));
+        let mut free = leases.search(&range);
+        assert_eq!(leases.uid(&id("user/c"), &mut free, none), Ok(70_000));
         // An administrator's word counts more.
         leases.declare_uid(&b, 69_001).unwrap();
         leases.declare_uid(&id("user/d"), 70_001).unwrap();
+    }
+
+    #[test]
+    fn what_was_leased_since_is_released_and_nothing_else() {
+        let range = UidRange { first: 70_000, last: 70_009 };
+        let none = |_| Ok::<_, NoUidLeft>(false);
+        let (old, new, net) = (id("user/old"), id("user/new"), VmName::new("net").unwrap());
+        let mut leases = Leases::default();
+        let mut free = leases.search(&range);
+        leases.uid(&old, &mut free, none).unwrap();
+        leases.link(&old, &net).unwrap();
+        let earlier = leases.clone();
+        leases.link(&old, &VmName::new("another").unwrap()).unwrap();
+        leases.uid(&new, &mut free, none).unwrap();
+        leases.link(&new, &net).unwrap();
+        leases.restore(&old, &earlier);
+        leases.restore(&new, &earlier);
+        assert_eq!(leases, earlier);
+    }
+
+    #[test]
+    fn a_range_that_is_nearly_full_is_searched_once() {
+        let range = UidRange { first: 100_000, last: 299_999 };
+        let none = |_| Ok::<_, NoUidLeft>(false);
+        let mut leases = Leases::default();
+        let mut free = leases.search(&range);
+        for number in 0..20_000 {
+            leases.uid(&id(&format!("a/{number}")), &mut free, none).unwrap();
+        }
+        leases.declare_uid(&id("a/last"), range.last).unwrap();
+        // The search begins anew behind the last id: all leased ones are in its way, once.
+        let mut free = leases.search(&range);
+        for number in 0..20_000 {
+            assert_eq!(leases.uid(&id(&format!("b/{number}")), &mut free, none), Ok(120_000 + number));
+        }
+        let client = |number: u32| id(&format!("c/{number}"));
+        let net = VmName::new("net").unwrap();
+        for number in 0..65_534 {
+            leases.link(&client(number), &net).unwrap();
+        }
+        assert_eq!(leases.link(&id("d/d"), &net), Err(LinkError::Exhausted));
     }
 
     #[test]

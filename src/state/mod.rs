@@ -16,6 +16,7 @@ pub mod nix_store;
 pub mod place;
 pub mod started;
 pub mod status;
+pub mod unused;
 
 use std::io::{self, ErrorKind};
 use std::path::Path;

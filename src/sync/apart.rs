@@ -9,20 +9,25 @@ use crate::base::problem::Problems;
 use crate::config::Config;
 use crate::state::directory::StateDirectory;
 
-/// The directories that no guest may change, free of links, and what is in them.
+/// The directories that no guest may change, and what is in them.
+///
+/// The administrator alone decides which they are: a link on a source, such as a
+/// `svc/data` that leads to `/`, would decide which directories others can share. What
+/// such a link exposes are VM directories of its own source.
 pub(super) struct Apart(Vec<(PathBuf, String)>);
 
 impl Apart {
     /// The state directory, and the VM directories of all sources, which the reading of
     /// one VM directory does not know.
     pub fn new(config: &Config, state: &StateDirectory) -> Self {
-        let sources = config.sources.iter().map(|source| {
-            (source.vm_directories(), format!("the VM directories of the source {}", source.name))
+        let sources = config.sources.iter().filter_map(|source| {
+            let beneath = source.vm_directories();
+            let beneath = beneath.strip_prefix(source.root()).ok()?;
+            let path = source.root().canonicalize().ok()?.join(beneath);
+            Some((path, format!("the VM directories of the source {}", source.name)))
         });
-        let state = std::iter::once((state.root().to_owned(), "the state directory".to_owned()));
-        // A guest cannot change a directory that does not exist.
-        let there = sources.chain(state).filter_map(|(path, what)| Some((path.canonicalize().ok()?, what)));
-        Self(there.collect())
+        let own = state.root().canonicalize().ok().map(|path| (path, "the state directory".to_owned()));
+        Self(sources.chain(own).collect())
     }
 
     /// Refuses a shared directory, free of links, whose link in the VM directory is `shown`.

@@ -45,7 +45,7 @@ impl Round<'_> {
             let found: Vec<_> = reasons.iter().map(problem).collect();
             let providers = all.get(&vm.name).cloned().unwrap_or_default();
             vm.state = VmState::Blocked { problems: CatalogProblem::errors(&found), providers, last: None };
-            self.problems.extend(found);
+            self.of_sources.add(&vm.source, found);
         }
         self.keep_from_starting(&providers);
     }

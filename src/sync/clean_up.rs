@@ -15,6 +15,7 @@ use crate::state::catalog::Catalog;
 use crate::state::directory::StateDirectory;
 use crate::state::look::{names, unless_missing};
 use crate::state::nix_store::Roots;
+use crate::state::unused;
 use crate::system::durable;
 
 /// Removes folders, generations and packages that are not in use any more, and what
@@ -31,6 +32,10 @@ pub(super) fn state_directory(state: &StateDirectory, catalog: &Catalog, in_use:
             clean_folder(state, &name, runnable.contains(&name));
         }
     }
+    let removed = catalog.leases.iter().map(|lease| &lease.vm.name);
+    let there: BTreeSet<_> =
+        catalog.vms.iter().map(|vm| &vm.name).chain(removed).map(VmName::as_str).collect();
+    unused::clean_up(&state.unused(), |name| there.contains(name));
     let generation = catalog.generation.to_string();
     remove_others(&state.generations(), |name| name == generation);
     let named: BTreeSet<_> = catalog.runnable().filter_map(|(_, now)| now.package.name()).collect();

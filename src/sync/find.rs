@@ -7,12 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Surroundings;
+use super::of_sources::OfSources;
 use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::printable::Printable;
 use crate::base::problem::Problems;
+use crate::base::shortened::shortened;
 use crate::config::Config;
 use crate::directory::definition::{self, Location, Reading};
 use crate::state::catalog::{CatalogProblem, CatalogSource, Runnable};
+
+/// The most problems of VM directories of one source that are kept, besides one for each VM.
+const MAX_PROBLEMS: usize = 1_000;
 
 /// What is in the sources.
 #[derive(Default)]
@@ -23,6 +28,8 @@ pub(super) struct Found {
     pub vms: Vms,
     /// The problems of sources, and of settings for VMs that do not exist.
     pub problems: Problems,
+    /// The problems of directories whose names no VM can have.
+    pub of_sources: OfSources,
 }
 
 /// VMs by their names.
@@ -55,7 +62,7 @@ impl Place {
     /// The VM's directory or package, in printable form.
     pub fn shown(&self) -> Printable {
         match self {
-            Self::Directory(location, _) => Printable::new(location.directory()),
+            Self::Directory(location, _) => Printable::new(shortened(location.directory().as_ref())),
             Self::Runner(path) => Printable::new(path),
             Self::Catalog { directory, .. } => directory.clone(),
         }
@@ -72,16 +79,20 @@ pub(super) fn all(config: &Config, host: &Surroundings<'_>) -> Found {
     let locations = found.list(config);
     let definitions = definition::Scan::new(host.architecture);
     let count = locations.len();
+    let mut left: BTreeMap<&SourceName, usize> = BTreeMap::new();
     for (number, (source, location)) in locations.into_iter().enumerate() {
         (host.progress)(number, count);
-        let reading = definitions.read(&location);
+        let mut reading = definitions.read(&location);
+        let left = left.entry(source).or_insert(MAX_PROBLEMS);
+        reading.problems.limit((*left).max(1), &location.directory());
+        *left = left.saturating_sub(reading.problems.count());
         match VmName::new(location.file_name()) {
             Ok(name) => {
                 let vm = FoundVm { source: source.clone(), place: Place::Directory(location, reading) };
                 found.vms.entry(name).or_default().push(vm);
             }
             // One of the problems is its name.
-            Err(_) => found.problems.extend(reading.problems.into_sorted()),
+            Err(_) => found.of_sources.add(source, reading.problems.into_sorted()),
         }
     }
     found.note_unknown(config);

@@ -52,7 +52,8 @@ pub fn forget(
     accounts: Option<&Path>,
 ) -> Result<Vec<VmId>, Vec<ForgetError>> {
     let refused = |problem: Problem| vec![ForgetError::State(problem)];
-    let _lock = Lock::take(state).map_err(refused)?;
+    let lock = Lock::take(state).map_err(refused)?;
+    lock.exclude_starts().map_err(refused)?;
     let Before { catalog, mut leases } = Before::read(state).map_err(refused)?;
     if catalog.is_none() && state.catalog().symlink_metadata().is_ok() {
         return Err(refused(Problem::error(

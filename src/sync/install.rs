@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
+use rustix::fs::{CWD, RenameFlags};
+
 use super::in_use::InUse;
+use super::lock::Lock;
 use super::round::{Before, Built, Round};
 use super::{Surroundings, Synced, clean_up, folder};
 use crate::base::name::VmName;
@@ -20,25 +23,36 @@ use crate::state::directory::StateDirectory;
 use crate::state::look::{is_directory, names, unless_missing};
 use crate::state::nix_store::{self, Roots};
 use crate::state::place::PackagePlace;
-use crate::state::{unreadable, unwritable};
-use crate::system::durable;
+use crate::state::{unreadable, unused, unwritable};
+use crate::system::{accounts, durable};
 
 impl Round<'_> {
     /// Makes this the current generation, unless nothing has changed, and cleans up.
-    pub(super) fn install(self) -> Result<Synced, Problem> {
+    pub(super) fn install(self, lock: &Lock) -> Result<Synced, Problem> {
         let Self { host, before, leasing, sources, vms, built, mut problems, .. } = self;
         let Before { catalog: before, leases: old_leases } = before;
         let state = host.state;
         let (generation, leases) = (next_generation(state)?, leasing.of_removed(&vms));
         let catalog = Catalog { version: CATALOG_VERSION, generation, sources, vms, leases };
+        if host.for_units {
+            // Before any other VM can have them.
+            let directory = Path::new(accounts::DIRECTORY);
+            let removed = leasing.released.iter().try_for_each(|uid| accounts::remove(directory, *uid));
+            removed.map_err(unwritable(directory))?;
+        }
+        let new_vms = leasing.new_vms();
         let leases = leasing.into_leases();
         if leases != old_leases {
             // Before any other file uses them.
             leases.write(&state.leases())?;
         }
+        if host.for_units {
+            // Afterwards, since a VM without a mark counts as one that has run.
+            let noted = new_vms.iter().try_for_each(|vm| unused::note(state, vm));
+            noted.map_err(unwritable(&state.unused()))?;
+        }
         // All that can fail comes before the switch, so that systemd reads every new catalog.
-        let in_use = InUse::look(state)?;
-        let complete = complete_packages(state, before.as_ref(), &in_use)?;
+        let complete = complete_packages(state, before.as_ref(), &InUse::look(state)?)?;
         let mut has_new_folder = false;
         for name in built.keys() {
             has_new_folder |= folder::ensure(state, name)?;
@@ -49,24 +63,34 @@ impl Round<'_> {
             // Before the packages are in the store: its garbage collector may run at any time.
             roots.add(&store_paths)?;
         }
+        for built in built.values().filter(|built| complete.contains(&built.place)) {
+            mend(state, built)?;
+        }
         let is_missing = |built: &Built| built.files.is_some() && !complete.contains(&built.place);
         let missing: Vec<_> = built.iter().filter(|(_, built)| is_missing(built)).collect();
         let unchanged = before.clone().filter(|before| before.is_like(&catalog) && missing.is_empty());
         let changed = unchanged.is_none();
-        let (catalog, synced) = match unchanged {
+        let (catalog, synced, in_use) = match unchanged {
             Some(before) => {
                 if has_new_folder {
                     durable::sync_file_system(state.root()).map_err(unwritable(state.root()))?;
                 }
+                lock.exclude_starts()?;
+                let in_use = InUse::look(state)?;
                 let synced = settle(state, before.generation);
-                (before, synced)
+                (before, synced, in_use)
             }
             None => {
                 for (name, built) in missing {
                     write_package(host, name, built)?;
                 }
-                let synced = switch(state, &catalog, &built)?;
-                (catalog, synced)
+                write_generation(state, &catalog, &built)?;
+                // So that there is little to sync while no VM can start.
+                durable::sync_file_system(state.root()).map_err(unwritable(state.root()))?;
+                lock.exclude_starts()?;
+                let in_use = InUse::look(state)?;
+                let synced = switch(state, &catalog)?;
+                (catalog, synced, in_use)
             }
         };
         match synced {
@@ -137,6 +161,22 @@ fn write_package(host: &Surroundings<'_>, name: &VmName, built: &Built) -> Resul
     durable::if_present(std::fs::remove_dir_all(&staging)).map(drop).map_err(unwritable(&staging))
 }
 
+/// Replaces a damaged package in the state directory, in one step: a VM may run from it.
+fn mend(state: &StateDirectory, built: &Built) -> Result<(), Problem> {
+    let (PackagePlace::Here(_), Some(files)) = (&built.place, &built.files) else { return Ok(()) };
+    let path = built.place.path(state);
+    if files.is_in(&path).map_err(unreadable(&path))? {
+        return Ok(());
+    }
+    let staging = state.staging();
+    write_into(files, &staging)?;
+    let mended = durable::sync_file_system(&staging)
+        .and_then(|()| Ok(rustix::fs::renameat_with(CWD, &staging, CWD, &path, RenameFlags::EXCHANGE)?))
+        .and_then(|()| durable::sync_directory(durable::open_directory(&state.packages())?))
+        .and_then(|()| durable::if_present(std::fs::remove_dir_all(&staging)).map(drop));
+    mended.map_err(unwritable(&path))
+}
+
 /// Writes a package into a new directory, in the place of an incomplete one.
 fn write_into(files: &Package, path: &Path) -> Result<(), Problem> {
     durable::if_present(std::fs::remove_dir_all(path)).map_err(unwritable(path))?;
@@ -155,13 +195,12 @@ fn next_generation(state: &StateDirectory) -> Result<u64, Problem> {
     Ok(last.unwrap_or(0).saturating_add(1))
 }
 
-/// Writes a generation and switches to it. The inner result is an error when it is
-/// the current one, but a crash may bring the old one back.
-fn switch(
+/// Writes a generation.
+fn write_generation(
     state: &StateDirectory,
     catalog: &Catalog,
     packages: &BTreeMap<VmName, Built>,
-) -> Result<Result<(), Problem>, Problem> {
+) -> Result<(), Problem> {
     let directory = state.generation(catalog.generation);
     let links = directory.join("vms");
     for directory in [&directory, &links] {
@@ -173,7 +212,12 @@ fn switch(
     }
     let path = directory.join("catalog.json");
     let text = versioned::text_of(catalog);
-    text.and_then(|text| durable::create_file(&path, &text, 0o644)).map_err(unwritable(&path))?;
+    text.and_then(|text| durable::create_file(&path, &text, 0o644)).map_err(unwritable(&path))
+}
+
+/// Switches to a generation. The inner result is an error when it is the current one, but
+/// a crash may bring the old one back.
+fn switch(state: &StateDirectory, catalog: &Catalog) -> Result<Result<(), Problem>, Problem> {
     let current = state.current_generation();
     // Syncs all of the above before it renames.
     let switched = durable::switch_link(&current, &state.generation_link(catalog.generation));

@@ -12,14 +12,16 @@ use std::path::Path;
 
 use super::prepare::Candidate;
 use super::round::Before;
-use crate::base::name::{VmId, VmName};
+use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::problem::Problem;
 use crate::config::Config;
-use crate::directory::definition::Definition;
+use crate::directory::definition::{Definition, MAX_PROVIDERS};
 use crate::link::id::LinkId;
-use crate::state::catalog::{CatalogLease, CatalogLink, CatalogVm};
-use crate::state::leases::{DeclaredLink, Leases, NoUidLeft};
+use crate::state::catalog::{Catalog, CatalogLease, CatalogLink, CatalogVm, VmState};
+use crate::state::directory::StateDirectory;
+use crate::state::leases::{DeclaredLink, Leases, NoUidLeft, UidSearch};
 use crate::state::started::Started;
+use crate::state::unused;
 use crate::system::accounts;
 
 /// The leases in one round, and what is declared.
@@ -28,14 +30,27 @@ pub(super) struct Leasing<'a> {
     /// User ids that are not free: declared, or in use, or found to be of accounts of this
     /// host.
     taken_uids: BTreeSet<u32>,
-    /// Declared link ids.
-    reserved_links: BTreeSet<LinkId>,
     /// Declared links that cannot have their id, with the client and the provider of
     /// the link that has it.
     refused_links: Vec<(DeclaredLink, VmId, VmName)>,
     /// VMs that cannot have their declared user id.
     refused_uids: BTreeMap<VmId, (u32, Holder)>,
     leases: Leases,
+    /// The leases at the beginning of the round, declared ones included.
+    earlier: Leases,
+    /// The user ids that are left.
+    free_uids: UidSearch,
+    /// How many leases the VMs of each source have.
+    of_sources: BTreeMap<SourceName, Leased>,
+    /// The user ids of removed VMs that have never run.
+    pub released: Vec<u32>,
+}
+
+/// How many leases the VMs of a source have, removed ones included.
+#[derive(Default)]
+struct Leased {
+    vms: usize,
+    links: usize,
 }
 
 /// Why a VM gets no user id of the range.
@@ -109,8 +124,77 @@ impl<'a> Leasing<'a> {
         }
         let declared_uids = config.declared_uids().map(|(_, uid)| uid);
         let taken_uids = declared_uids.chain(running.into_keys()).collect();
-        let reserved_links = declared.iter().map(|link| link.id).collect();
-        Self { config, taken_uids, reserved_links, refused_links, refused_uids, leases }
+        let mut of_sources: BTreeMap<SourceName, Leased> = BTreeMap::new();
+        for (vm, uid, links) in leases.all() {
+            let leased = of_sources.entry(vm.source.clone()).or_default();
+            leased.vms += usize::from(uid.is_some());
+            leased.links += links.count();
+        }
+        let (earlier, free_uids) = (leases.clone(), leases.search(&config.uids));
+        let released = Vec::new();
+        Self {
+            config,
+            taken_uids,
+            refused_links,
+            refused_uids,
+            leases,
+            earlier,
+            free_uids,
+            of_sources,
+            released,
+        }
+    }
+
+    /// Checks that the VM's source can have the leases that the VM needs.
+    pub fn check_quota(&mut self, vm: &mut Candidate) -> Option<()> {
+        let Some(source) = self.config.source(&vm.id.source) else { return Some(()) };
+        let most = source.max_vms();
+        let of_source = self.of_sources.entry(vm.id.source.clone()).or_default();
+        if self.leases.uid_of(&vm.id).is_some() || of_source.vms < most {
+            return Some(());
+        }
+        vm.problems.error(
+            source.vm_directories(),
+            format!(
+                "the source {} has no lease left for this VM: {most} of its VMs can run, and removed ones count",
+                vm.id.source
+            ),
+            format!(
+                "remove VMs that are not needed, then release their leases: microvm-spectrum forget --source \
+                 {}; or set max-vms for this source",
+                vm.id.source
+            ),
+        );
+        None
+    }
+
+    /// Ends leases that this round has given to VMs that cannot run after all, and those of
+    /// removed VMs that have never run. These were not in the catalog `before` either: who is
+    /// in the current one may start at any moment.
+    pub fn settle(&mut self, state: &StateDirectory, before: Option<&Catalog>, vms: &[CatalogVm]) {
+        let removed: BTreeSet<_> = before.iter().flat_map(|it| &it.leases).map(|lease| &lease.vm).collect();
+        let there: BTreeMap<_, _> = vms.iter().map(|vm| (vm.id(), &vm.state)).collect();
+        let declared: BTreeSet<_> = self.config.named().map(|(_, vm)| vm).collect();
+        let all: Vec<_> = self.leases.all().map(|(vm, ..)| vm.clone()).collect();
+        for vm in all {
+            match there.get(&vm) {
+                Some(VmState::Runnable(_) | VmState::Unavailable { .. }) => {}
+                // Nothing is wrong but what its user can read, which may be granted to that user.
+                Some(VmState::Broken { .. })
+                    if self.earlier.uid_of(&vm).is_none() && self.leases.uid_of(&vm).is_some() => {}
+                Some(_) => self.leases.restore(&vm, &self.earlier),
+                None if removed.contains(&vm) && !declared.contains(&vm) && unused::is(state, &vm) => {
+                    self.released.extend(self.leases.forget(&vm));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The VMs that have a user id since this round.
+    pub fn new_vms(&self) -> Vec<VmId> {
+        let with_uid = self.leases.all().filter_map(|(vm, uid, _)| uid.map(|_| vm));
+        with_uid.filter(|vm| self.earlier.uid_of(vm).is_none()).cloned().collect()
     }
 
     /// The user id of a VM.
@@ -135,17 +219,17 @@ impl<'a> Leasing<'a> {
             vm.error(format!("cannot have the user id {uid}, which {holder} has"), remedy);
             return None;
         }
-        let taken = &mut self.taken_uids;
-        let leased = self.leases.uid(&vm.id, &self.config.uids, |uid| {
-            // A service may take its time, so none is asked twice.
-            let is_taken = taken.contains(&uid) || accounts::is_in_use(uid).map_err(NoUid::Accounts)?;
-            if is_taken {
-                taken.insert(uid);
-            }
-            Ok(is_taken)
+        let is_new = self.leases.uid_of(&vm.id).is_none();
+        let taken = &self.taken_uids;
+        let leased = self.leases.uid(&vm.id, &mut self.free_uids, |uid| {
+            Ok(taken.contains(&uid) || accounts::is_in_use(uid).map_err(NoUid::Accounts)?)
         });
         match leased {
-            Ok(uid) => return Some(uid),
+            Ok(uid) => {
+                let of_source = self.of_sources.entry(vm.id.source.clone()).or_default();
+                of_source.vms += usize::from(is_new);
+                return Some(uid);
+            }
             Err(NoUid::NoneLeft(error)) => vm.error(
                 error.to_string(),
                 "widen [uids] in the configuration, or forget removed VMs: microvm-spectrum list --all \
@@ -176,7 +260,23 @@ impl<'a> Leasing<'a> {
                 }
                 continue;
             }
-            match self.leases.link(&vm.id, provider, &self.reserved_links) {
+            let is_new = self.leases.link_of(&vm.id, provider).is_none();
+            let of_source = self.of_sources.entry(vm.id.source.clone()).or_default();
+            // A VM that names others all the time must not take all ids.
+            let most = self.config.source(&vm.id.source).map(|it| it.max_vms().saturating_mul(MAX_PROVIDERS));
+            if is_new && most.is_some_and(|most| of_source.links >= most) {
+                vm.problems.error(
+                    path,
+                    format!("the source {} has no lease left for this link", vm.id.source),
+                    format!(
+                        "release those of removed VMs: microvm-spectrum forget --source {}",
+                        vm.id.source
+                    ),
+                );
+                continue;
+            }
+            of_source.links += usize::from(is_new);
+            match self.leases.link(&vm.id, provider) {
                 Ok(link) => drop(links.insert(provider.clone(), link)),
                 Err(error) => vm.problems.error(
                     path,

@@ -5,6 +5,7 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, Mode};
 
@@ -14,9 +15,14 @@ use crate::state::directory::StateDirectory;
 use crate::state::unwritable;
 use crate::system::durable;
 
-/// While it lives, no other process changes the state directory.
+/// While it lives, no other `sync` and no `forget` goes on. VMs can start until it
+/// [excludes their starts](Lock::exclude_starts).
+///
+/// So how long it takes to read sources delays no start. There are two locks on one file:
+/// that of `fcntl(2)` is for its processes, and that of `flock(2)` for those that start VMs.
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl Lock {
@@ -38,7 +44,15 @@ impl Lock {
         if lock.metadata().map_err(unwritable(&path))?.permissions().mode() & 0o7777 != 0o600 {
             lock.set_permissions(Permissions::from_mode(0o600)).map_err(unwritable(&path))?;
         }
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| unwritable(&path)(e.into()))?;
-        Ok(Self { _file: lock })
+        rustix::fs::fcntl_lock(&lock, FlockOperation::LockExclusive)
+            .map_err(|e| unwritable(&path)(e.into()))?;
+        Ok(Self { file: lock, path })
+    }
+
+    /// From now on, no VM that starts records its start in `booted`: what removes packages
+    /// looks at these records first.
+    pub fn exclude_starts(&self) -> Result<(), Problem> {
+        let locked = rustix::fs::flock(&self.file, FlockOperation::LockExclusive);
+        locked.map_err(|e| unwritable(&self.path)(e.into()))
     }
 }

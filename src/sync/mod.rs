@@ -23,6 +23,7 @@ mod install;
 mod keep;
 mod leasing;
 mod lock;
+mod of_sources;
 mod prepare;
 mod round;
 mod rounds;
@@ -83,10 +84,10 @@ pub struct Synced {
 /// # Errors
 /// When nothing was installed: the old catalog is still the current one.
 fn run(config: &Config, host: &Surroundings<'_>) -> Result<Synced, Problem> {
-    let _lock = Lock::take(host.state)?;
-    let before = Before::read(host.state)?;
+    let lock = Lock::take(host.state)?;
     let found = find::all(config, host);
-    Round::decide(config, host, before, found).install()
+    let before = Before::read(host.state)?;
+    Round::decide(config, host, before, found).install(&lock)
 }
 
 /// Finds out what a round would do, and writes nothing.

@@ -121,12 +121,13 @@ impl Round<'_> {
                 (vm, runnable)
             }
         };
-        let problems = vm.problems.into_sorted();
+        let Candidate { id, problems, .. } = vm;
+        let problems = problems.into_sorted();
         let state = match runnable {
             Some(runnable) => VmState::Runnable(runnable),
             None => VmState::Broken { problems: CatalogProblem::errors(&problems), last: None },
         };
-        self.problems.extend(problems);
+        self.of_sources.add(&id.source, problems);
         state
     }
 
@@ -147,6 +148,8 @@ impl Round<'_> {
             }
             return None;
         };
+        // Before all that costs more.
+        self.leasing.check_quota(vm)?;
         choices.links = self.leasing.links(vm, &definition);
         let plan = match planning::make(&definition, &choices) {
             Ok(plan) => plan,

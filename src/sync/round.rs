@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::apart::Apart;
 use super::find::Found;
 use super::leasing::Leasing;
+use super::of_sources::OfSources;
 use super::{Surroundings, Synced};
 use crate::base::name::VmName;
 use crate::base::problem::{Problem, Problems};
@@ -79,14 +80,16 @@ pub(super) struct Round<'a> {
     pub vms: Vec<CatalogVm>,
     /// The packages of those that can run.
     pub built: BTreeMap<VmName, Built>,
-    /// The problems of sources, VM directories, settings and the host.
+    /// The problems of sources, settings and the host.
     pub problems: Problems,
+    /// The problems of VMs.
+    pub of_sources: OfSources,
 }
 
 impl<'a> Round<'a> {
     /// Decides which VMs run, with which packages and leases. Reads, and writes nothing.
     pub fn decide(config: &'a Config, host: &'a Surroundings<'a>, before: Before, found: Found) -> Self {
-        let Found { sources, vms, problems } = found;
+        let Found { sources, vms, problems, of_sources } = found;
         let mut round = Self {
             config,
             host,
@@ -97,11 +100,15 @@ impl<'a> Round<'a> {
             vms: Vec::new(),
             built: BTreeMap::new(),
             problems,
+            of_sources,
         };
         round.prepare(vms);
         round.devices();
         round.block();
         round.keep();
+        round.leasing.settle(host.state, round.before.catalog.as_ref(), &round.vms);
+        let of_sources = std::mem::take(&mut round.of_sources);
+        round.problems.extend(of_sources.reported(&round.sources).into_sorted());
         round
     }
 

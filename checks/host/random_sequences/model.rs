@@ -144,6 +144,8 @@ pub struct Model {
     asked: BTreeSet<Name>,
     pub running: BTreeMap<Name, Started>,
     failed: BTreeSet<Name>,
+    /// VMs that have run.
+    ran: BTreeSet<Id>,
 }
 
 /// What comes of a start.
@@ -166,6 +168,13 @@ impl Model {
     /// `sync`, with or without telling systemd.
     pub fn sync(&mut self, tell: bool, numbers: &Numbers) -> i32 {
         let vms = self.scan(numbers);
+        // What has never run may lose its leases when it is gone.
+        let never_ran = |id: &Id| !vms.contains_key(id) && !self.ran.contains(id);
+        let lost = self.leased().into_iter().filter(|id| !numbers.uids.contains_key(&id.to_string()));
+        for id in lost.filter(never_ran).collect::<Vec<_>>() {
+            self.uids.remove(&id).map(|uid| self.accounts.remove(&uid));
+            self.links.retain(|(client, _), _| *client != id);
+        }
         let gone = self.leased().into_iter().filter(|id| !vms.contains_key(id));
         let gone = gone.map(|id| (id, self.uids.get(&id).copied())).collect();
         let catalog = Catalog { kept: self.kept(&vms), vms, gone, mounted: self.mounted };
@@ -227,28 +236,34 @@ impl Model {
             }
         }
         block(&mut vms);
+        // Only what can run has leases.
+        for (id, state) in &vms {
+            let State::Runnable(runnable) = state else { continue };
+            assert_ne!(runnable.uid, 0, "no user id for {id}");
+            self.uids.insert(*id, runnable.uid);
+            for (provider, link) in &runnable.package.links {
+                assert_ne!(link, "", "no link id for {id} to {provider}");
+                self.links.insert((*id, *provider), link.clone());
+            }
+        }
         vms
     }
 
-    fn plan(&mut self, id: Id, definition: &Definition, refused: &BTreeSet<Id>, numbers: &Numbers) -> State {
+    fn plan(&self, id: Id, definition: &Definition, refused: &BTreeSet<Id>, numbers: &Numbers) -> State {
         if definition.broken {
             return State::Broken;
         }
         let lease = |provider: &Name| {
             let leased =
                 || numbers.links.get(&id.to_string()).and_then(|links| links.get(*provider)).cloned();
-            let link = self
-                .links
-                .entry((id, provider))
-                .or_insert_with(|| leased().unwrap_or_else(|| panic!("no link id for {id} to {provider}")));
-            (*provider, link.clone())
+            (*provider, self.links.get(&(id, provider)).cloned().or_else(leased).unwrap_or_default())
         };
         let links = definition.providers.iter().map(lease).collect();
         if refused.contains(&id) {
             return State::Broken;
         }
-        let leased = || *numbers.uids.get(&id.to_string()).unwrap_or_else(|| panic!("no user id for {id}"));
-        let uid = *self.uids.entry(id).or_insert_with(leased);
+        let leased = || numbers.uids.get(&id.to_string());
+        let uid = self.uids.get(&id).or_else(leased).copied().unwrap_or_default();
         let settings = self.settings.get(&id).cloned().unwrap_or_default();
         State::Runnable(Runnable {
             uid,
@@ -406,6 +421,7 @@ impl Model {
             image: definition.image,
             invocation: None,
         };
+        self.ran.insert(started.id);
         self.running.insert(name, started);
         Start::Runs
     }

@@ -25,6 +25,7 @@ pub use walk::Walker;
 
 use self::walk::names_of;
 use crate::base::problem::Problem;
+use crate::directory::budget::Exceeded;
 
 /// Where Spectrum mounts the user partition, as links on it have it.
 const SPECTRUM_PARTITION: &str = "/ext";
@@ -119,6 +120,9 @@ pub enum ResolveError {
     /// More than 40 links, most likely in a circle.
     #[error("follows more than 40 links; the last one was {}", .0.display())]
     Loop(PathBuf),
+    /// It costs more than there is for a VM or a source.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
     /// A system call failed.
     #[error("{} cannot be examined: {error}", .path.display())]
     Io {
@@ -150,6 +154,7 @@ impl ResolveError {
                  with --allow PREFIX[=HOSTDIR]"
             }
             Self::Loop(_) => "make the link lead to a file or directory",
+            Self::Exceeded(_) => Exceeded::REMEDY,
             Self::Io { .. } => "check the permissions and the state of the file system",
         };
         Problem::error(shown, cause, remedy)

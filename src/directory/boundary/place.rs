@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
 use super::{FileId, ResolveError, Resolved, file_id};
+use crate::directory::budget::{Budget, Cost};
 
 /// How much of a directory one system call lists, in bytes.
 const LISTING_BYTES: usize = 16 * 1024;
@@ -134,17 +135,20 @@ impl Place {
         self.entered.last().map_or(self.root.fd.as_fd(), |entered| entered.fd.as_fd())
     }
 
-    /// The entries of this directory, sorted by name, without `.` and `..`. To be called
-    /// once.
+    /// The entries of this directory, sorted by name, without `.` and `..`; each is paid
+    /// from the budget. To be called once.
     ///
     /// # Errors
-    /// When it is not a directory (`ENOTDIR`), or cannot be opened or listed.
-    pub fn list(&self) -> io::Result<Vec<Entry>> {
+    /// When it is not a directory (`ENOTDIR`), or cannot be opened or listed, or has more
+    /// entries than there is budget.
+    pub fn list(&self, budget: &Budget) -> Result<Vec<Entry>, ResolveError> {
+        let failed = |error: Errno| ResolveError::Io { path: self.path(), error: error.into() };
         match self.entered.last() {
-            Some(entered) if entered.listable => list(entered.fd.as_fd()),
+            Some(entered) if entered.listable => list(entered.fd.as_fd(), budget, failed),
             _ => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                list(rustix::fs::openat(self.fd(), ".", flags, Mode::empty())?.as_fd())
+                let opened = rustix::fs::openat(self.fd(), ".", flags, Mode::empty()).map_err(failed)?;
+                list(opened.as_fd(), budget, failed)
             }
         }
     }
@@ -244,16 +248,21 @@ pub fn ancestors(directory: BorrowedFd<'_>) -> Vec<Stat> {
 }
 
 /// The sorted entries of the directory `fd`, without `.` and `..`.
-fn list(fd: BorrowedFd<'_>) -> io::Result<Vec<Entry>> {
+fn list(
+    fd: BorrowedFd<'_>,
+    budget: &Budget,
+    failed: impl Fn(Errno) -> ResolveError,
+) -> Result<Vec<Entry>, ResolveError> {
     let mut buffer = [MaybeUninit::uninit(); LISTING_BYTES];
     let mut entries = Vec::new();
     let mut directory = RawDir::new(fd, &mut buffer);
     while let Some(entry) = directory.next() {
-        let entry = entry?;
+        let entry = entry.map_err(&failed)?;
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
             continue;
         }
+        budget.pay(Cost::Entries, 1)?;
         let likely = match entry.file_type() {
             FileType::Directory => Likely::Directory,
             _ => Likely::Unknown,

@@ -14,6 +14,7 @@ use rustix::fs::Mode;
 
 use super::place::{Entered, Entry, Likely, Link, Place, Root, Step, UP, ancestors};
 use super::{Boundary, FileId, ResolveError, Resolved, file_id};
+use crate::directory::budget::{Budget, Cost};
 
 /// The most links in one walk, as in the kernel (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -36,6 +37,7 @@ pub struct Walker {
     passed: RefCell<Vec<(FileId, Rc<Entered>)>>,
     /// Directories, each with all that contain it, the last used last.
     outer: RefCell<Vec<Rc<[FileId]>>>,
+    budget: Budget,
 }
 
 impl Walker {
@@ -47,12 +49,18 @@ impl Walker {
             roots: RefCell::default(),
             passed: RefCell::default(),
             outer: RefCell::default(),
+            budget: Budget::default(),
         }
     }
 
     /// A walker that leaves [`Resolved::through`] empty, for files that are only opened.
     pub fn only_to_open(boundary: Boundary) -> Self {
         Self { keeps_paths: false, ..Self::new(boundary) }
+    }
+
+    /// What its walks pay from.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The boundary of its walks.
@@ -130,6 +138,7 @@ impl Walker {
         // For the last name alone, before any link.
         let mut likely = Some(likely);
         while let Some(name) = ahead.pop_front() {
+            self.budget.pay(Cost::Steps, 1)?;
             if name == ".." {
                 if here.entered.pop().is_none() {
                     let (link, target) = last_link;
@@ -147,7 +156,11 @@ impl Walker {
                     here.entered.push(entered);
                     continue;
                 }
-                (name, Step::Link(link)) => (here.path().join(name), link),
+                (name, Step::Link(link)) => {
+                    // It may be in the text of a problem.
+                    self.budget.pay(Cost::Bytes, link.target.as_os_str().len())?;
+                    (here.path().join(name), link)
+                }
             };
             here.links += 1;
             here.linked_by.insert(owner);
@@ -229,7 +242,7 @@ mod tests {
     }
 
     fn entry(place: &Place) -> Entry {
-        place.list().unwrap().into_iter().find(|entry| entry.name == "entry").unwrap()
+        place.list(&Budget::default()).unwrap().into_iter().find(|entry| entry.name == "entry").unwrap()
     }
 
     #[test]

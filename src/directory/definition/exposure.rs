@@ -23,7 +23,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use super::location::DATA_DIRECTORY;
 use crate::base::problem::Problem;
-use crate::directory::boundary::{Boundary, FileId, Place, Resolved, Walker, ancestors, file_id};
+use crate::directory::boundary::{
+    Boundary, FileId, Place, ResolveError, Resolved, Walker, ancestors, file_id,
+};
 
 /// The directories of a VM directory in which the program looks up names.
 pub(super) const OWN: [&str; 4] = ["blk", "providers", "providers/net", "shared-dirs"];
@@ -41,6 +43,8 @@ pub struct Exposure {
 pub(super) struct PartitionExposure {
     contained: BTreeMap<FileId, Rc<What>>,
     within: BTreeMap<FileId, Rc<What>>,
+    /// Whether there are more than the source's budget pays for.
+    is_incomplete: bool,
 }
 
 /// The protected directories of one VM.
@@ -121,17 +125,19 @@ impl PartitionExposure {
         let Ok(data) = walker.enter(Path::new(DATA_DIRECTORY)) else { return found };
         found.protect(&data, What::Data);
         // Other VM directories may be links, or mount points.
-        for entry in data.list().unwrap_or_default() {
+        let entries = data.list(walker.budget());
+        found.is_incomplete = matches!(entries, Err(ResolveError::Exceeded(_)));
+        for entry in entries.unwrap_or_default() {
             let Ok(stat) = data.look_at(&entry) else { continue };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
                     found.within.insert(file_id(&stat), Rc::new(What::Vm(entry.name)));
                 }
-                FileType::Symlink => {
-                    if let Ok(vm) = walker.enter_from(&data, &entry) {
-                        found.protect(&vm, What::Vm(entry.name));
-                    }
-                }
+                FileType::Symlink => match walker.enter_from(&data, &entry) {
+                    Ok(vm) => found.protect(&vm, What::Vm(entry.name)),
+                    Err(ResolveError::Exceeded(_)) => found.is_incomplete = true,
+                    Err(_) => {}
+                },
                 _ => {}
             }
         }
@@ -226,6 +232,9 @@ impl Exposure {
         }
         let id = file_id(&share.stat);
         let partition = &self.partition;
+        if partition.is_incomplete {
+            return Some(format!("may contain one of {DATA_DIRECTORY}, which has too many links to follow"));
+        }
         let contained = partition.contained.get(&id).map(|what| &**what);
         if let Some(what) = contained.or_else(|| self.own.contained(&id)) {
             return Some(format!("contains {what}"));

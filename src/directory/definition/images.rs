@@ -78,7 +78,7 @@ impl Reader<'_> {
         match text::usable(found.path.as_os_str()) {
             Ok(path) => {
                 self.stamps.push(FileStamp::new(&entry_text, &found.stat));
-                Some(Image { entry: entry_text, path: path.to_owned() })
+                Some(Image { path: self.keep(&entry, path)?, entry: self.keep(&entry, &entry_text)? })
             }
             Err(why) => {
                 self.problems.error(found.path, format!("the image's path {why}"), text::REMEDY);

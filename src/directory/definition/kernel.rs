@@ -139,7 +139,7 @@ impl Reader<'_> {
         match text::usable(found.path.as_os_str()) {
             Ok(path) => {
                 self.stamps.push(FileStamp::new(ENTRY, &found.stat));
-                Some(path.to_owned())
+                self.keep(ENTRY, path)
             }
             Err(why) => {
                 self.problems.error(found.path, format!("the kernel's path {why}"), text::REMEDY);

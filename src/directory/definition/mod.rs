@@ -33,8 +33,10 @@ use self::exposure::{OwnExposure, PartitionExposure};
 use self::heads::KnownHeads;
 use crate::base::architecture::Architecture;
 use crate::base::name::VmName;
+use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems};
 use crate::directory::boundary::{Entry, Place, ResolveError, Resolved, Walker};
+use crate::directory::budget::{Cost, Exceeded};
 use crate::directory::stamp::FileStamp;
 
 /// The most disk images of one VM: each takes a slot of the guest's PCI bus, of
@@ -44,6 +46,9 @@ pub const MAX_IMAGES: usize = 12;
 pub const MAX_SHARES: usize = 8;
 /// The most network providers of one VM, for the same reason.
 pub const MAX_PROVIDERS: usize = 4;
+
+/// The most problems of one VM directory that are reported, each by itself.
+pub const MAX_PROBLEMS: usize = 64;
 
 /// How many unknown entries of one directory are reported by name; the rest is counted.
 pub const MAX_NAMED_EXTRAS: usize = 8;
@@ -150,6 +155,7 @@ impl Scan {
     /// Reads a VM directory, as [`read`] does.
     pub fn read(&self, location: &Location) -> Reading {
         let partition = self.partition(location);
+        partition.walker.budget().next_vm();
         let mut reader = Reader {
             location,
             architecture: self.architecture,
@@ -161,7 +167,8 @@ impl Scan {
             stamps: Vec::new(),
         };
         let definition = reader.read();
-        let Reader { problems, wayland, .. } = reader;
+        let Reader { mut problems, wayland, .. } = reader;
+        problems.limit(MAX_PROBLEMS, &location.directory());
         Reading { definition: definition.filter(|_| !problems.has_errors()), problems, wayland }
     }
 
@@ -185,7 +192,8 @@ impl Scan {
 impl Partition {
     fn exposure(&self) -> Rc<PartitionExposure> {
         let mut known = self.exposure.borrow_mut();
-        Rc::clone(known.get_or_insert_with(|| Rc::new(PartitionExposure::of(&self.walker))))
+        let find = || self.walker.budget().for_all(|| Rc::new(PartitionExposure::of(&self.walker)));
+        Rc::clone(known.get_or_insert_with(find))
     }
 }
 
@@ -320,10 +328,22 @@ impl Reader<'_> {
             self.not_a(FileType::Directory, entry, &found, "replace it by a directory");
             return None;
         }
-        match place.list() {
+        match place.list(self.partition.walker.budget()) {
             Ok(entries) => Some(Directory { place, entries }),
-            Err(error) => {
+            Err(ResolveError::Io { error, .. }) => {
                 self.unreadable(entry, &error);
+                None
+            }
+            Err(error) => self.found(entry, Err(error)),
+        }
+    }
+
+    /// Pays for a text that the definition keeps; `None` after reporting that it is too much.
+    fn keep(&mut self, entry: impl AsRef<Path>, text: &str) -> Option<String> {
+        match self.partition.walker.budget().pay(Cost::Bytes, printable(text).len()) {
+            Ok(()) => Some(text.to_owned()),
+            Err(exceeded) => {
+                self.problems.error(self.shown(entry), exceeded.to_string(), Exceeded::REMEDY);
                 None
             }
         }

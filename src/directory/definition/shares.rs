@@ -137,8 +137,9 @@ impl Reader<'_> {
             other => other,
         };
         match (source, entry.to_str()) {
-            (Ok(source), Some(entry)) => {
-                Some(Share { tag, entry: entry.to_owned(), source: source.to_owned() })
+            (Ok(source), Some(text)) => {
+                let source = self.keep(entry, source)?;
+                Some(Share { entry: self.keep(entry, text)?, tag, source })
             }
             (Err(why), _) => {
                 self.problems.error(path, format!("the shared directory's path {why}"), text::REMEDY);
