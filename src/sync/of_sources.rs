@@ -18,7 +18,7 @@ pub(super) struct OfSources(BTreeMap<SourceName, OfSource>);
 
 #[derive(Default)]
 struct OfSource {
-    reported: Vec<Problem>,
+    reported: Problems,
     more: usize,
     has_errors: bool,
     of_host: bool,
@@ -29,7 +29,7 @@ impl OfSources {
     pub fn add(&mut self, source: &SourceName, problems: impl IntoIterator<Item = Problem>) {
         let of_source = self.0.entry(source.clone()).or_default();
         for problem in problems {
-            if of_source.reported.len() < MAX_REPORTED {
+            if of_source.reported.count() < MAX_REPORTED {
                 of_source.reported.push(problem);
                 continue;
             }
@@ -43,7 +43,7 @@ impl OfSources {
     pub fn reported(self, sources: &[CatalogSource]) -> Problems {
         let mut all = Problems::default();
         for (name, OfSource { reported, more, has_errors, of_host }) in self.0 {
-            all.extend(reported);
+            all.extend(reported.into_sorted());
             if more == 0 {
                 continue;
             }
