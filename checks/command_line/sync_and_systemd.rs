@@ -638,8 +638,11 @@ fn what_runs_and_cannot_run_any_more_keeps_its_drop_in() {
     let before = [drop_in("client"), drop_in("net")];
     assert!(before[0].contains("After=microvm@net.service\n"), "{before:?}");
     let net = net.file("wayland", b"");
+    // They were started in the network namespace of VMs.
     let runs = format!(
-        "{RUNS}\nruns user/client '{}'\nruns user/net '{}'",
+        "{RUNS}\nmkdir /run/netns; touch /run/netns/microvm-spectrum\n\
+         mount --bind /proc/self/ns/net /run/netns/microvm-spectrum\n\
+         runs user/client '{}'\nruns user/net '{}'",
         host.state.join("client").display(),
         host.state.join("net").display()
     );
