@@ -67,6 +67,6 @@ in
         for vm in ["appvm-hello", "appvm-online", "netvm"]:
             host.wait_until_fails(f"systemctl is-active --quiet microvm@{vm}.service")
             host.succeed(f"journalctl -u microvm@{vm} | grep 'the guest powered off'")
-        host.succeed("! ip -brief link | grep -E '^vm[bcr]-'")
+        host.succeed("! ip -n microvm-spectrum -brief link | grep -E '^vm[bcr]-'")
   '';
 }
