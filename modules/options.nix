@@ -30,7 +30,7 @@ let
       freeformType = toml.type;
     };
   settingsOf = import ./settings.nix { inherit lib; };
-  # Set by ./vms.nix; an option, so that nobody builds a package to look at the rest.
+  # Set by ./vms.nix; an option, so that the rest can be read without building a package.
   runner = mkOption {
     type = types.nullOr types.str;
     default = null;

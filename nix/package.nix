@@ -10,7 +10,7 @@ rustPlatform.buildRustPackage {
   pname = package.name;
   inherit (package) version;
 
-  # What cargo and the tests read, so that nothing else builds it anew.
+  # What cargo and the tests read, so that a change elsewhere builds nothing again.
   src = builtins.path {
     name = "${package.name}-source";
     path = ../.;

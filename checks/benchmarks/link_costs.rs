@@ -135,7 +135,7 @@ fn throughput(host: &Host, from: &str, (to, address): (&str, &str)) -> f64 {
         to,
         "[ -p /tmp/silence ] || mkfifo /tmp/silence; nc -l -p 5001 <>/tmp/silence >/dev/null &",
     );
-    wait_for("somebody to listen", || host.in_guest(to, "netstat -ltn").contains(":5001 ").then_some(()));
+    wait_for("a listener", || host.in_guest(to, "netstat -ltn").contains(":5001 ").then_some(()));
     let state = "cat /sys/class/net/eth*/statistics/tx_bytes /proc/uptime";
     let send = format!("(timeout {SENDING} cat /dev/zero | nc {address} 5001) 2>/dev/null");
     let told = host.in_guest(from, &format!("{state}; {send}; {state}"));

@@ -142,7 +142,7 @@ fn a_declaration_is_compared_in_both_directions() {
 }
 
 #[test]
-fn the_package_is_identified_as_whoever_builds_it_says() {
+fn the_builder_decides_what_identifies_the_package() {
     let place = place();
     let vm = place.vm();
     place.build(&vm, &["--system", "/nix/store/hash-microvm"]).exits(0).says_nothing();

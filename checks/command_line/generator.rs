@@ -328,7 +328,7 @@ fn a_catalog_that_cannot_be_read() {
 }
 
 #[test]
-fn a_catalog_that_somebody_changed() {
+fn a_catalog_that_another_program_changed() {
     let host = host();
     let text = |text: &str| Value::String(text.to_owned());
     for (place, bad) in [

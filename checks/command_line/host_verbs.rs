@@ -58,7 +58,7 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
 }
 
 #[test]
-fn root_uses_nothing_that_somebody_else_could_replace() {
+fn root_uses_nothing_that_another_user_could_replace() {
     let host = needs!(roots());
     let package = host.package("user/a");
     let trusted = |status: i32| run(&mut host.set_booted("a")).exits(status);

@@ -187,7 +187,7 @@ fn a_file_of_leases_that_cannot_be_used_stops_everything() {
 }
 
 #[test]
-fn one_that_somebody_has_on_this_host_is_not_given() {
+fn an_id_of_an_account_of_this_host_is_not_given() {
     let host = host();
     needs!(mounts());
     host.configure(RANGE);

@@ -449,7 +449,7 @@ fn a_vm_that_is_a_link() {
 }
 
 #[test]
-fn the_folder_of_a_vm_that_somebody_else_installed() {
+fn the_folder_of_a_vm_that_another_program_installed() {
     let host = host();
     let folder = host.state.join("theirs");
     fs::create_dir_all(&folder).unwrap();

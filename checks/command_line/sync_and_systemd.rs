@@ -538,7 +538,7 @@ fn list_prints_no_raw_name_of_an_image() {
 }
 
 #[test]
-fn a_partition_that_somebody_unmounted_stays_so() {
+fn a_partition_that_the_administrator_unmounted_stays_so() {
     let place = needs!(roots());
     let uuid = "6a5b0b3c-1234-4abc-9def-0123456789ab";
     let stick = format!("[[source]]\nkind = 'user-partition'\nname = 'stick'\npartuuid = '{uuid}'\n");
@@ -684,7 +684,7 @@ mount --bind "$place/nsswitch" /etc/nsswitch.conf
 account() { echo "$3" >"/run/userdb/$1.$2"; ln -s "$1.$2" "/run/userdb/$4.$2"; }
 account homer user '{"userName":"homer","uid":70000,"gid":70000}' 70000
 account homers group '{"groupName":"homers","gid":70001}' 70001
-# What is left of a VM is nobody else's.
+# What a VM left behind belongs to no other user.
 account microvm-70002 user '{"userName":"microvm-70002","uid":70002,"gid":70002}' 70002
 getent passwd homer >"$place/seen" || :"#,
     );

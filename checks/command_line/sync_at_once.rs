@@ -66,7 +66,7 @@ fn the_second_waits_for_the_first() {
             assert_eq!(child.try_wait().unwrap(), None, "it did not wait");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(host.generation(), generation, "it changed something while somebody else had the lock");
+        assert_eq!(host.generation(), generation, "it changed something while another process had the lock");
         drop(lock);
         succeeds(child);
         host.is_whole();

@@ -158,7 +158,7 @@ pub fn assert_nothing_lost(stage: &Stage, old: &Tree, found: &Tree) {
         let mine = tree.iter().filter(|(path, _)| stage.is_precious(path));
         mine.map(|(path, node)| (path.clone(), node.clone())).collect()
     };
-    assert_same(&precious(old), &precious(found), "somebody else's file");
+    assert_same(&precious(old), &precious(found), "another program's file");
     // What runs, runs on: the link, and all that it leads to.
     for (path, booted) in old.iter().filter(|(path, _)| path.ends_with("booted")) {
         assert_eq!(found.get(path), Some(booted));

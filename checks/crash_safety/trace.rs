@@ -205,7 +205,7 @@ fn changes(name: &str, text: &str, paths: &[PathBuf]) -> bool {
         }
         name if CHANGING.contains(&name) => true,
         name if HARMLESS.contains(&name) => false,
-        name => panic!("nobody knows whether {name} changes files: {name}({text}"),
+        name => panic!("no list says whether {name} changes files: {name}({text}"),
     }
 }
 
@@ -264,7 +264,7 @@ fn calls_are_read_as_strace_writes_them() {
 }
 
 #[test]
-#[should_panic(expected = "nobody knows whether io_uring_enter changes files")]
+#[should_panic(expected = "no list says whether io_uring_enter changes files")]
 fn an_unknown_call_is_no_harmless_call() {
     read("7 io_uring_enter(3, 1, 0, 0, NULL, 8) = 1\n");
 }

@@ -127,7 +127,7 @@ fn a_link_gives_the_client_its_interface() {
     let run = place.run_directory("run");
     let refused = Running::start(&package, &run).end();
     refused.assert(3, "the host lacks what the VM needs");
-    // What it says makes it. The records for providers go where nobody else sees them.
+    // What it says makes it. The records for providers go where no other test sees them.
     assert!(refused.messages.contains("bin/tap-up as root, with MICROVM_SPECTRUM_USER=0"));
     let script = format!("{IN_A_NETWORK} && {}/bin/tap-up && exec \"$0\"", package.display());
     let mut command = std::process::Command::new("unshare");

@@ -53,7 +53,7 @@ fn two_vms_in_one_directory_do_not_disturb_each_other() {
 }
 
 #[test]
-fn virtiofsd_may_be_run_by_somebody_else() {
+fn another_program_may_run_virtiofsd() {
     let place = Place::new();
     place.shared("home");
     place.shared("more");

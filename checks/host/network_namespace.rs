@@ -14,7 +14,7 @@ use crate::support::skip::{needs, skipped};
 use crate::support::systemd_machine::is_possible;
 use crate::support::waiting::wait_for;
 
-/// A guest that offers whoever asks an address and a route.
+/// A guest that offers every client an address and a route.
 const OFFERS: &str = "printf 'interface eth0\nstart 10.99.0.10\nend 10.99.0.20\nopt router 10.99.0.1\n\
      opt subnet 255.255.255.0\nlease_file /tmp/leases\npidfile /tmp/pid\n' >/tmp/udhcpd.conf; \
      touch /tmp/leases; ip address add 10.99.0.1/24 dev eth0; udhcpd -S /tmp/udhcpd.conf && echo offers";

@@ -600,7 +600,7 @@ impl Ends {
             ("PPPoE", frame(EVERYBODY, own, 0x8863, &[0x11, 9, 0, 0, 0, 0])),
             ("MPLS", frame(gateway, own, 0x8847, &[0, 0, 0x11, 64, 0x45, 0])),
             ("RARP", frame(EVERYBODY, own, 0x8035, &arp(3, own, [0; 4], [0; 4]))),
-            ("what nobody knows", frame(EVERYBODY, own, 0x88b5, &[1; 8])),
+            ("an unknown protocol", frame(EVERYBODY, own, 0x88b5, &[1; 8])),
         ]
     }
 
@@ -669,7 +669,7 @@ fn a_monitor_that_was_taken_over_speaks_for_nobody_else_and_with_nobody_else() {
     }
     // The provider is a router: it may pass on anybody's packets, as itself.
     for (what, frame) in [
-        ("somebody's packet", frame(own, gateway, IPV4, &ping([192, 0, 2, 7], ip, 1))),
+        ("another sender's packet", frame(own, gateway, IPV4, &ping([192, 0, 2, 7], ip, 1))),
         ("a request", frame(EVERYBODY, gateway, ARP, &arp(1, gateway, router, ip))),
     ] {
         ends.netvm.send(&frame);

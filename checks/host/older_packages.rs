@@ -118,7 +118,7 @@ fn a_package_that_only_names_its_taps_and_shares() {
     assert!(log.starts_with("I am microvm, group kvm, in /run/microvm/old\n"), "{log}");
     let tap = host.ok(&["ip", "-details", "link", "show", "old-tap"]);
     assert!(tap.contains(" vnet_hdr on ") && tap.contains(" user microvm "), "{tap}");
-    assert!(tap.contains("LOWER_UP"), "nobody has it open: {tap}");
+    assert!(tap.contains("LOWER_UP"), "no process has it open: {tap}");
     let command = "mount-share home /mnt; cat /mnt/from-host; echo new >/mnt/new; ls /sys/class/net";
     let answer = in_guest(&host, "old", command);
     assert!(answer.starts_with("hello from the host\n") && answer.contains("eth0"), "{answer}");

@@ -285,7 +285,7 @@ fn a_vm_that_runs_with_something_else_is_stale() {
     assert_eq!(stale("other"), serde_json::json!(why));
     host.wait_boots("eager", boots + 1);
     assert_eq!(stale("eager"), none);
-    assert_eq!(host.boots("appvm"), 3, "nobody has asked for its restart");
+    assert_eq!(host.boots("appvm"), 3, "no restart was asked for");
     // What it would be is shown, and nothing is done.
     host.configure("[vm.eager]\nrestart-if-changed = true\n");
     let plan = host.run(&["sync", "--dry-run"]).exits(0).stdout;

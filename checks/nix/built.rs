@@ -43,7 +43,7 @@ fn the_example_vms() {
             paths += 1;
         }
         assert!(paths >= 5, "{text}");
-        // Nobody's PATH had a say, and the same is built again.
+        // PATH decides nothing, and a second build gives the same.
         done(nix.flake(&["build", "--no-link", "--rebuild"], &format!("#vm-{name}")));
     }
     let online = manifest(&nix.build("vm-appvm-online"));
@@ -79,7 +79,7 @@ fn a_directory_with_links_to_the_host_that_will_run_it() {
     let other =
         build(r#"allow."/ext" = "/x"; virtiofsd = pkgs.runCommand "other" { } "mkdir $out";"#).unwrap();
     assert!(manifest(&other)["tools"]["virtiofsd"].as_str().unwrap().ends_with("-other/bin/virtiofsd"));
-    // Where a link leads off the partition, and nobody said where that is.
+    // Where a link leads off the partition, and no argument says where that is.
     let said = build("").unwrap_err();
     assert!(said.contains("shared-dirs/home/dir") && said.contains("does not exist"), "{said}");
     // The error names the argument that Nix takes.

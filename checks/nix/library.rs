@@ -114,7 +114,7 @@ fn names_are_those_of_the_program() {
     assert_eq!(found, json!(expected));
 }
 
-/// A folder may hold what is no VM directory, and a name that no VM can have is told.
+/// A folder may hold what is no VM directory, and a name that no VM can have is reported.
 #[test]
 fn a_folder_of_vm_directories() {
     let nix = needs!(nix());

@@ -166,7 +166,7 @@ impl Nix {
         self.root.join("nixpkgs")
     }
 
-    /// A call of one of Nix's programs that depends on nothing of whoever runs it.
+    /// A call of one of Nix's programs that depends on nothing of its caller.
     pub fn call<S: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
         let directory = crate::nix_command(program).get_program().to_owned();
         let mut command = Command::new("timeout");

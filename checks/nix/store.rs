@@ -128,7 +128,7 @@ fn packages_go_into_the_store_and_stay_there_while_they_are_used() {
     let generation = host.catalog()["generation"].clone();
     host.sync("nix-store = true").exits(0).says_nothing();
     assert_eq!(host.catalog()["generation"], generation);
-    // What runs is kept, and what nobody needs is not.
+    // What runs is kept, and what no VM needs is not.
     symlink(&packages[0], host.state().join("a/booted")).unwrap();
     for name in ["a", "b"] {
         fs::remove_dir_all(host.partition.root.join("svc/data").join(name)).unwrap();

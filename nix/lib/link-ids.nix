@@ -5,7 +5,7 @@
 #
 # In Nix nothing is remembered from one evaluation to the next, so a link whose id
 # is taken cannot have the next free one, as on a host with leases: adding a VM
-# would change another's address. Whoever has two links with one id declares one.
+# would change another's address. If two links have one id, the user declares another for one of them.
 let
   digits = "0123456789abcdef";
   digit = n: builtins.substring n 1 digits;

@@ -191,7 +191,7 @@ impl Arguments {
                 "driver": "raw",
                 "node-name": id,
                 "read-only": true,
-                // Nobody writes to it. A reader's lock would let whoever may open the file
+                // No process writes to it. A reader's lock would let any user who may open the file
                 // keep QEMU from starting.
                 "file": {"driver": "file", "filename": path, "read-only": true, "locking": "off"},
             }),

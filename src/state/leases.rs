@@ -464,7 +464,7 @@ mod tests {
             leases.uid(&id(&format!("a/{number}")), &mut free, none).unwrap();
         }
         leases.declare_uid(&id("a/last"), range.last).unwrap();
-        // The search begins anew behind the last id: all leased ones are in its way, once.
+        // A new search begins behind the last id and passes all leased ones once.
         let mut free = leases.search(&range);
         for number in 0..20_000 {
             assert_eq!(leases.uid(&id(&format!("b/{number}")), &mut free, none), Ok(120_000 + number));

@@ -106,7 +106,7 @@ while (1) {
         if (!sysread $one, my $text, 4096) { $all->remove($one) }
         elsif (grep { $_ == $one } @speaks) { syswrite $one, qq({"return": {}}\n) }
     }
-    # Not before the VM counts as started: it is told when.
+    # Not before the VM counts as started, which the test reports.
     $step++ if @speaks;
     next if $step < 20;
     attack() unless $attacked++;

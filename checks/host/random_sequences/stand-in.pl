@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 #
-# In the place of QEMU, where no guest is needed: listens where it is told to,
+# In the place of QEMU, where no guest is needed: listens on the socket that its arguments name,
 # answers what QMP commands the supervisor has, and powers off at the button.
 use strict;
 use warnings;

@@ -14,7 +14,7 @@ use crate::directory::boundary::Resolved;
 /// Checks that the directory's owner or root made every link that leads to `found`, the
 /// directory of the share shown as `shown`.
 ///
-/// A directory of root's is free to all: virtiofsd serves it with nobody's rights.
+/// A directory of root's is free to all: virtiofsd serves it with the rights of the user nobody.
 ///
 /// # Errors
 /// When another user made one of the links.

@@ -64,7 +64,7 @@ let
   failed = lib.concatMap (
     node: map (assertion: assertion.message) (lib.filter (a: !a.assertion) node.assertions)
   ) (builtins.attrValues nodes ++ specialisations);
-  # All that a machine is told, evaluated.
+  # The whole configuration of a machine, evaluated.
   told = map (node: {
     units = builtins.mapAttrs (_: service: service.serviceConfig) node.systemd.services;
     files = builtins.mapAttrs (_: file: file.source) node.environment.etc;
