@@ -176,7 +176,6 @@ fn is_current(state: &StateDirectory, name: &VmName, key: &str) -> Exit {
     Exit::Input
 }
 
-/// Reports an error that is not one VM's.
 /// Reports a failed verb, and returns the exit status.
 fn done(result: Result<(), HostError>) -> Exit {
     let Err(error) = result else { return Exit::Fine };
