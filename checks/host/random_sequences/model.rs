@@ -374,6 +374,8 @@ impl Model {
             self.accounts.remove(&uid);
         }
         self.links.retain(|(client, _), _| *client != id);
+        // What it left behind is counted no more.
+        self.ran.remove(&id);
         0
     }
 
