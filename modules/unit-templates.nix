@@ -33,6 +33,7 @@ lib.mapAttrsToList dropIn {
   microvm = [ ];
   microvm-set-booted = [ ];
   microvm-pci-devices = [ ];
+  microvm-spectrum-resync = [ ];
   # What packages of the older convention need, which do not name it themselves.
   microvm-tap-interfaces = [ pkgs.iproute2 ];
   microvm-virtiofsd = [ pkgs.virtiofsd ];

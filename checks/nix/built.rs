@@ -87,7 +87,7 @@ fn a_directory_with_links_to_the_host_that_will_run_it() {
     symlink("/usr/img/far.img", &image).unwrap();
     let said = build(r#"allow."/ext" = "/srv";"#).unwrap_err();
     let help =
-        r#"let the administrator allow its directory with mkRunner's argument allow."PREFIX" = "HOSTDIR""#;
+        r#"have the administrator allow its directory with mkRunner's argument allow."PREFIX" = "HOSTDIR""#;
     assert!(
         said.contains("blk/far.img") && said.contains(help) && !said.contains("--allow PREFIX"),
         "{said}"

@@ -29,7 +29,6 @@ let
       options =
         lib.genAttrs
           [
-            "networking"
             "nix"
             "specialisation"
             "virtualisation"
@@ -40,7 +39,10 @@ let
               type = lib.types.attrsOf lib.types.raw;
               default = { };
             }
-          );
+          )
+        // {
+          networking.useDHCP = lib.mkOption { type = lib.types.bool; };
+        };
     };
   evaluate =
     modules:
