@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use microvm_spectrum::base::architecture::Architecture;
 use microvm_spectrum::base::problem::{Problem, Problems, Severity};
+use microvm_spectrum::base::shortened::shortened;
 use microvm_spectrum::base::tool::Tool;
 use microvm_spectrum::package::planning::Choices;
 use microvm_spectrum::plan::{Accelerator, HypervisorName};
@@ -153,7 +154,10 @@ pub fn blamed(problems: &[Problem], blame: &[Vec<PathBuf>]) -> Result<(), String
     if errors.is_empty() {
         return Err("nothing is an error".to_owned());
     }
-    for paths in blame {
+    // A long path is told without its middle.
+    let short = |path: &PathBuf| PathBuf::from(shortened(path.as_os_str()));
+    let blame: Vec<Vec<_>> = blame.iter().map(|paths| paths.iter().map(short).collect()).collect();
+    for paths in &blame {
         if !errors.iter().any(|e| paths.contains(&e.path)) {
             return Err(format!("no error speaks of {paths:?}, only {errors:?}"));
         }

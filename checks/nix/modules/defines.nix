@@ -142,6 +142,7 @@ in
         "microvm"
         "microvm-pci-devices"
         "microvm-set-booted"
+        "microvm-spectrum-resync"
         "microvm-tap-interfaces"
         "microvm-virtiofsd"
       ])
