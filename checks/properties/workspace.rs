@@ -155,7 +155,7 @@ pub fn blamed(problems: &[Problem], blame: &[Vec<PathBuf>]) -> Result<(), String
         return Err("nothing is an error".to_owned());
     }
     // A long path is told without its middle.
-    let short = |path: &PathBuf| PathBuf::from(shortened(path.as_os_str()));
+    let short = |path: &PathBuf| PathBuf::from(shortened(path.as_os_str()).into_owned());
     let blame: Vec<Vec<_>> = blame.iter().map(|paths| paths.iter().map(short).collect()).collect();
     for paths in &blame {
         if !errors.iter().any(|e| paths.contains(&e.path)) {
