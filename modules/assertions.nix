@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-# What no single option shows: each mistake with its place and its remedy, and
-# all of them at once.
+# What neither an option shows nor the configuration, which the program checks
+# (./options.nix): each mistake with its place and its remedy, and all in one go.
 {
   config,
   lib,
@@ -25,7 +25,7 @@ let
   enable = words.option "enable";
   besideMicrovmNix =
     lib.optional (options ? microvm && config.microvm.host.enable or false)
-      "${enable} and microvm.host.enable, microvm.nix's own host module, define the same units: set microvm.host.enable = false, and all packages run under those of microvm-spectrum, or ${enable} = false, and install microvm-spectrum's packages by microvm.vms";
+      "${enable} and microvm.host.enable, which is microvm.nix's own host module, define the same units: set microvm.host.enable = false to run all packages under the units of microvm-spectrum, or ${enable} = false to run them under those of microvm.nix";
 in
 {
   assertions = lib.optionals cfg.enable (
@@ -36,12 +36,10 @@ in
       })
       (
         besideMicrovmNix
-        ++ problemsOf ./assertions/sources.nix
         ++ cloudHypervisor
         ++ problemsOf ./assertions/vms.nix
         ++ problemsOf ./assertions/network.nix
-        ++ problemsOf ./assertions/settings.nix
-        ++ problemsOf ./assertions/twice.nix
+        ++ problemsOf ./assertions/devices.nix
       )
   );
 }

@@ -23,13 +23,12 @@ let
       )
     else
       value;
-  open =
-    options:
-    types.submodule {
-      inherit options;
-      freeformType = toml.type;
-    };
+  table = options: types.submodule { inherit options; };
   settingsOf = import ./settings.nix { inherit lib; };
+  buildProgram = import ../nix/lib/build-program.nix {
+    inherit pkgs;
+    inherit (cfg) package;
+  };
   # Set by ./vms.nix; an option, so that the rest can be read without building a package.
   runner = mkOption {
     type = types.nullOr types.str;
@@ -73,9 +72,9 @@ in
     };
 
     settings = mkOption {
-      type = open {
+      type = table {
         defaults = mkOption {
-          type = open (
+          type = table (
             removeAttrs settingsOf [
               "uid"
               "links"
@@ -90,7 +89,7 @@ in
           description = "Settings of every VM that has no settings of its own.";
         };
         vm = mkOption {
-          type = types.attrsOf (open (settingsOf // { inherit runner; }));
+          type = types.attrsOf (table (settingsOf // { inherit runner; }));
           default = { };
           example = {
             "user/appvm-hello" = {
@@ -106,17 +105,23 @@ in
         };
         uids = {
           first = mkOption {
-            type = types.ints.between 65536 4294901759;
+            type = types.ints.unsigned;
             default = 70000;
             example = 100000;
             description = "The first user id of the range from which VMs get theirs.";
           };
           last = mkOption {
-            type = types.ints.between 65536 4294901759;
+            type = types.ints.unsigned;
             default = 89999;
             example = 109999;
             description = "The last user id of that range.";
           };
+        };
+        nix-store = mkOption {
+          type = types.bool;
+          default = false;
+          example = true;
+          description = "Whether the packages of VMs of sources go into the host's Nix store.";
         };
         tools = mkOption {
           type = types.attrsOf types.str;
@@ -134,8 +139,8 @@ in
         vm."user/appvm-hello".autostart = true;
       };
       description = ''
-        The content of `/etc/microvm-spectrum/config.toml`. microvm-spectrum-config(5) describes every key, and keys
-        without an option can be set, too.
+        The content of `/etc/microvm-spectrum/config.toml`, which microvm-spectrum-config(5) describes. The program
+        checks it when the host's configuration is built.
       '';
     };
 
@@ -148,8 +153,17 @@ in
     };
   };
 
-  config.services.microvm-spectrum = {
-    settings.source = map given cfg.sources;
-    configFile = toml.generate "microvm-spectrum.toml" (given cfg.settings);
-  };
+  # The program refuses it here and now, and not on the host after the switch.
+  config.services.microvm-spectrum.configFile =
+    pkgs.runCommand "microvm-spectrum.toml"
+      {
+        unchecked = toml.generate "config.toml" (given (cfg.settings // { source = cfg.sources; }));
+      }
+      ''
+        if ! ${buildProgram} check-config $unchecked; then
+          echo "These are keys of services.microvm-spectrum.settings; source is services.microvm-spectrum.sources." >&2
+          exit 1
+        fi
+        cp $unchecked $out
+      '';
 }

@@ -13,25 +13,17 @@ let
       default = null;
       inherit example description;
     };
-  hypervisor = types.enum [
-    "cloud-hypervisor"
-    "qemu"
-  ];
-  accelerator = types.enum [
-    "kvm"
-    "tcg"
-    "auto"
-  ];
-  # None of the system's, or of those that mean something to the kernel.
-  userId = types.ints.between 65536 4294901759;
+  inherit (import ../nix/lib/choices.nix) hypervisors accelerators;
   linkId = types.strMatching "[0-9a-fA-F]{4}";
   pciAddress = types.strMatching "[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]";
 in
 {
-  hypervisor = setting hypervisor "qemu" "The hypervisor that runs it; when null, Cloud Hypervisor.";
+  hypervisor =
+    setting (types.enum hypervisors) "qemu"
+      "The hypervisor that runs it; when null, Cloud Hypervisor.";
   memory = setting types.ints.positive 512 "The guest's memory in MiB; when null, 1024.";
   vcpus = setting types.ints.positive 2 "The number of virtual processors; when null, 1.";
-  accel = setting accelerator "kvm" ''
+  accel = setting (types.enum accelerators) "kvm" ''
     What executes the guest's instructions under QEMU; when null, KVM if a short probe on the host shows that it works.
   '';
   autostart = setting types.bool true "Whether it starts with the host; when null, it does not.";
@@ -40,7 +32,7 @@ in
   '';
   link-ports = setting types.ints.u8 16 "For how many clients it can provide networks; when null, 8.";
   uid =
-    setting userId 70001
+    setting types.ints.unsigned 70001
       "Its user id; when null, one of `services.microvm-spectrum.settings.uids`, which it keeps.";
   links = mkOption {
     type = types.attrsOf linkId;

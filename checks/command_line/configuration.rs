@@ -99,9 +99,9 @@ fn everything_that_makes_no_sense_is_told_at_once() {
         "the path of ip, bin/ip, is not absolute",
         "[vm.\"plain\"] names no VM of a source",
         "[vm.\"nobody/a\"] names no VM of a source",
-        "[vm.\"user/a b\"] names no VM of a source",
+        "[vm.\"user/a b\"] names no VM of a source: a VM name cannot contain the character ' '",
         "[vm.\"user/a/b\"] names no VM of a source",
-        "[vm.\"\"] names no VM of a source",
+        "[vm.\"\"] names no VM of a source: a VM name cannot be empty",
     ];
     for cause in causes {
         let expected = format!("{}: {cause}", host.config.display());

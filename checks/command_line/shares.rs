@@ -92,7 +92,7 @@ fn links_to_directories_are_fine() {
     fs::create_dir(place.root.join("host/x")).unwrap();
     let allow = format!("--allow=/host={}", place.root.join("host").display());
     run(check(&vm.path).arg(allow)).finds_nothing();
-    refuses(&vm, "shared-dirs/tag/dir", "leads to '/host/x', outside", "--allow");
+    refuses(&vm, "shared-dirs/tag/dir", "leads to '/host/x', outside", "'allow'");
 }
 
 #[test]

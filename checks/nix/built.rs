@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use microvm_spectrum::config::Config;
 use serde_json::{Value, json};
 
 use crate::real_nix::{Nix, done, nix};
@@ -86,12 +87,8 @@ fn a_directory_with_links_to_the_host_that_will_run_it() {
     let image = vm.path.join("blk/far.img");
     symlink("/usr/img/far.img", &image).unwrap();
     let said = build(r#"allow."/ext" = "/srv";"#).unwrap_err();
-    let help =
-        r#"have the administrator allow its directory with mkRunner's argument allow."PREFIX" = "HOSTDIR""#;
-    assert!(
-        said.contains("blk/far.img") && said.contains(help) && !said.contains("--allow PREFIX"),
-        "{said}"
-    );
+    let help = "have the administrator add its directory to 'allow'";
+    assert!(said.contains("blk/far.img") && said.contains(help) && !said.contains("--allow"), "{said}");
     fs::remove_file(image).unwrap();
     // What was said of the link is compared with it.
     let said = build(r#"allow."/ext" = "/srv"; shares.home = "/srv/other";"#).unwrap_err();
@@ -161,34 +158,66 @@ fn the_template() {
     assert_eq!(done(template(nix, &["eval", "--raw"], host)), hello.trim());
 }
 
+/// A flake with a host that has these settings of the module.
+fn host(nix: &Nix, test: &str, settings: &str) -> impl Fn(&str) -> Command {
+    let directory = nix.work(test);
+    let text = format!(
+        "{{ outputs = {{ nixpkgs, microvm-spectrum, ... }}: {{ host = nixpkgs.lib.nixosSystem {{ \
+           system = \"x86_64-linux\"; \
+           modules = [ microvm-spectrum.nixosModules.default ({{ pkgs, ... }}: {{ \
+             fileSystems.\"/\" = {{ }}; boot.loader.systemd-boot.enable = true; system.stateVersion = \"26.05\"; \
+             services.microvm-spectrum = {{ enable = true; {settings} }}; }}) ]; }}; }}; \
+         inputs.nixpkgs.url = \"path:{}\"; inputs.microvm-spectrum.url = \"path:{}\"; \
+         inputs.microvm-spectrum.inputs.nixpkgs.follows = \"nixpkgs\"; }}\n",
+        nix.nixpkgs().display(),
+        nix.project().display(),
+    );
+    fs::write(directory.join("flake.nix"), text).unwrap();
+    move |option| {
+        let mut command =
+            nix.call("nix", ["build", "--no-link", "--print-out-paths", "--no-write-lock-file"]);
+        command.arg(format!("path:{}#host.config.{option}", directory.display()));
+        command
+    }
+}
+
 /// On a host the module's own package, whichever that is, is what its VMs call.
 #[test]
 fn a_vm_of_the_module() {
     let nix = needs!(nix());
     let vm = vm(nix, "module");
-    let config = nix.work("module").join("flake.nix");
-    let text = format!(
-        "{{ outputs = {{ nixpkgs, microvm-spectrum, ... }}: {{ host = nixpkgs.lib.nixosSystem {{ \
-           system = \"x86_64-linux\"; \
-           modules = [ microvm-spectrum.nixosModules.default ({{ pkgs, ... }}: {{ services.microvm-spectrum = {{ \
-             enable = true; \
-             package = pkgs.runCommand \"patched\" {{ }} \
-               \"mkdir $out; cp -r ${{microvm-spectrum.packages.x86_64-linux.default}}/* $out/\"; \
-             vms.vm = {{ vmDir = ./{}; hypervisor = \"qemu\"; memory = 77; }}; \
-           }}; }}) ]; }}; }}; \
-         inputs.nixpkgs.url = \"path:{}\"; inputs.microvm-spectrum.url = \"path:{}\"; \
-         inputs.microvm-spectrum.inputs.nixpkgs.follows = \"nixpkgs\"; }}\n",
-        vm.path.file_name().unwrap().display(),
-        nix.nixpkgs().display(),
-        nix.project().display(),
+    let settings = format!(
+        "package = pkgs.runCommand \"patched\" {{ }} \
+           \"mkdir $out; cp -r ${{microvm-spectrum.packages.x86_64-linux.default}}/* $out/\"; \
+         vms.vm = {{ vmDir = ./{}; hypervisor = \"qemu\"; memory = 77; }};",
+        vm.path.file_name().unwrap().display()
     );
-    fs::write(&config, text).unwrap();
-    let attribute = "host.config.services.microvm-spectrum.vms.vm.finalRunner";
-    let mut command = nix.call("nix", ["build", "--no-link", "--print-out-paths", "--no-write-lock-file"]);
-    command.arg(format!("path:{}#{attribute}", config.parent().unwrap().display()));
-    let package = done(command);
+    let host = host(nix, "module", &settings);
+    let package = done(host("services.microvm-spectrum.vms.vm.finalRunner"));
     let manifest = manifest(Path::new(package.trim()));
     assert_eq!((&manifest["hypervisor"], &manifest["memory_mib"]), (&json!("qemu"), &json!(77)));
     let program = manifest["tools"]["microvm-spectrum"].as_str().unwrap();
     assert!(program.ends_with("-patched/bin/microvm-spectrum"), "{program}");
+    let config = Config::read(Path::new(done(host("services.microvm-spectrum.configFile")).trim())).unwrap();
+    assert_eq!(config.runners().map(|(_, runner)| runner).collect::<Vec<_>>(), [Path::new(package.trim())]);
+}
+
+/// The program refuses it in the build of the host, before a switch; what else it refuses there is in
+/// `modules::what_the_program_refuses_in_a_configuration`.
+#[test]
+fn a_refused_configuration() {
+    let nix = needs!(nix());
+    let settings = "settings.uids.first = 1000; sources = [ \
+        { kind = \"builtin\"; name = \"a\"; path = \"/srv/vms\"; } \
+        { kind = \"builtin\"; name = \"b\"; path = \"/srv/vms\"; } ];";
+    let output = host(nix, "refused", settings)("system.build.toplevel").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    for part in [
+        "the user ids 1000 to 89999 are not a valid range",
+        "the sources a and b are the same place",
+        "keys of services.microvm-spectrum.settings; source is services.microvm-spectrum.sources",
+    ] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
+    }
 }

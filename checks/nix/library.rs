@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! `lib.mkRunner` and `lib.mkRunners`, evaluated: what they give and what they
-//! refuse, and that link ids are those of the program.
+//! `lib.mkRunner` and `lib.mkRunners`, evaluated: what they give and what they refuse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use microvm_spectrum::base::name::VmName;
-use microvm_spectrum::link::id::LinkId;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::real_nix::{Nix, nix};
 use crate::support::skip::needs;
@@ -44,74 +41,6 @@ fn what_it_refuses() {
             "{name}: {message}\n{said}"
         );
     }
-}
-
-#[test]
-fn link_ids_are_those_of_the_program() {
-    let nix = needs!(nix());
-    let longest = "x".repeat(64);
-    let mut pairs: Vec<(String, String)> =
-        (0..300).map(|n| (format!("appvm-{n}"), format!("netvm.{}", n % 7))).collect();
-    pairs.push((longest, "_".to_owned()));
-    // Their hashes begin with 0000 and ffff, which are not used.
-    let reserved = ["app112093", "app21947"];
-    pairs.extend(reserved.map(|client| (client.to_owned(), "netvm".to_owned())));
-    let text = json!(pairs).to_string().replace('\\', "\\\\").replace('"', "\\\"");
-    let found = nix.evaluate(&format!(
-        "map (pair: with library.linkIds; let client = builtins.elemAt pair 0; provider = builtins.elemAt pair 1; \
-         in link client provider (derive client provider)) (builtins.fromJSON \"{text}\")"
-    ));
-    let found: Vec<Value> = serde_json::from_value(found.unwrap()).unwrap();
-    assert_eq!(found.len(), pairs.len());
-    for ((client, provider), found) in pairs.iter().zip(found) {
-        let name = |text: &str| VmName::new(text).unwrap();
-        let id = LinkId::derive(&name(client), &name(provider), &BTreeSet::new()).unwrap();
-        if reserved.contains(&client.as_str()) {
-            assert_eq!(id.to_string(), "0001");
-        }
-        let expected = json!({
-            "client": client,
-            "provider": provider,
-            "id": id.to_string(),
-            "clientMac": id.client_mac().to_string(),
-            "providerMac": id.provider_mac().to_string(),
-            "clientIpv4": id.client_ipv4().to_string(),
-            "clientTap": id.client_tap(),
-            "providerTap": id.provider_tap(),
-            "bridge": id.bridge(),
-        });
-        assert_eq!(found, expected);
-    }
-}
-
-/// The rule of names is written twice.
-#[test]
-fn names_are_those_of_the_program() {
-    let nix = needs!(nix());
-    let longest = "a".repeat(64);
-    let too_long = "a".repeat(65);
-    let names = [
-        "a",
-        "_",
-        "9.-_Z",
-        longest.as_str(),
-        &too_long,
-        "",
-        ".a",
-        "-a",
-        "a b",
-        "a/b",
-        "ü",
-        "a%",
-        "a:b",
-        "a+",
-        "a\nb",
-    ];
-    let text = json!(names).to_string().replace('\\', "\\\\").replace('"', "\\\"");
-    let rule = format!("(import {}/nix/lib/names.nix).isName", nix.project().display());
-    let found = nix.evaluate(&format!("map {rule} (builtins.fromJSON \"{text}\")")).unwrap();
-    let expected: Vec<_> = names.iter().map(|name| VmName::new(name).is_ok()).collect();
-    assert_eq!(found, json!(expected));
 }
 
 /// A folder may hold what is no VM directory, and a name that no VM can have is reported.

@@ -16,6 +16,7 @@ mod formatting;
 mod library;
 mod modules;
 mod real_nix;
+mod rules;
 mod running;
 mod stand_in;
 mod store;

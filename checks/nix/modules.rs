@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use microvm_spectrum::config::{Config, DEFAULT_UIDS};
+use microvm_spectrum::config::{Config, DEFAULT_UIDS, Refused};
 use microvm_spectrum::host::units::{self, UnitPaths};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +20,7 @@ fn project(path: &str) -> PathBuf {
 }
 
 /// The `lib`s to test against; the empty one is the stand-in's.
-fn libs() -> Vec<String> {
+pub fn libs() -> Vec<String> {
     let other = std::env::var("NIXPKGS_LIB").ok().filter(|path| !path.is_empty());
     let find = |path: String| {
         let path = fs::canonicalize(&path).unwrap_or_else(|error| panic!("NIXPKGS_LIB: {path}: {error}"));
@@ -58,7 +58,7 @@ fn what_the_module_defines_and_refuses() {
     }
     for lib in libs() {
         let cases: BTreeMap<String, Case> = value(&lib, "tests");
-        assert!(cases.len() > 60, "only {} tests", cases.len());
+        assert!(cases.len() > 50, "only {} tests", cases.len());
         let failed: Vec<_> = cases
             .iter()
             .filter(|(_, case)| case.expected != case.actual)
@@ -89,6 +89,31 @@ fn what_is_an_error_of_nix_itself() {
                 told.contains(&message),
                 "{name} with lib '{lib}'\n  expected {message}\n  actual   {told}"
             );
+        }
+    }
+}
+
+/// What evaluation leaves to the program, which a derivation calls (`built::a_refused_configuration`).
+#[test]
+fn what_the_program_refuses_in_a_configuration() {
+    #[derive(Deserialize)]
+    struct Case {
+        text: String,
+        says: String,
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    for lib in libs() {
+        let cases: BTreeMap<String, Case> = value(&lib, "refusedByTheProgram");
+        assert!(cases.len() > 20, "only {} configurations", cases.len());
+        for (name, Case { text, says }) in cases {
+            fs::write(&path, &text).unwrap();
+            let read = Config::read(&path).and_then(|config| config.impossible().or(()).map_err(Refused));
+            let problems: Vec<_> = match read {
+                Ok(()) => panic!("{name}: the program takes\n{text}"),
+                Err(Refused(problems)) => problems.into_sorted().iter().map(ToString::to_string).collect(),
+            };
+            assert!(problems.len() == 1 && problems[0].contains(&says), "{name}: {says}\n{problems:?}");
         }
     }
 }

@@ -38,6 +38,8 @@ fn what_nixpkgs_refuses() {
             "called without required argument 'rootPaths'",
         ),
         ("pkgs.formats.toml { indent = 2; }".to_owned(), "called with unexpected argument 'indent'"),
+        ("((pkgs.formats.toml { }).generate \"a\" { a = null; }).drvPath".to_owned(), "TOML has no null"),
+        ("(pkgs.mkShell { packages = [ { } ]; }).drvPath".to_owned(), "Dependency is not of a valid type"),
         (
             "pkgs.callPackage ({ no-such-package }: no-such-package) { }".to_owned(),
             "required argument 'no-such-package'",

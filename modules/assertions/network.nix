@@ -1,60 +1,56 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-# What is wrong with the links between VMs.
+# What is wrong with the links between VMs, as far as they are known at evaluation.
 {
   cfg,
   lib,
   words,
 }:
 let
-  inherit (words) all;
   inherit (cfg) settings vms;
-  network = import ../network.nix { inherit lib; };
-  graph = lib.mapAttrs (_: own: own.links) vms;
+  cycles = import ../../nix/lib/cycles.nix;
+  linkIdRules = import ../../nix/lib/link-ids.nix;
+  known = lib.mapAttrs (_: vm: vm.links) vms;
+  providersOf = links: if links.providers == null then [ ] else links.providers;
 
   # VMs of sources can provide networks, too, and are not known here.
-  unknownProviders = lib.optionals (settings.source == [ ]) (
+  unknownProviders = lib.optionals (cfg.sources == [ ]) (
     words.each (
-      name: own:
+      client: links:
       map (
         provider:
-        "${words.vm name}: its network provider ${provider} is none of ${words.option "vms"}; add it there, or remove providers/net/${provider}"
-      ) (lib.filter (provider: !vms ? ${provider}) (if own.providers == null then [ ] else own.providers))
-    ) graph
+        "${words.vm client}: no VM has the name of its network provider ${provider}; add it to ${words.option "vms"}, or remove providers/net/${provider}"
+      ) (lib.filter (provider: !vms ? ${provider}) (providersOf links))
+    ) known
   );
-
-  cycles = map (
-    cycle:
-    "${words.option "vms"}: a VM cannot provide its own network, over others or not: ${lib.concatStringsSep " -> " cycle}; remove one of these from the providers of the one before"
-  ) (network.cyclesOf graph);
 
   # Settings of VMs of sources declare ids, too.
   declared = lib.mapAttrs (_: own: {
     providers = null;
     linkIds = own.links;
   }) (removeAttrs settings.vm (lib.attrNames vms));
-  links = network.linksOf (graph // declared);
-  ofRunner = link: vms ? ${link.client} && vms.${link.client}.runner != null;
-  remedy =
+  links = words.each (
+    client: of:
+    map (provider: {
+      inherit client provider;
+      id = linkIdRules.normal (of.linkIds.${provider} or (linkIdRules.derive client provider));
+    }) (if of.providers == null then lib.attrNames of.linkIds else of.providers)
+  ) (known // declared);
+
+  # The last of those with one id is to be changed: it comes from here, if one does.
+  ofRunners = builtins.partition (
+    link: vms ? ${link.client} && vms.${link.client}.runner != null
+  ) links;
+  set =
     link:
-    let
-      id = "\"${network.freeId links link.id}\"";
-    in
-    if ofRunner link then
-      "build the runner of ${link.client} with linkIds.${link.provider} = ${id}"
+    if lib.elem link ofRunners.right then
+      "build the runner of ${link.client} with linkIds.${link.provider}"
     else if vms ? ${link.client} then
-      "set ${words.linkId link.client link.provider} = ${id}"
+      "set ${words.linkId link.client link.provider}"
     else
-      "set ${words.linkIdInSettings link.client link.provider} = ${id}";
-  collisions = map (
-    same:
-    let
-      told = map (link: "${link.client} -> ${link.provider}") same;
-      # One that can be changed here, if there is one.
-      changed = lib.last (lib.filter ofRunner same ++ lib.filter (link: !ofRunner link) same);
-    in
-    "the links ${all told} have the same id ${changed.id}; ${remedy changed}"
-  ) (network.collisionsOf links);
+      "set ${words.linkIdInSettings link.client link.provider}";
 in
-unknownProviders ++ cycles ++ collisions
+unknownProviders
+++ map (message: "${words.option "vms"}: ${message}") (cycles (lib.mapAttrs (_: providersOf) known))
+++ linkIdRules.collisions set (ofRunners.right ++ ofRunners.wrong)

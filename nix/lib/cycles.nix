@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: EUPL-1.2
 # SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-# The ways from a VM over its providers and theirs back to itself, each as a list
-# of names that begins and ends with the first of them in the alphabet. Every VM
-# that leads into a cycle leads into one of these.
+# What is wrong with a graph of providers: the ways from a VM over its providers and
+# theirs back to itself, each with the first of its names in the alphabet at both ends.
+# Every VM that leads into a cycle leads into one of these.
 #
 # `graph` has the names of providers, by VM; those that are not in it lead nowhere.
 graph:
@@ -42,6 +42,13 @@ let
     in
     turn cycle ++ [ first ];
 in
-builtins.foldl' (known: cycle: if elem cycle known then known else known ++ [ cycle ]) [ ] (
-  map (cycleFrom [ ]) (attrNames rest)
-)
+map
+  (
+    cycle:
+    "VMs would provide each other's networks: ${builtins.concatStringsSep " -> " cycle}; remove one of these providers"
+  )
+  (
+    builtins.foldl' (known: cycle: if elem cycle known then known else known ++ [ cycle ]) [ ] (
+      map (cycleFrom [ ]) (attrNames rest)
+    )
+  )

@@ -66,10 +66,10 @@ rec {
       builtins.substring start 2 id
     );
 
-  # Links that have an id which another of the list has. `option` gives the name of
-  # the option that decides a link's id.
+  # What is wrong with links that have one id. `set` begins the advice to give the last
+  # one of them another: "set" and the option that decides it, for example.
   collisions =
-    option: links:
+    set: links:
     let
       ids = map (link: link.id) links;
       groups = builtins.groupBy (link: link.id) links;
@@ -84,7 +84,7 @@ rec {
           [ ]
         else
           [
-            ''the links ${builtins.concatStringsSep " and " (map told group)} have the same id ${id}; choose another for one of them: ${option last} = "${nextFree ids id}";''
+            ''the links ${builtins.concatStringsSep " and " (map told group)} have the same id ${id}; ${set last} = "${nextFree ids id}"''
           ];
     in
     builtins.concatMap clash (builtins.attrNames groups);

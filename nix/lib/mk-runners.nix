@@ -4,7 +4,7 @@
 # The runner packages of a folder of VM directories, and the links between them;
 # docs/nix.md describes the arguments.
 let
-  cyclesOf = import ./cycles.nix;
+  cycles = import ./cycles.nix;
   linkIdRules = import ./link-ids.nix;
   mkRunner = import ./mk-runner.nix;
   names = import ./names.nix;
@@ -74,18 +74,13 @@ let
       ]
   ) links;
 
-  cycles = cyclesOf (builtins.mapAttrs (_: runner: runner.providers) runners);
-  told =
-    cycle:
-    "VMs would provide each other's networks: ${builtins.concatStringsSep " -> " cycle}; remove one of these providers/net";
-
   problems =
     if problemsOfNames != [ ] then
       problemsOfNames
     else
       unknownProviders
-      ++ map told cycles
-      ++ linkIdRules.collisions (link: "linkIds.${link.client}.${link.provider}") links;
+      ++ cycles (builtins.mapAttrs (_: runner: runner.providers) runners)
+      ++ linkIdRules.collisions (link: "set linkIds.${link.client}.${link.provider}") links;
 in
 orThrow problems {
   inherit runners links;

@@ -9,15 +9,7 @@ let
   vmDirectory = import ./vm-directory.nix;
   orThrow = import ./problems.nix;
 
-  hypervisors = [
-    "cloud-hypervisor"
-    "qemu"
-  ];
-  accelerators = [
-    "auto"
-    "kvm"
-    "tcg"
-  ];
+  inherit (import ./choices.nix) hypervisors accelerators;
 in
 {
   pkgs,
@@ -169,7 +161,7 @@ let
     else if problemsOfContent != [ ] then
       problemsOfContent
     else
-      linkIdRules.collisions (link: "${vmName}: linkIds.${link.provider}") links;
+      linkIdRules.collisions (link: "${vmName}: set linkIds.${link.provider}") links;
 
   tools = {
     microvm-spectrum = "${microvm-spectrum}/bin/microvm-spectrum";
@@ -192,6 +184,11 @@ let
   // lib.optionalAttrs (providerNames != [ ]) {
     ip = "${iproute2}/bin/ip";
     nft = "${nftables}/bin/nft";
+  };
+
+  buildProgram = import ./build-program.nix {
+    inherit pkgs;
+    package = microvm-spectrum;
   };
 
   # All that decides what is built, besides the VM directory.
@@ -270,12 +267,9 @@ let
         };
       }
       ''
-        ${tools.microvm-spectrum} build ${system}/svc/data/${vmName} --user-partition ${system} \
+        ${buildProgram} build ${system}/svc/data/${vmName} --user-partition ${system} \
           --declared ${system}/declared.json --system ${system} --output package \
-          ${lib.escapeShellArgs options} 2>messages || failed=yes
-        # The name of the argument in Nix, instead of the command's option.
-        sed "s|with --allow PREFIX\[=HOSTDIR\]|with mkRunner's argument allow.\"PREFIX\" = \"HOSTDIR\"|" messages >&2
-        if test -n "''${failed-}"; then exit 1; fi
+          ${lib.escapeShellArgs options}
         mv package $out
       '';
 

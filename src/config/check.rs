@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{Config, MAX_UID, MIN_UID, SourceConfig, SourceKind, Table, UidRange, may_be_a_vms};
-use crate::base::name::SourceName;
+use crate::base::name::{SourceName, VmName};
 use crate::base::problem::{Problem, Problems};
 use crate::link::id::LinkId;
 use crate::package::planning;
@@ -138,8 +138,10 @@ impl Check<'_> {
         let is_known =
             |name: &SourceName| self.config.source(name).is_some() || *name == SourceName::configuration();
         if !id.as_ref().is_some_and(|id| is_known(&id.source)) {
+            let name = key.rsplit('/').next().unwrap_or(key);
+            let why = VmName::new(name).err().map(|error| format!(": {error}")).unwrap_or_default();
             self.error(
-                format!("[vm.\"{key}\"] names no VM of a source"),
+                format!("[vm.\"{key}\"] names no VM of a source{why}"),
                 "write [vm.\"SOURCE/NAME\"]; NAME alone is enough where there is only one source",
             );
         }
@@ -168,7 +170,7 @@ impl Check<'_> {
             }
             return;
         };
-        if !of_runners {
+        if id.is_some() && !of_runners {
             self.error(
                 format!("[vm.\"{key}\"] sets runner, but is a VM of a source"),
                 "write [vm.NAME]: a VM that has a runner belongs to no source",

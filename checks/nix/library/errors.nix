@@ -158,21 +158,18 @@ in
         "app413"
         "app766"
       ] { })
-      ''the links app413 -> netvm and app766 -> netvm have the same id 086c; choose another for one of them: linkIds.app766.netvm = "086d";'';
-  collisionWithDeclared = error (set
-    [
-      "app413"
-      "other"
-    ]
-    { linkIds.other.netvm = "086c"; }
-  ) ''have the same id 086c; choose another for one of them: linkIds.other.netvm = "086d";'';
+      ''the links app413 -> netvm and app766 -> netvm have the same id 086c; set linkIds.app766.netvm = "086d"'';
+  collisionWithDeclared = error (set [
+    "app413"
+    "other"
+  ] { linkIds.other.netvm = "086c"; }) ''have the same id 086c; set linkIds.other.netvm = "086d"'';
   collisionOfOneVm = error (runner {
     name = "client";
     providers = [
       "net86"
       "net422"
     ];
-  }) "choose another for one of them: client: linkIds.";
+  }) "client: set linkIds.";
   unknownProvider = error (graph {
     app = [ "netvm" ];
   }) "app: no VM has the name of its network provider netvm; correct providers/net";

@@ -24,6 +24,22 @@ in
   # Configurations that end in an error of Nix itself, one by one.
   inherit errors;
   errorMessages = lib.mapAttrs (_: error: error.message) errors;
+  # Configurations that the program refuses, with what it says.
+  refusedByTheProgram = lib.mapAttrs (
+    _: case:
+    case
+    // {
+      text =
+        (evaluate [
+          {
+            services.microvm-spectrum = {
+              enable = true;
+            }
+            // case.definition;
+          }
+        ]).config.services.microvm-spectrum.configFile.unchecked.text;
+    }
+  ) (import ./refused-by-the-program.nix { inherit pkgs; });
   # What the stand-in has and this lib does not.
   ofTheStandInAlone =
     let
@@ -42,7 +58,7 @@ in
     in
     beside "lib" standIn lib;
   # Compared with files, and with the program.
-  rich = (evaluate [ ./rich.nix ]).config.services.microvm-spectrum.configFile.text;
+  rich = (evaluate [ ./rich.nix ]).config.services.microvm-spectrum.configFile.unchecked.text;
   reference = import ./reference.nix {
     inherit lib;
   } (evaluate [ ]).options.services.microvm-spectrum;

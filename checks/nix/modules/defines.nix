@@ -21,7 +21,7 @@ let
   toml =
     config:
     builtins.fromTOML (
-      builtins.unsafeDiscardStringContext config.services.microvm-spectrum.configFile.text
+      builtins.unsafeDiscardStringContext config.services.microvm-spectrum.configFile.unchecked.text
     );
   paths = map toString;
   # Of systemd.packages those with units, and the drop-ins for these.
@@ -305,28 +305,38 @@ in
       );
 
   what_is_not_set_is_not_in_the_configuration = test [
+    "nix-store"
     "tools"
     "uids"
   ] (lib.attrNames (toml plain));
 
-  keys_without_an_option_are_passed_on =
-    test
-      {
-        defaults.new-key = 1;
-        future.table = "x";
-      }
-      {
-        inherit
-          (toml (host {
-            services.microvm-spectrum.settings = {
-              defaults.new-key = 1;
-              future.table = "x";
-            };
-          }))
-          defaults
-          future
-          ;
+  the_program_checks_the_configuration =
+    let
+      own = pkgs.derivation "for-the-host";
+      checks =
+        more: program:
+        lib.hasInfix
+          (builtins.unsafeDiscardStringContext "if ! ${program}/bin/microvm-spectrum check-config $unchecked;")
+          (host {
+            imports = [ more ];
+            services.microvm-spectrum.package = own;
+          }).services.microvm-spectrum.configFile.script;
+      crossed = pkgs // {
+        stdenv = pkgs.stdenv // {
+          buildPlatform.canExecute = _: false;
+        };
+        buildPackages.callPackage = _: _: pkgs.derivation "for-the-build";
       };
+    in
+    test
+      [
+        true
+        true
+      ]
+      [
+        (checks { } own)
+        (checks { _module.args.pkgs = lib.mkForce crossed; } (crossed.buildPackages.callPackage { } { }))
+      ];
 
   settings_merge_over_modules =
     test

@@ -7,7 +7,7 @@ let
   lib = import ../nixpkgs/lib;
   inherit ((import ./evaluate.nix { inherit lib; } [ configuration ])) config;
   file = builtins.fromTOML (
-    builtins.unsafeDiscardStringContext config.services.microvm-spectrum.configFile.text
+    builtins.unsafeDiscardStringContext config.services.microvm-spectrum.configFile.unchecked.text
   );
 in
 {

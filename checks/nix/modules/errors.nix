@@ -34,9 +34,17 @@ in
     value = (vm { hypervisor = "xen"; }).hypervisor;
     message = "A definition for option `services.microvm-spectrum.vms.a.hypervisor' is not of type `null or one of \"cloud-hypervisor\", \"qemu\"'";
   };
-  the_user_id_of_root = {
-    value = (vm { uid = 0; }).uid;
-    message = "A definition for option `services.microvm-spectrum.vms.a.uid' is not of type `null or integer between 65536 and 4294901759 (both inclusive)'";
+  an_unknown_table = {
+    value = settings { settings.tols.ip = "/ip"; };
+    message = "The option `services.microvm-spectrum.settings.tols' does not exist";
+  };
+  an_unknown_setting = {
+    value = (settings { settings.vm.x.memroy = 5; }).vm.x.memory;
+    message = "The option `services.microvm-spectrum.settings.vm.x.memroy' does not exist";
+  };
+  an_unknown_default = {
+    value = (settings { settings.defaults.memroy = 5; }).defaults.memory;
+    message = "The option `services.microvm-spectrum.settings.defaults.memroy' does not exist";
   };
   a_link_id_of_five_digits = {
     value = (vm { linkIds.netvm = "a5460"; }).linkIds.netvm;

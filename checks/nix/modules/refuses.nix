@@ -23,7 +23,6 @@ let
     );
   };
   vms = vms: refuses { inherit vms; };
-  sources = sources: refuses { inherit sources; };
   # A VM whose directory is built, so that its providers are what is said here.
   client = providers: {
     vmDir = pkgs.derivation "vm-dir";
@@ -37,31 +36,13 @@ let
       inherit linkIds;
       providers = lib.attrNames linkIds;
     };
-  builtin = {
-    kind = "builtin";
-    name = "system";
-    path = "/srv/vms";
-  };
   partition = {
     kind = "user-partition";
     name = "user";
     path = "/srv/P";
   };
-  nameRule = "a name is 1 to 64 of the characters A-Z a-z 0-9 . _ - and does not begin with . or -; rename it";
-  long = lib.concatStrings (lib.genList (_: "x") 65);
 in
 {
-  a_bad_vm_name = vms { "a b" = { inherit runner; }; } [
-    "services.microvm-spectrum.vms.\"a b\": ${nameRule}"
-  ];
-  a_vm_name_that_begins_with_a_dot = vms { ".a" = { inherit runner; }; } [
-    "services.microvm-spectrum.vms.\".a\": ${nameRule}"
-  ];
-  a_vm_name_that_is_too_long = vms { ${long} = { inherit runner; }; } [
-    "services.microvm-spectrum.vms.${long}: ${nameRule}"
-  ];
-  a_vm_name_as_long_as_can_be = vms { ${lib.removePrefix "x" long} = { inherit runner; }; } [ ];
-
   both_vmDir_and_runner = vms {
     a = {
       inherit runner;
@@ -94,27 +75,13 @@ in
         };
       }
       [
-        "services.microvm-spectrum.vms.a has a runner, which decides about accel and allow and devices and hypervisor and linkIds and linkPorts and memory and providers and shares and vcpus by itself: remove that here, and build the runner with it"
+        "services.microvm-spectrum.vms.a has a runner, which has accel and allow and devices and hypervisor and linkIds and linkPorts and memory and providers and shares and vcpus built in: remove them here, and build the runner with them"
       ];
-  settings_of_a_vm_in_two_places =
-    refuses
-      {
-        vms.a = { inherit runner; };
-        settings.vm.a.memory = 256;
-      }
-      [
-        "services.microvm-spectrum.settings.vm.a sets memory for a VM of services.microvm-spectrum.vms: set it there"
-      ];
-  host_settings_of_a_vm_in_two_places = refuses {
-    vms.a = { inherit runner; };
-    settings.vm.a.autostart = true;
-  } [ ];
-
   providers_of_a_directory_that_is_built = vms { a.vmDir = pkgs.derivation "vm-dir"; } [
-    "services.microvm-spectrum.vms.a: the vmDir is built, and is not read before; set providers to the names in its providers/net, [ ] for none"
+    "services.microvm-spectrum.vms.a has a vmDir that is a derivation, which evaluation does not read: set providers to the names in its providers/net, [ ] for none"
   ];
   providers_of_a_directory_in_what_is_built = vms { a.vmDir = "${pkgs.derivation "vms"}/a"; } [
-    "services.microvm-spectrum.vms.a: the vmDir is built, and is not read before; set providers to the names in its providers/net, [ ] for none"
+    "services.microvm-spectrum.vms.a has a vmDir that is a derivation, which evaluation does not read: set providers to the names in its providers/net, [ ] for none"
   ];
   an_old_cloud_hypervisor =
     let
@@ -161,7 +128,7 @@ in
     };
 
   an_unknown_provider = vms { appvm-hello.vmDir = ./vms/appvm-hello; } [
-    "services.microvm-spectrum.vms.appvm-hello: its network provider netvm is none of services.microvm-spectrum.vms; add it there, or remove providers/net/netvm"
+    "services.microvm-spectrum.vms.appvm-hello: no VM has the name of its network provider netvm; add it to services.microvm-spectrum.vms, or remove providers/net/netvm"
   ];
   an_unknown_provider_of_a_package =
     vms
@@ -171,11 +138,11 @@ in
         };
       }
       [
-        "services.microvm-spectrum.vms.a: its network provider netvm is none of services.microvm-spectrum.vms; add it there, or remove providers/net/netvm"
+        "services.microvm-spectrum.vms.a: no VM has the name of its network provider netvm; add it to services.microvm-spectrum.vms, or remove providers/net/netvm"
       ];
 
   a_vm_that_provides_its_own_network = vms { appvm-loop.vmDir = ./vms/appvm-loop; } [
-    "services.microvm-spectrum.vms: a VM cannot provide its own network, over others or not: appvm-loop -> appvm-loop; remove one of these from the providers of the one before"
+    "services.microvm-spectrum.vms: VMs would provide each other's networks: appvm-loop -> appvm-loop; remove one of these providers"
   ];
   a_cycle =
     vms
@@ -191,7 +158,7 @@ in
         free = client [ ];
       }
       [
-        "services.microvm-spectrum.vms: a VM cannot provide its own network, over others or not: b -> c -> d -> b; remove one of these from the providers of the one before"
+        "services.microvm-spectrum.vms: VMs would provide each other's networks: b -> c -> d -> b; remove one of these providers"
       ];
   two_cycles =
     vms
@@ -202,8 +169,8 @@ in
         y = client [ "x" ];
       }
       [
-        "services.microvm-spectrum.vms: a VM cannot provide its own network, over others or not: a -> b -> a; remove one of these from the providers of the one before"
-        "services.microvm-spectrum.vms: a VM cannot provide its own network, over others or not: x -> y -> x; remove one of these from the providers of the one before"
+        "services.microvm-spectrum.vms: VMs would provide each other's networks: a -> b -> a; remove one of these providers"
+        "services.microvm-spectrum.vms: VMs would provide each other's networks: x -> y -> x; remove one of these providers"
       ];
 
   link_ids_that_are_declared_twice =
@@ -262,35 +229,9 @@ in
         };
       }
       [
-        "the links a -> netvm and z -> netvm have the same id a546; set services.microvm-spectrum.vms.a.linkIds.netvm = \"a547\""
+        "the links z -> netvm and a -> netvm have the same id a546; set services.microvm-spectrum.vms.a.linkIds.netvm = \"a547\""
         "the links x -> netvm and y -> netvm have the same id b546; build the runner of y with linkIds.netvm = \"b547\""
       ];
-  a_link_id_of_no_link =
-    vms
-      {
-        a = client [ ] // {
-          linkIds.netvm = "a546";
-        };
-      }
-      [
-        "services.microvm-spectrum.vms.a.linkIds.netvm: netvm provides no network to a; remove it"
-      ];
-  a_link_id_that_is_not_used =
-    vms
-      {
-        netvm = client [ ];
-        a = client [ "netvm" ] // {
-          linkIds.netvm = "FFFF";
-        };
-        b = client [ "netvm" ] // {
-          linkIds.netvm = "0000";
-        };
-      }
-      [
-        "services.microvm-spectrum.vms.a.linkIds.netvm: the ids 0000 and ffff are not used; choose another"
-        "services.microvm-spectrum.vms.b.linkIds.netvm: the ids 0000 and ffff are not used; choose another"
-      ];
-
   a_device_of_two_vms =
     vms
       {
@@ -305,7 +246,7 @@ in
         };
       }
       [
-        "services.microvm-spectrum.vms.a.devices and services.microvm-spectrum.vms.b.devices list the PCI device 0000:01:00.0; give it to one VM, once"
+        "services.microvm-spectrum.vms.a.devices and services.microvm-spectrum.vms.b.devices list the PCI device 0000:01:00.0: give it to one VM"
       ];
   a_device_twice_in_one_vm =
     vms
@@ -318,7 +259,7 @@ in
         };
       }
       [
-        "services.microvm-spectrum.vms.a.devices and services.microvm-spectrum.vms.a.devices list the PCI device 0000:01:00.0; give it to one VM, once"
+        "services.microvm-spectrum.vms.a.devices and services.microvm-spectrum.vms.a.devices list the PCI device 0000:01:00.0: give it to one VM"
       ];
   a_device_of_a_vm_of_a_source_and_of_these =
     refuses
@@ -330,128 +271,12 @@ in
         settings.vm."user/b".devices = [ "0000:01:00.0" ];
       }
       [
-        "services.microvm-spectrum.vms.a.devices and services.microvm-spectrum.settings.vm.\"user/b\".devices list the PCI device 0000:01:00.0; give it to one VM, once"
+        "services.microvm-spectrum.vms.a.devices and services.microvm-spectrum.settings.vm.\"user/b\".devices list the PCI device 0000:01:00.0: give it to one VM"
       ];
-
-  a_user_of_two_vms =
-    refuses
-      {
-        vms.a = {
-          inherit runner;
-          uid = 70001;
-        };
-        vms.b = {
-          inherit runner;
-          uid = 70002;
-        };
-        sources = [ partition ];
-        settings.vm."user/c".uid = 70001;
-      }
-      [
-        "services.microvm-spectrum.vms.a.uid and services.microvm-spectrum.settings.vm.\"user/c\".uid are both 70001; change one of them"
-      ];
-
-  two_sources_of_one_name =
-    sources
-      [
-        builtin
-        (partition // { name = "system"; })
-      ]
-      [
-        "services.microvm-spectrum.sources, entry 1 and services.microvm-spectrum.sources, entry 2 have the name system; rename one"
-      ];
-  a_source_with_path_and_partuuid =
-    sources
-      [ (partition // { partuuid = "6e5c4ef5-9a4b-4a5e-8d0c-3d1a9f6f2b11"; }) ]
-      [
-        "services.microvm-spectrum.sources, entry 1 (user) has a path and a partuuid: keep path if you mount it, partuuid if it is to be mounted when it appears"
-      ];
-  a_source_that_is_nowhere =
-    sources
-      [
-        {
-          kind = "builtin";
-          name = "system";
-        }
-      ]
-      [
-        "services.microvm-spectrum.sources, entry 1 (system) has neither a path nor a partuuid: write where it is"
-      ];
-  a_builtin_source_that_appears =
-    sources
-      [
-        {
-          kind = "builtin";
-          name = "system";
-          partuuid = "6e5c4ef5-9a4b-4a5e-8d0c-3d1a9f6f2b11";
-        }
-      ]
-      [
-        "services.microvm-spectrum.sources, entry 1 (system) has a partuuid and is no user-partition: mount it, and write its path"
-      ];
-  a_source_with_a_relative_path =
-    sources
-      [ (builtin // { path = "vms"; }) ]
-      [
-        "services.microvm-spectrum.sources, entry 1 (system): the path vms is not absolute; write it from / on"
-      ];
-  a_source_with_a_bad_name =
-    sources
-      [ (builtin // { name = "a/b"; }) ]
-      [
-        "services.microvm-spectrum.sources, entry 1 (a/b): ${nameRule}"
-      ];
-  a_source_with_the_reserved_name =
-    sources
-      [ (builtin // { name = "configuration"; }) ]
-      [
-        "services.microvm-spectrum.sources, entry 1 (configuration): so are the VMs called that are in services.microvm-spectrum.vms; rename it"
-      ];
-
-  settings_of_an_unknown_source =
-    refuses
-      {
-        sources = [
-          builtin
-          partition
-        ];
-        settings.vm."usr/a".memory = 256;
-        settings.vm.b.memory = 256;
-        settings.vm."user/c".memory = 256;
-        settings.vm.d.runner = "/nix/store/d";
-      }
-      [
-        "services.microvm-spectrum.settings.vm.b names no VM of a source: write SOURCE/NAME with the name of one of the services.microvm-spectrum.sources; NAME alone is enough where there is only one"
-        "services.microvm-spectrum.settings.vm.\"usr/a\" names no VM of a source: write SOURCE/NAME with the name of one of the services.microvm-spectrum.sources; NAME alone is enough where there is only one"
-      ];
-  settings_of_the_only_source = refuses {
-    sources = [ builtin ];
-    settings.vm.a.autostart = true;
-  } [ ];
-  a_partition_that_starts_nothing =
-    refuses
-      {
-        sources = [ partition ];
-        settings.vm."user/a".autostart = true;
-        settings.vm.b.autostart = true;
-        settings.defaults.autostart = true;
-      }
-      [
-        "services.microvm-spectrum.settings.vm.b.autostart: VMs of the source user may not start with the host; set autostart = true for the source, or remove it here"
-        "services.microvm-spectrum.settings.vm.\"user/a\".autostart: VMs of the source user may not start with the host; set autostart = true for the source, or remove it here"
-      ];
-  a_partition_that_may_start_something = refuses {
-    sources = [ (partition // { autostart = true; }) ];
-    settings.vm."user/a".autostart = true;
-  } [ ];
-
-  a_tool_with_a_relative_path = refuses { settings.tools.ip = "ip"; } [
-    "services.microvm-spectrum.settings.tools.ip: the path ip is not absolute; write it from / on"
-  ];
 
   microvm_nix_beside_it = {
     expected = [
-      "services.microvm-spectrum.enable and microvm.host.enable, microvm.nix's own host module, define the same units: set microvm.host.enable = false, and all packages run under those of microvm-spectrum, or services.microvm-spectrum.enable = false, and install microvm-spectrum's packages by microvm.vms"
+      "services.microvm-spectrum.enable and microvm.host.enable, which is microvm.nix's own host module, define the same units: set microvm.host.enable = false to run all packages under the units of microvm-spectrum, or services.microvm-spectrum.enable = false to run them under those of microvm.nix"
     ];
     actual =
       map (assertion: assertion.message)
@@ -462,15 +287,15 @@ in
   };
 
   all_mistakes_at_once =
-    refuses
+    vms
       {
-        vms."a b" = { inherit runner; };
-        vms.c = { };
-        sources = [ (builtin // { path = "vms"; }) ];
+        a.runner = runner // {
+          providers = [ "netvm" ];
+        };
+        c = { };
       }
       [
-        "services.microvm-spectrum.sources, entry 1 (system): the path vms is not absolute; write it from / on"
-        "services.microvm-spectrum.vms.\"a b\": ${nameRule}"
         "services.microvm-spectrum.vms.c has neither vmDir nor runner: set one of them"
+        "services.microvm-spectrum.vms.a: no VM has the name of its network provider netvm; add it to services.microvm-spectrum.vms, or remove providers/net/netvm"
       ];
 }

@@ -63,7 +63,12 @@ let
             throw "\nFailed assertions:\n${lib.concatMapStringsSep "\n" (message: "- ${message}") failed}"
           else
             builtins.deepSeq config.system.stateVersion (
-              pkgs.writeText "nixos-system" (toString (map toString config.systemd.packages))
+              pkgs.writeText "nixos-system" (
+                toString (
+                  map toString config.systemd.packages
+                  ++ map (file: file.source) (lib.attrValues config.environment.etc)
+                )
+              )
             );
       };
     };

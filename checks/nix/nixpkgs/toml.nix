@@ -16,6 +16,8 @@ let
       "{ ${
         lib.concatStringsSep ", " (mapAttrsToList (name: item: "${key name} = ${inline item}") value)
       } }"
+    else if value == null then
+      throw "TOML has no null"
     else
       builtins.toJSON value;
   # A table with its header, and the tables beneath it.

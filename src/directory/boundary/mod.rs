@@ -150,8 +150,7 @@ impl ResolveError {
             Self::Missing(_) => "create it, or correct the link that leads there",
             Self::NotADirectory(_) => "correct the path or the link that leads through it",
             Self::Outside { .. } => {
-                "put the target on the user partition, or have the administrator allow its directory \
-                 with --allow PREFIX[=HOSTDIR]"
+                "put the target on the user partition, or have the administrator add its directory to 'allow'"
             }
             Self::Loop(_) => "make the link lead to a file or directory",
             Self::Exceeded(_) => Exceeded::REMEDY,

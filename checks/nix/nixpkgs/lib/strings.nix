@@ -35,7 +35,11 @@ rec {
         n <= stringLength text - stringLength part
         && (substring n (stringLength part) text == part || at (n + 1));
     in
-    at 0;
+    # What builtins.match says in the real one.
+    if builtins.hasContext part then
+      throw "the string '${part}' is not allowed to refer to a store path"
+    else
+      at 0;
   removePrefix =
     prefix: text: if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
   removeSuffix =

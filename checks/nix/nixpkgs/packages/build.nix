@@ -89,10 +89,13 @@ rec {
       tools
     ];
     shell = "${bash}/bin/bash";
-    hostPlatform = {
-      inherit system;
-      qemuArch = builtins.head (builtins.match "([^-]*)-linux" system);
-    };
+    buildPlatform = hostPlatform;
+    inherit hostPlatform;
+  };
+  hostPlatform = {
+    inherit system;
+    canExecute = other: other.system == system;
+    qemuArch = builtins.head (builtins.match "([^-]*)-linux" system);
   };
 
   runCommand =

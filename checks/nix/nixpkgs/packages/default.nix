@@ -27,6 +27,8 @@ let
   pkgs = tools // {
     inherit lib;
     path = ./..;
+    # This machine builds for itself.
+    buildPackages = pkgs;
     inherit (build)
       runCommand
       stdenv
