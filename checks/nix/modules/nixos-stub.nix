@@ -22,9 +22,14 @@ let
       type = types.bool;
       default = true;
     };
-    wantedBy = list types.str;
+    wantedBy = list (
+      types.strMatching "[a-zA-Z0-9@%:_.\\-]+[.](service|socket|device|mount|automount|swap|target|path|timer|scope|slice)"
+    );
     overrideStrategy = mkOption {
-      type = types.str;
+      type = types.enum [
+        "asDropinIfExists"
+        "asDropin"
+      ];
       default = "asDropinIfExists";
     };
   };
