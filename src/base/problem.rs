@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::base::printable::printable;
@@ -72,10 +73,13 @@ impl Problem {
     }
 }
 
-/// Whether the host is to blame for an error in reading an input, such as a disk
-/// that fails, and not an input that is missing or malformed.
+/// Whether the host is to blame for an error in reading a file, such as a disk that
+/// fails, and not a file that is missing, malformed, of another type or another user's.
 pub fn is_hosts(error: &io::Error) -> bool {
-    !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidData)
+    const OF_FILES: [Errno; 6] =
+        [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::INVAL, Errno::LOOP, Errno::ACCESS];
+    // Those that are not the system's are of this program, which cannot use the content.
+    Errno::from_io_error(error).is_some_and(|error| !OF_FILES.contains(&error))
 }
 
 /// All problems of one input, collected instead of stopping at the first.

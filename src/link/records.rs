@@ -25,7 +25,7 @@ pub const DIRECTORY: &str = "/run/microvm-spectrum/links";
 /// The version of a record.
 const VERSION: u32 = 1;
 
-/// One record. The provider needs its name alone, which has the link's id.
+/// One record. Its file name has the link's id.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -49,23 +49,30 @@ pub fn prepare(provider: &VmName) -> io::Result<()> {
 }
 
 fn path(provider: &VmName, link: LinkId) -> PathBuf {
-    directory(provider).join(format!("{link}.json"))
+    directory(provider).join(file_name(link))
 }
 
-/// The client that a record names.
-fn client_of(path: &Path) -> Option<VmName> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let record: Record = versioned::parse(&text, "a record of a link", VERSION).ok()?;
-    Some(record.client)
+fn file_name(link: LinkId) -> String {
+    format!("{link}.json")
+}
+
+/// The client that a record names. A record of another version counts as none.
+///
+/// # Errors
+/// When there is one and it cannot be read.
+fn client_of(path: &Path) -> io::Result<Option<VmName>> {
+    let text = durable::if_present(std::fs::read_to_string(path))?;
+    let record = |text: String| versioned::parse::<Record>(&text, "a record of a link", VERSION).ok();
+    Ok(text.and_then(record).map(|record| record.client))
 }
 
 /// The client that has a link now, with any provider.
 ///
 /// # Errors
-/// When the directory of the records exists and cannot be listed.
+/// When the directory of the records exists and cannot be listed, or a record cannot be read.
 pub fn holder(link: LinkId) -> io::Result<Option<VmName>> {
     for provider in durable::if_present(std::fs::read_dir(DIRECTORY))?.into_iter().flatten() {
-        if let Some(client) = client_of(&provider?.path().join(format!("{link}.json"))) {
+        if let Some(client) = client_of(&provider?.path().join(file_name(link)))? {
             return Ok(Some(client));
         }
     }
@@ -79,7 +86,7 @@ pub fn holder(link: LinkId) -> io::Result<Option<VmName>> {
 /// When the record cannot be written.
 pub fn record(provider: &VmName, link: LinkId, client: &VmName, new: bool) -> io::Result<()> {
     prepare(provider)?;
-    if !new && client_of(&path(provider, link)).as_ref() == Some(client) {
+    if !new && client_of(&path(provider, link)).ok().flatten().as_ref() == Some(client) {
         return Ok(());
     }
     let text = serde_json::to_string(&Record { version: VERSION, client: client.clone() })
@@ -98,17 +105,46 @@ pub fn remove(provider: &VmName, link: LinkId) -> io::Result<()> {
 /// All records of a provider.
 ///
 /// # Errors
-/// When their directory cannot be listed; `NotFound` when it was never created.
+/// When their directory cannot be listed, or one cannot be read; `NotFound` when the
+/// directory was never created.
 pub fn all(provider: &VmName) -> io::Result<BTreeMap<LinkId, Stamp>> {
+    all_in(&directory(provider))
+}
+
+fn all_in(directory: &Path) -> io::Result<BTreeMap<LinkId, Stamp>> {
     use std::os::unix::fs::MetadataExt as _;
     let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(directory(provider))? {
+    for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
         let id = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok());
-        if let (Some(id), Ok(metadata)) = (id, entry.metadata()) {
+        if let (Some(id), Ok(metadata)) = (id, entry.metadata())
+            && name.to_str() == Some(&file_name(id))
+            && client_of(&entry.path())?.is_some()
+        {
             found.insert(id, (metadata.ino(), metadata.modified().ok()));
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_the_name_and_the_version_that_this_program_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        put("e546.json", r#"{"version":1,"client":"a"}"#);
+        put("E547.json", r#"{"version":1,"client":"a"}"#);
+        put("e548.json", r#"{"version":2,"client":"a"}"#);
+        put("e549.json", "");
+        put("e54a", r#"{"version":1,"client":"a"}"#);
+        let found: Vec<_> = all_in(directory.path()).unwrap().keys().map(ToString::to_string).collect();
+        assert_eq!(found, ["e546"]);
+        // One that cannot be read is not taken for one that is gone.
+        std::fs::create_dir(directory.path().join("e54b.json")).unwrap();
+        assert!(all_in(directory.path()).is_err());
+    }
 }

@@ -7,14 +7,12 @@
 use std::io;
 use std::path::Path;
 
-use rustix::io::Errno;
+use crate::base::problem::is_hosts;
 
 /// Whether an error says that there is no such file, or none of the wanted type.
 pub fn is_missing(error: &io::Error) -> bool {
     // This program can look at its own files; so one that it may not look at is another's.
-    const MISSING: [Errno; 6] =
-        [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::INVAL, Errno::LOOP, Errno::ACCESS];
-    Errno::from_io_error(error).is_none_or(|error| MISSING.contains(&error))
+    !is_hosts(error)
 }
 
 /// Turns the error that a file is missing, see [`is_missing`], into `None`.
