@@ -185,7 +185,7 @@ fn a_missing_tap_is_named_with_what_makes_it() {
     let ran = run(quiet(script(&package)).current_dir(place.runtime())).exits(3);
     for (tap, provider) in taps.iter().zip(["netvm", "vpn"]) {
         assert!(tap.starts_with("vmc-") && tap.len() == 8, "{tap}");
-        let text = format!("the tap interface {tap} of the link to {provider} does not exist");
+        let text = format!("/proc/self/net/dev: lacks the tap interface {tap} of the link to {provider}");
         assert!(ran.stderr.contains(&text), "{}", ran.stderr);
         assert!(ran.stderr.contains("bin/tap-up as root, with MICROVM_SPECTRUM_USER="), "{}", ran.stderr);
     }

@@ -17,7 +17,11 @@ use serde::Deserialize;
 
 use crate::base::template;
 use crate::link::id::{InterfaceName, LinkId};
+use crate::system::accounts;
 use crate::system::program::{self, ProgramError};
+
+/// How a supervisor's status text for systemd begins when a link of its VM is dead.
+pub const DEAD_LINK: &str = "a link is dead: ";
 
 /// The rules of a link, for `nft(8)`, which replaces all of them in one transaction.
 const RULES: &str = include_str!("link.nft.hbs");
@@ -70,20 +74,18 @@ pub fn up(tools: &Tools, link: LinkId, client_user: u32, provider_user: u32) -> 
     }
     quieten(tools, &bridge)?;
     for (tap, user) in [(link.client_tap(), client_user), (link.provider_tap(), provider_user)] {
-        // `ip` shows the owner by a name that it looks up, so it is noted here by its id.
-        let alias = format!("microvm-spectrum: for the user {user}");
         let found = Interface::find(&tools.ip, &tap)?;
         if found.as_ref().is_some_and(|found| found.kind() != TAP) {
             return Err(WireError::Taken(tap));
         }
-        let is_right = found.as_ref().is_some_and(|found| found.alias == alias);
+        // Whoever has it open can give it to another user (TUNSETOWNER).
+        let is_right = found.as_ref().is_some_and(|found| found.is_for(user));
         if found.is_some() && !is_right {
             ip(tools, &["link", "delete", "dev", &tap])?;
         }
         if !is_right {
             let user = user.to_string();
             ip(tools, &["tuntap", "add", "dev", &tap, "mode", "tap", "vnet_hdr", "user", &user])?;
-            ip(tools, &["link", "set", "dev", &tap, "alias", &alias])?;
             new.insert(tap.clone());
         }
         quieten(tools, &tap)?;
@@ -122,10 +124,13 @@ pub fn provider_is_attached(tools: &Tools, link: LinkId) -> bool {
     found.is_ok_and(|found| found.is_some_and(|it| it.flags.iter().any(|flag| flag == "LOWER_UP")))
 }
 
-/// Whether this network namespace has an interface of that name. `/sys/class/net` shows
-/// those of the namespace that `/sys` was mounted in, which is another one in units.
+/// The interfaces of this process' network namespace. `/sys/class/net` shows those of the
+/// namespace that `/sys` was mounted in, which is another one in units.
+pub const INTERFACES: &str = "/proc/self/net/dev";
+
+/// Whether this network namespace has an interface of that name.
 pub fn exists(name: &str) -> bool {
-    let interfaces = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let interfaces = std::fs::read_to_string(INTERFACES).unwrap_or_default();
     interfaces.lines().filter_map(|line| line.split_once(':')).any(|(found, _)| found.trim() == name)
 }
 
@@ -146,8 +151,6 @@ const TAP: &str = "tun";
 struct Interface {
     #[serde(default)]
     flags: Vec<String>,
-    #[serde(default, rename = "ifalias")]
-    alias: String,
     #[serde(default, rename = "linkinfo")]
     info: Info,
 }
@@ -156,6 +159,21 @@ struct Interface {
 struct Info {
     #[serde(default, rename = "info_kind")]
     kind: String,
+    #[serde(default, rename = "info_data")]
+    data: Data,
+}
+
+#[derive(Default, Deserialize)]
+struct Data {
+    user: Option<Owner>,
+}
+
+/// The owner of a tap, by name where `ip` finds one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Owner {
+    Id(u32),
+    Name(String),
 }
 
 impl Interface {
@@ -181,6 +199,14 @@ impl Interface {
 
     fn kind(&self) -> &str {
         &self.info.kind
+    }
+
+    fn is_for(&self, user: u32) -> bool {
+        match &self.info.data.user {
+            Some(Owner::Id(id)) => *id == user,
+            Some(Owner::Name(name)) => accounts::user_id(name).is_ok_and(|id| id == Some(user)),
+            None => false,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::base::name::{SourceName, VmName};
 use crate::base::printable::Printable;
+use crate::link::taps::DEAD_LINK;
 use crate::state::catalog::{CatalogLease, CatalogVm, VmState};
 use crate::state::installed::Installed;
 use crate::state::started::Started;
@@ -202,7 +203,12 @@ impl VmStatus {
                 self.detail = Some(Printable::composed(format!("stale: {}", why.join(", "))));
             }
         }
-        if matches!(state, Condition::Failed | Condition::Restarting) && !unit.text.raw().is_empty() {
+        let says_why = match state {
+            Condition::Failed | Condition::Restarting => !unit.text.raw().is_empty(),
+            Condition::Running => unit.text.raw().starts_with(DEAD_LINK),
+            _ => false,
+        };
+        if says_why {
             self.detail = Some(unit.text.printable());
         }
     }

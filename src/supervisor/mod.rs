@@ -14,6 +14,7 @@
 
 mod claim;
 pub mod console;
+mod dead_links;
 mod files;
 mod links;
 mod outcome;

@@ -4,7 +4,6 @@
 //! Starting a VM with all that it needs.
 
 use std::fs::File;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -13,13 +12,13 @@ use super::claim::Claim;
 use super::links::Links;
 use super::output::{self, LastLine, say};
 use super::watch::{Seen, Wake, Watch};
-use super::{Outcome, files, no_thread, on_signal, shares};
+use super::{Outcome, dead_links, files, no_thread, on_signal, shares};
 use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems};
 use crate::hypervisor;
 use crate::hypervisor::description::{EVENTS_FD, FilePaths};
 use crate::hypervisor::running::{Started, vhost_net_is_usable};
-use crate::link::taps;
+use crate::link::taps::{self, INTERFACES};
 use crate::plan::Plan;
 use crate::system::process::{Inherited, Process, in_background, keep_memory_private};
 
@@ -90,11 +89,8 @@ fn check_taps(plan: &Plan) -> Result<(), Outcome> {
     for interface in &plan.interfaces {
         if !taps::exists(&interface.tap) {
             problems.push(Problem::error(
-                Path::new("/sys/class/net").join(&*interface.tap),
-                format!(
-                    "the tap interface {} of the link to {} does not exist",
-                    interface.tap, interface.provider
-                ),
+                INTERFACES,
+                format!("lacks the tap interface {} of the link to {}", interface.tap, interface.provider),
                 format!("run the package's bin/tap-up as root, with MICROVM_SPECTRUM_USER={user}"),
             ));
         }
@@ -154,6 +150,8 @@ fn report_events(plan: &Plan, events: Option<File>, sender: Sender<Wake>) -> Res
         if let Err(error) = in_background(move || links.follow()) {
             say(&plan.name, &format!("links cannot be plugged in: {error}"));
         }
+        // Nothing else depends on it.
+        let _ = in_background(move || dead_links::report(&plan));
         let mut going = sender.send(Wake::Started(Ok(power_button))).is_ok();
         while going {
             let event = events.next().transpose();
