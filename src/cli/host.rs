@@ -111,7 +111,10 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name, &environment)),
         HostVerb::MountRuntime(NameArgs { name }) => (name, host::mount_runtime(name)),
         HostVerb::UnmountRuntime(NameArgs { name }) => (name, host::unmount_runtime(name)),
-        HostVerb::Run(NameArgs { name }) => (name, host::run(&state, name)),
+        HostVerb::Run(NameArgs { name }) => match host::run(&state, name) {
+            Ok(status) => return ExitCode::from(status),
+            Err(error) => (name, Err(error)),
+        },
         HostVerb::Stop(NameArgs { name }) => (name, host::stop(&state, name)),
         HostVerb::Virtiofsd(NameArgs { name }) => match host::serve_shares(&state, name, &environment) {
             Ok(outcome) if outcome.status() == 0 => (name, Ok(())),

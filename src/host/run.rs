@@ -5,27 +5,34 @@
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Pid, PidfdFlags, Signal};
 use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::{HostError, io_error};
 use crate::base::name::VmName;
+use crate::base::printable::printable;
 use crate::package::{Script, Whose, whose};
 use crate::state::directory::{SHARES_DIRECTORY, StateDirectory};
 use crate::system::durable::if_present;
+use crate::system::process::{in_background, keep_memory_private};
 use crate::system::program;
 
-/// Becomes the `microvm-run` of the package that a VM was started from, in the
-/// working directory; returns only when that fails.
+/// Runs the `microvm-run` of the package that a VM was started from, in the working
+/// directory: becomes it, or returns the status of one that is another program's.
 ///
 /// Root serves the shared directories elsewhere; their sockets get links here,
 /// where packages look for them.
 ///
 /// # Errors
 /// See [`HostError`].
-pub fn run(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+pub fn run(state: &StateDirectory, name: &VmName) -> Result<u8, HostError> {
     link_sockets(&Path::new(SHARES_DIRECTORY).join(name.as_str()))
         .map_err(io_error("the sockets of shared directories cannot be linked to"))?;
     let package = state.booted(name);
@@ -33,9 +40,33 @@ pub fn run(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
     match whose(&package, Script::Run)? {
         Whose::Ours(_) => drop(command.arg("--external-virtiofsd")),
         // They do not say when they are ready.
-        Whose::Script(_) | Whose::Files(_) => drop(sd_notify::notify(&[NotifyState::Ready])),
+        Whose::Script(_) | Whose::Files(_) => {
+            drop(sd_notify::notify(&[NotifyState::Ready]));
+            let program = printable(command.get_program());
+            return status_of(command).map_err(io_error(format!("{program} cannot be executed")));
+        }
     }
     Err(program::become_program(&mut command).into())
+}
+
+/// Runs a monitor as a child, passes signals on to it, and returns its status or ends by the
+/// same signal. systemd believes its main process, and one that was taken over would
+/// extend the time that it has to stop; so this process is that one.
+fn status_of(mut command: Command) -> io::Result<u8> {
+    keep_memory_private()?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT])?;
+    let mut child = command.spawn()?;
+    let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    in_background(move || {
+        for signal in signals.forever().filter_map(Signal::from_named_raw) {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, signal);
+        }
+    })?;
+    let status = child.wait()?;
+    if let Some(signal) = status.signal() {
+        emulate_default_handler(signal)?;
+    }
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 
 fn link_sockets(directory: &Path) -> io::Result<()> {
