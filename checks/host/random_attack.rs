@@ -175,8 +175,6 @@ fn the_owner_of_a_partition_disturbs_no_vm_of_another_source() {
     let writer = Writer::start(&host, seed);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
-        // Which may have failed, since what was to be watched is no directory now.
-        host.machine.run(&["systemctl", "start", "microvm-spectrum-source@stick.path"]);
         let name = random.pick(&VICTIMS).unwrap();
         let active = host.machine.property(&format!("microvm@{name}.service"), "ActiveState") == "active";
         match random.below(20) {
@@ -217,6 +215,11 @@ fn the_owner_of_a_partition_disturbs_no_vm_of_another_source() {
     );
     assert_eq!(of_victims(&host), before);
     host.ok(&["sh", "-c", &format!("rm -rf {STICK}/svc/data/* {STICK}/svc/data/.hidden")]);
+    // It is still watched, for as long as it has nothing to wait for.
+    host.ok(&["rm", "-rf", "/run/microvm-spectrum/scans"]);
+    let watch = "microvm-spectrum-source@stick.path";
+    let watches = || (host.machine.property(watch, "ActiveState") == "active").then_some(());
+    wait_or_explain("systemd to watch it again", watches, || host.machine.journal(watch));
     host.run(&["sync"]).exits(0);
     host.run(&[&["start"], VICTIMS.as_slice()].concat()).exits(0);
     host.run(&[&["stop"], VICTIMS.as_slice()].concat()).exits(0);

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -380,4 +381,59 @@ fn a_package_that_was_built_elsewhere() {
         (!host.machine.path("/var/lib/microvms/elsewhere/booted").is_symlink()).then_some(())
     });
     assert_eq!(host.machine.run(&[INSTALLED, "sync", "--dry-run"]).exits(1).stdout, "nothing to do\n");
+}
+
+/// Who may write to a partition can keep systemd from watching it for no longer than it
+/// takes to put something right there.
+#[test]
+fn what_cannot_be_watched_for_a_while_is_watched_again() {
+    needs!(is_possible());
+    let host = Host::watching();
+    host.vm("first");
+    let half = host.machine.path(&format!("{PARTITION}/svc/data/half"));
+    fs::create_dir(&half).unwrap();
+    host.run(&["sync"]).exits(1);
+    let unit = "microvm-spectrum-source@user.path";
+    host.machine.wait_active(unit);
+    let scans = || host.machine.journal("microvm-spectrum-resync@user").matches("Finished").count();
+    let (svc, data) = (host.machine.path(&format!("{PARTITION}/svc")), "svc/data");
+    let away = host.machine.path(&format!("{PARTITION}/away"));
+    let kinds: [(&str, &dyn Fn(&Path)); 4] = [
+        ("a file", &|path| fs::write(path, "").unwrap()),
+        ("a link to itself", &|path| symlink(path.file_name().unwrap(), path).unwrap()),
+        ("a link out", &|path| symlink("/etc", path).unwrap()),
+        ("a directory", &|path| fs::create_dir(path).unwrap()),
+    ];
+    let places = [svc.clone(), host.machine.path(&format!("{PARTITION}/{data}")), half.clone()];
+    for (number, (path, (what, put))) in
+        places.iter().flat_map(|path| kinds.iter().map(move |kind| (path, kind))).enumerate()
+    {
+        let what = format!("{what} in the place of {}", path.display());
+        // However often it has changed before.
+        host.ok(&["rm", "-rf", "/run/microvm-spectrum/scans"]);
+        let before = scans();
+        fs::rename(path, &away).unwrap();
+        put(path);
+        host.machine.run(&["touch", &format!("{PARTITION}/svc/data/changed")]);
+        wait_for(&format!("a scan after {what}"), || (scans() > before).then_some(()));
+        wait_for(&format!("an end of scans after {what}"), || settled(&host, unit).then_some(()));
+        match path.is_dir() && !path.is_symlink() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+        fs::rename(&away, path).unwrap();
+        let name = format!("vm-{number}");
+        host.vm(&name);
+        wait_for(&format!("what is new after {what}"), || {
+            all(&host).contains(&format!("user/{name} stopped")).then_some(())
+        });
+    }
+    wait_for("an end of scans", || settled(&host, unit).then_some(()));
+    let failed = host.ok(&["systemctl", "list-units", "--failed", "--plain", "--no-legend"]);
+    assert!(!failed.contains("microvm"), "{failed}");
+}
+
+/// Whether systemd watches a source, and does not scan it now.
+fn settled(host: &Host, unit: &str) -> bool {
+    host.machine.property(unit, "SubState") == "waiting"
 }

@@ -144,7 +144,6 @@ while (1) {
     $changes++;
     print "$changes\n" if $changes % 100 == 0;
     sleep rand 0.03;
-    # It takes turns with what is wild: there, systemd may give up watching.
     if ((time - $begun) % 12 < 6) {
         come_and_go();
         next;

@@ -38,16 +38,16 @@ pub fn path_unit(source: &SourceName) -> String {
 pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
     let mut broken = broken(catalog);
     for source in &catalog.sources {
-        let more = broken.remove(&source.name).unwrap_or_default();
+        let watched = watched_directory(source);
+        let mut more = broken.remove(&source.name).unwrap_or_default();
         // The owner of a partition decides where a link leads.
-        let may_be_watched = |path: &&Path| source.kind != SourceKind::UserPartition || !path.is_symlink();
-        let more = more.into_iter().filter(may_be_watched);
-        let paths: Vec<_> =
-            std::iter::once(source.directory.as_path()).chain(more).filter_map(in_a_unit).collect();
+        let is_partition = source.kind == SourceKind::UserPartition;
+        more.retain(|path| watched == source.directory && !(is_partition && path.is_symlink()));
+        let paths: Vec<_> = std::iter::once(watched).chain(more).filter_map(in_a_unit).collect();
         want(directory, HOST, MOUNTS, &format!("../{MOUNTS}"))?;
         let unit = path_unit(&source.name);
         // systemd refuses a path unit without paths, and reports that as a failure.
-        let is_watched = can_be_watched(&source.directory) && !leads_elsewhere(source);
+        let is_watched = can_be_watched(&source.directory);
         if is_watched {
             let data = json!({ "paths": paths });
             let text = render(include_str!("templates/source.conf.hbs"), &data);
@@ -80,8 +80,25 @@ pub(super) fn write(catalog: &Catalog, directory: &Path) -> io::Result<()> {
 /// Whether a partition's directory of VM directories is a link, by which the owner of
 /// the partition could choose what systemd watches.
 pub fn leads_elsewhere(source: &CatalogSource) -> bool {
-    let below = source.directory.ancestors().take(Path::new(DATA_DIRECTORY).components().count());
-    source.kind == SourceKind::UserPartition && below.into_iter().any(Path::is_symlink)
+    source.kind == SourceKind::UserPartition && of_the_owner(&source.directory).any(Path::is_symlink)
+}
+
+/// The directory by whose changes systemd has a source scanned again: the one that holds
+/// its VM directories. Where the owner of a partition has put something else in the place
+/// of that, it is the one where that can change: systemd would follow a link, and give up
+/// watching what is beneath a file.
+fn watched_directory(source: &CatalogSource) -> &Path {
+    if source.kind != SourceKind::UserPartition {
+        return &source.directory;
+    }
+    let is_other = |path: &&Path| path.symlink_metadata().is_ok_and(|found| !found.is_dir());
+    let below = of_the_owner(&source.directory).filter(is_other).last();
+    below.and_then(Path::parent).unwrap_or(&source.directory)
+}
+
+/// The directories of a partition that its owner can replace, from the innermost.
+fn of_the_owner(directory: &Path) -> impl Iterator<Item = &Path> {
+    directory.ancestors().take(Path::new(DATA_DIRECTORY).components().count())
 }
 
 /// The VM directories with errors, by source.
