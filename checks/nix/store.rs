@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::real_nix::{Nix, done, nix};
 use crate::support::program::{Ran, call, run};
 use crate::support::skip::needs;
+use crate::support::tree::{self, assert_same};
 use crate::support::vm_directory::{Partition, VmDirectory};
 
 /// A host whose VMs' packages go into the store.
@@ -140,6 +141,58 @@ fn packages_go_into_the_store_and_stay_there_while_they_are_used() {
     fs::remove_file(host.state().join("a/booted")).unwrap();
     host.sync("nix-store = true").exits(0).says_nothing();
     assert!(!host.live().contains(&packages[0]));
+}
+
+#[test]
+fn a_damaged_package_in_the_store_is_mended() {
+    let nix = needs!(nix());
+    let host = Host::new(nix, "damaged");
+    host.vm("a");
+    let sync = || host.sync("nix-store = true");
+    sync().exits(0).says_nothing();
+    let package = host.package("a");
+    let whole = tree::read(&package);
+    let writable = |path: &str| {
+        let path = package.join(path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let damages: [&dyn Fn(); 3] = [
+        &|| {
+            fs::write(writable("bin/microvm-run"), "").unwrap();
+        },
+        &|| fs::remove_file(writable("bin").join("microvm-run")).unwrap(),
+        &|| {
+            for path in ["", "bin", "share", "share/microvm", "share/microvm-spectrum"] {
+                writable(path);
+            }
+            fs::remove_dir_all(&package).unwrap();
+        },
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        damage();
+        sync().exits(0).says_nothing();
+        assert_same(&whole, &tree::read(&package), &number.to_string());
+        done(nix.call("nix-store", [Path::new("--verify-path"), &package]));
+        assert!(host.live().contains(&package), "{number}");
+    }
+    // One that is in use elsewhere stays as it is, and all else is installed.
+    let root = host.root.join("root");
+    let add_root = ["--realise", "--indirect", "--add-root"].map(PathBuf::from);
+    done(nix.call("nix-store", add_root.into_iter().chain([root.clone(), package.clone()])));
+    host.vm("b");
+    damages[0]();
+    sync().exits(3).complains(&["is damaged, and cannot be replaced in the store"]);
+    assert!(host.state().join("b/current/bin/microvm-run").is_file());
+    assert!(host.live().contains(&package));
+    fs::remove_file(root).unwrap();
+    sync().exits(0).says_nothing();
+    assert_same(&whole, &tree::read(&package), "at last");
+    // A new VM whose package the store has, damaged.
+    fs::remove_dir_all(host.state()).unwrap();
+    damages[0]();
+    sync().exits(0).says_nothing();
+    assert_same(&whole, &tree::read(&package), "a new one");
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Package {
         publish::publish(self, output, force)
     }
 
-    /// Whether the package in `directory` has all entries of this one, as they are here.
+    /// Whether `directory` is a package with all entries of this one, as they are here.
     ///
     /// # Errors
     /// When one of them cannot be looked at.

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::whose::is_ours;
 use super::{Entry, Package};
-use crate::base::problem::Problem;
+use crate::base::problem::{Problem, is_hosts};
 use crate::plan::Plan;
 use crate::system::durable::{
     create_directory, create_directory_at, create_file_at, if_present, open_directory, sync_directory,
@@ -138,9 +138,14 @@ pub(super) fn write_entries(package: &Package, root: &Path) -> Result<(), WriteE
     Ok(())
 }
 
-/// Whether the directory `root` has all entries of a package, with their contents and modes.
+/// Whether there is a directory `root` that has all entries of a package, with their contents
+/// and modes. In a Nix store, no file has a mode for writing.
 pub(super) fn has_entries(package: &Package, root: &Path) -> io::Result<bool> {
-    let directory = open_directory(root)?;
+    let opened = open_directory(root);
+    if opened.as_ref().is_err_and(|error| !is_hosts(error)) {
+        return Ok(false);
+    }
+    let directory = opened?;
     for (path, entry) in &package.0 {
         let is_whole = match entry {
             Entry::File(text) => has_file(&directory, path, text, 0o644)?,
@@ -161,7 +166,9 @@ fn has_file(root: &OwnedFd, path: &Path, text: &str, mode: u32) -> io::Result<bo
         return Ok(false);
     };
     let stat = rustix::fs::fstat(&file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_mode & 0o7777 != mode {
+    let found = stat.st_mode & 0o7777;
+    let has_mode = found == mode || found == mode & 0o555;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !has_mode {
         return Ok(false);
     }
     let mut found = Vec::with_capacity(text.len() + 1);

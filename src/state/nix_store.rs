@@ -33,7 +33,7 @@ const ROOTS: &str = "/nix/var/nix/gcroots";
 /// The directory of this program's roots in it.
 const OWN: &str = "microvm-spectrum";
 
-/// The program `nix-store`, which adds files to the store.
+/// The program `nix-store`, which changes the store.
 #[derive(Debug, Clone)]
 pub struct NixStore {
     program: PathBuf,
@@ -58,14 +58,27 @@ impl NixStore {
     /// # Errors
     /// When `nix-store` cannot be started or fails; then with its last line.
     pub fn add(&self, path: &Path) -> io::Result<PathBuf> {
+        let printed = self.call("--add", path)?;
+        let printed = String::from_utf8_lossy(&printed);
+        Ok(PathBuf::from(printed.trim_end()))
+    }
+
+    /// Removes a store path that is no longer as it was added, which [`add`](Self::add)
+    /// leaves as it is.
+    ///
+    /// # Errors
+    /// See [`add`](Self::add); also when the path is in use.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.call("--delete", path).map(drop)
+    }
+
+    fn call(&self, option: &str, path: &Path) -> io::Result<Vec<u8>> {
         let mut command = Command::new(&self.program);
         // In its unit, sync cannot make a store writable that the host mounts read-only.
         if Path::new(DAEMON).exists() {
             command.env("NIX_REMOTE", "daemon");
         }
-        let printed = program::output(command.arg("--add").arg(path), "")?;
-        let printed = String::from_utf8_lossy(&printed);
-        Ok(PathBuf::from(printed.trim_end()))
+        Ok(program::output(command.arg(option).arg(path), "")?)
     }
 }
 
@@ -121,6 +134,20 @@ impl Roots {
             durable::replace_link(&root, path).map_err(unwritable(&root))?;
         }
         Ok(())
+    }
+
+    /// Does something to a store path while it has no root here.
+    ///
+    /// # Errors
+    /// Those of `work`, and those of [`add`](Self::add).
+    pub fn without(&self, path: &Path, work: impl FnOnce() -> Result<(), Problem>) -> Result<(), Problem> {
+        if let Some(name) = path.file_name() {
+            let root = self.0.join(name);
+            durable::if_present(std::fs::remove_file(&root)).map_err(unwritable(&root))?;
+        }
+        let done = work();
+        self.add(&BTreeSet::from([path.to_owned()]))?;
+        done
     }
 
     /// Removes the roots of all other store paths. A later call removes those that

@@ -21,7 +21,7 @@ use crate::package::{Package, WriteError};
 use crate::state::catalog::{CATALOG_VERSION, Catalog};
 use crate::state::directory::StateDirectory;
 use crate::state::look::{is_directory, names, unless_missing};
-use crate::state::nix_store::{self, Roots};
+use crate::state::nix_store::{self, NixStore, Roots};
 use crate::state::place::PackagePlace;
 use crate::state::{unreadable, unused, unwritable};
 use crate::system::{accounts, durable};
@@ -63,8 +63,11 @@ impl Round<'_> {
             // Before the packages are in the store: its garbage collector may run at any time.
             roots.add(&store_paths)?;
         }
-        for built in built.values().filter(|built| complete.contains(&built.place)) {
-            mend(state, built)?;
+        for (name, built) in built.iter().filter(|(_, built)| complete.contains(&built.place)) {
+            if let Err(problem) = mend(host, name, built, roots.as_ref()) {
+                // It is no worse than it was, and other VMs need the new catalog.
+                problems.push(problem);
+            }
         }
         let is_missing = |built: &Built| built.files.is_some() && !complete.contains(&built.place);
         let missing: Vec<_> = built.iter().filter(|(_, built)| is_missing(built)).collect();
@@ -82,7 +85,7 @@ impl Round<'_> {
             }
             None => {
                 for (name, built) in missing {
-                    write_package(host, name, built)?;
+                    write_package(host, name, built, roots.as_ref())?;
                 }
                 write_generation(state, &catalog, &built)?;
                 // So that there is little to sync while no VM can start.
@@ -143,30 +146,70 @@ fn complete_packages(
 }
 
 /// Writes one package; the caller syncs it.
-fn write_package(host: &Surroundings<'_>, name: &VmName, built: &Built) -> Result<(), Problem> {
+fn write_package(
+    host: &Surroundings<'_>,
+    name: &VmName,
+    built: &Built,
+    roots: Option<&Roots>,
+) -> Result<(), Problem> {
     let Some(files) = &built.files else { return Ok(()) };
-    let (path, store) = match (&built.place, &host.nix_store) {
-        (PackagePlace::At(path), Some(store)) => (Path::new(path), store),
-        (place, _) => return write_into(files, &place.path(host.state)),
-    };
+    let path = built.place.path(host.state);
+    match (&built.place, &host.nix_store) {
+        (PackagePlace::At(_), Some(store)) => add_to_store(host.state, store, name, files, &path, roots),
+        _ => write_into(files, &path),
+    }
+}
+
+/// Adds a package to the Nix store, in the place of a damaged one.
+fn add_to_store(
+    state: &StateDirectory,
+    store: &NixStore,
+    name: &VmName,
+    files: &Package,
+    path: &Path,
+    roots: Option<&Roots>,
+) -> Result<(), Problem> {
     // The store takes the name of what it adds.
-    let staging = host.state.staging();
+    let staging = state.staging();
     let staged = staging.join(base_name(name));
     write_into(files, &staged)?;
-    let added = store.add(&staged).map_err(unwritable(Path::new(nix_store::STORE)))?;
-    if added != path {
-        let error = format!("the store has it as {}", added.display());
-        return Err(unwritable(path)(io::Error::other(error)));
+    let add = || {
+        let added = store.add(&staged).map_err(unwritable(Path::new(nix_store::STORE)))?;
+        if added != path {
+            let error = format!("the store has it as {}", added.display());
+            return Err(unwritable(path)(io::Error::other(error)));
+        }
+        files.is_in(path).map_err(unreadable(path))
+    };
+    if !add()? {
+        let remove = || store.remove(path).map_err(|error| damaged(path, &error.to_string()));
+        roots.map_or_else(remove, |roots| roots.without(path, remove))?;
+        if !add()? {
+            return Err(damaged(path, "it is no different afterwards"));
+        }
     }
     durable::if_present(std::fs::remove_dir_all(&staging)).map(drop).map_err(unwritable(&staging))
 }
 
-/// Replaces a damaged package in the state directory, in one step: a VM may run from it.
-fn mend(state: &StateDirectory, built: &Built) -> Result<(), Problem> {
-    let (PackagePlace::Here(_), Some(files)) = (&built.place, &built.files) else { return Ok(()) };
+/// The problem of a package in the Nix store that is not as it was added.
+fn damaged(path: &Path, why: &str) -> Problem {
+    Problem::host(
+        path,
+        format!("is damaged, and cannot be replaced in the store: {why}"),
+        "stop the VM and all else that uses it, then sync again; nix-store --query --roots shows what does",
+    )
+}
+
+/// Replaces a damaged package. In the state directory that is one step, since a VM may run
+/// from it; a Nix store removes none that is in use.
+fn mend(host: &Surroundings<'_>, name: &VmName, built: &Built, roots: Option<&Roots>) -> Result<(), Problem> {
+    let (state, Some(files)) = (host.state, &built.files) else { return Ok(()) };
     let path = built.place.path(state);
     if files.is_in(&path).map_err(unreadable(&path))? {
         return Ok(());
+    }
+    if let PackagePlace::At(_) = built.place {
+        return write_package(host, name, built, roots);
     }
     let staging = state.staging();
     write_into(files, &staging)?;
