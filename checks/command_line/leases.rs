@@ -340,6 +340,28 @@ fn a_source_has_no_more_than_its_configuration_says() {
 }
 
 #[test]
+fn what_cannot_run_in_any_case_keeps_no_other_from_running() {
+    let host = host();
+    let table = fs::read_to_string(&host.config).unwrap();
+    fs::write(&host.config, table.replacen("name = 'user'", "name = 'user'\nmax-vms = 2", 1)).unwrap();
+    host.vm("a").provider("nobody");
+    host.vm("b").provider("a");
+    host.vm("c").provider("d");
+    host.vm("d").provider("c");
+    host.vm("e").without("vmlinux");
+    host.vm("f").provider("e");
+    for name in ["y", "z"] {
+        host.vm(name);
+    }
+    run(&mut host.sync()).exits(1);
+    let states = host.states();
+    let runnable: Vec<_> =
+        states.iter().filter(|(_, state)| *state == "runnable").map(|(id, _)| id).collect();
+    assert_eq!(runnable, ["user/y", "user/z"], "{states:?}");
+    assert_eq!(host.leases().into_keys().collect::<Vec<_>>(), ["user/y", "user/z"]);
+}
+
+#[test]
 fn only_what_can_run_has_one() {
     let host = host();
     host.vm("good");

@@ -6,15 +6,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::find::{Place, Vms};
 use super::round::Round;
 use crate::base::name::{SourceName, VmName};
 use crate::base::problem::{Problem, Problems};
 use crate::config::SourceKind;
+use crate::directory::definition::Reading;
 use crate::link::graph::{self, Blocked};
 use crate::state::catalog::{CatalogProblem, VmState};
 
 /// The VMs, each with its network providers.
 type Providers = BTreeMap<VmName, Vec<VmName>>;
+
+/// The VMs that cannot run because of the VMs that should provide their networks, whatever
+/// else becomes of any of them.
+pub(super) fn certain(vms: &Vms) -> BTreeSet<VmName> {
+    let (mut broken, mut providers) = (BTreeSet::new(), Providers::new());
+    for (name, vms) in vms {
+        // The others of this name are shadowed.
+        match vms.first().map(|vm| &vm.place) {
+            Some(Place::Directory(_, Reading { definition: Some(definition), .. })) => {
+                providers.insert(name.clone(), definition.network_providers.clone());
+            }
+            Some(Place::Runner(_)) => drop(providers.insert(name.clone(), Vec::new())),
+            _ => drop(broken.insert(name.clone())),
+        }
+    }
+    graph::blocked(&providers, BTreeMap::new(), &broken).into_keys().collect()
+}
 
 impl Round<'_> {
     /// Takes out the VMs that cannot run because of the VMs that provide their networks.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::find::{FoundVm, Place, Vms};
 use super::round::{Built, Round};
-use super::{access, trusted};
+use super::{access, block, trusted};
 use crate::base::name::{SourceName, VmId};
 use crate::base::problem::Problems;
 use crate::config::{AcceleratorChoice, Config, Settings};
@@ -55,8 +55,11 @@ impl Round<'_> {
         // The links of packages that were built elsewhere cannot change, so these VMs come
         // before those that take ids which are free.
         let is_runner = |vms: &[FoundVm]| matches!(vms, [FoundVm { place: Place::Runner(_), .. }, ..]);
+        let blocked = block::certain(&vms);
         let (first, rest): (Vec<_>, Vec<_>) = vms.into_iter().partition(|(_, vms)| is_runner(vms));
-        for (name, vms) in first.into_iter().chain(rest) {
+        // VMs that cannot run in any case take what a source can have of leases from no other.
+        let (last, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(name, _)| blocked.contains(name));
+        for (name, vms) in first.into_iter().chain(rest).chain(last) {
             let mut by: Option<SourceName> = None;
             for FoundVm { source, place } in vms {
                 let directory = place.shown();
