@@ -562,6 +562,7 @@ fn what_runs_in_a_vms_unit_writes_in_its_own_directory_alone() {
             [ $number -lt 300 ] || echo \"crowds $directory\"
             rm -f $directory/[0-9]*
         done 2>/dev/null
+        (true >/dev/mqueue/queue) 2>/dev/null && echo 'makes a message queue'
         echo \"$attempts attempts\"
         exec sleep 1000"
     );

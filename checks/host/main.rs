@@ -28,6 +28,7 @@ mod monitors;
 mod network_namespace;
 mod networks;
 mod networks_failures;
+mod nix_store;
 mod older_packages;
 mod random_attack;
 mod random_sequences;
