@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::before::Before;
 use super::lock::Lock;
-use super::round::Before;
 use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::problem::Problem;
 use crate::state::catalog::CatalogVm;

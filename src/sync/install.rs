@@ -9,9 +9,10 @@ use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags};
 
+use super::before::Before;
 use super::in_use::InUse;
 use super::lock::Lock;
-use super::round::{Before, Built, Round};
+use super::round::{Built, Round};
 use super::{Surroundings, Synced, clean_up, folder};
 use crate::base::name::VmName;
 use crate::base::problem::Problem;

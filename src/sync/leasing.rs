@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use super::prepare::Candidate;
-use super::round::Before;
+use super::before::Before;
+use super::candidate::Candidate;
 use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::problem::Problem;
 use crate::config::Config;

@@ -11,7 +11,9 @@
 
 mod access;
 mod apart;
+mod before;
 mod block;
+mod candidate;
 mod changes;
 mod clean_up;
 mod devices;
@@ -45,8 +47,9 @@ use crate::plan::Accelerator;
 use crate::state::catalog::Catalog;
 use crate::state::directory::StateDirectory;
 use crate::state::nix_store::NixStore;
+use before::Before;
 use lock::Lock;
-use round::{Before, Round};
+use round::Round;
 
 /// What `sync` works with besides the configuration.
 pub struct Surroundings<'a> {

@@ -4,14 +4,14 @@
 //! The pass *prepare*: plans each VM by itself, and leases what it needs.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::candidate::Candidate;
 use super::find::{FoundVm, Place, Vms};
 use super::round::{Built, Round};
 use super::{access, block, trusted};
 use crate::base::name::{SourceName, VmId};
-use crate::base::problem::Problems;
-use crate::config::{AcceleratorChoice, Config, Settings};
+use crate::config::{AcceleratorChoice, Settings};
 use crate::directory::definition::{Location, Reading};
 use crate::directory::stamp::FileStamp;
 use crate::package::Package;
@@ -21,32 +21,6 @@ use crate::plan::{HypervisorName, Plan};
 use crate::state::catalog::{CatalogLink, CatalogProblem, CatalogVm, Runnable, VmState};
 use crate::state::place::PackagePlace;
 use crate::state::{nix_store, unreadable};
-
-/// A VM that is being prepared.
-pub(super) struct Candidate {
-    pub id: VmId,
-    pub settings: Settings,
-    /// Its directory or package, for problems.
-    pub path: PathBuf,
-    /// Its problems.
-    pub problems: Problems,
-}
-
-impl Candidate {
-    fn new(config: &Config, id: VmId, path: PathBuf) -> Self {
-        let mut settings = config.settings(&id);
-        let source = config.sources.iter().find(|source| source.name == id.source);
-        if source.is_some_and(|source| !source.may_autostart()) {
-            settings.autostart = Some(false);
-        }
-        Self { id, settings, path, problems: Problems::default() }
-    }
-
-    /// Adds an error of its directory or package.
-    pub fn error(&mut self, cause: impl Into<String>, remedy: impl Into<String>) {
-        self.problems.error(&self.path, cause, remedy);
-    }
-}
 
 impl Round<'_> {
     /// Prepares all VMs that no VM of an earlier source shadows.

@@ -7,42 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::apart::Apart;
+use super::before::Before;
 use super::find::Found;
 use super::leasing::Leasing;
 use super::of_sources::OfSources;
 use super::{Surroundings, Synced};
 use crate::base::name::VmName;
-use crate::base::problem::{Problem, Problems};
+use crate::base::problem::Problems;
 use crate::config::Config;
 use crate::package::Package;
 use crate::plan::Plan;
-use crate::state::catalog::{CATALOG_VERSION, Catalog, CatalogError, CatalogSource, CatalogVm};
-use crate::state::directory::StateDirectory;
-use crate::state::leases::Leases;
-use crate::state::look::is_missing;
+use crate::state::catalog::{CATALOG_VERSION, Catalog, CatalogSource, CatalogVm};
+use crate::state::nix_store;
 use crate::state::place::PackagePlace;
-use crate::state::{nix_store, unreadable};
-
-/// What the state directory has before the round.
-pub(super) struct Before {
-    /// The catalog. One that cannot be used counts as none: the round writes all of it.
-    pub catalog: Option<Catalog>,
-    /// The leases.
-    pub leases: Leases,
-}
-
-impl Before {
-    /// Reads both.
-    pub fn read(state: &StateDirectory) -> Result<Self, Problem> {
-        let path = state.catalog();
-        let catalog = match Catalog::read(&path) {
-            // The catalog may be fine, and its packages in use.
-            Err(CatalogError::Io(error)) if !is_missing(&error) => return Err(unreadable(&path)(error)),
-            catalog => catalog.ok(),
-        };
-        Ok(Self { catalog, leases: Leases::read(&state.leases())? })
-    }
-}
 
 /// The package of a VM that can run.
 pub(super) struct Built {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::prepare::Candidate;
+use super::candidate::Candidate;
 use super::round::{Built, Round};
 use super::trusted;
 use crate::directory::stamp::FileStamp;

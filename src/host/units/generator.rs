@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::super::network;
-use super::{UnitPathError, UnitPaths, sources};
+use super::{DROP_IN, GENERATED, UnitPathError, UnitPaths, sources};
 use crate::base::name::VmName;
 use crate::base::template::render;
 use crate::plan::HypervisorName;
@@ -26,8 +26,6 @@ use crate::state::directory::StateDirectory;
 use crate::system::durable;
 use crate::system::trust::{self, Untrusted};
 
-/// The file name of the drop-ins that the generator writes.
-pub(super) const DROP_IN: &str = "50-microvm-spectrum.conf";
 /// The template of `microvm@`'s drop-in.
 const TEMPLATE: &str = include_str!("templates/drop-in.conf.hbs");
 /// The template of `microvm-tap-interfaces@`'s drop-in.
@@ -39,8 +37,6 @@ pub const TARGET: &str = "microvms.target";
 /// The directory of links to the units that it starts.
 const TARGET_WANTS: &str = "microvms.target.wants";
 
-/// Where systemd keeps the output of its generators.
-pub(super) const GENERATED: &str = "/run/systemd/generator";
 /// The file there that holds the generation of the catalog; systemd reads no unit from
 /// a file of this name.
 const GENERATION: &str = ".microvm-spectrum-generation";

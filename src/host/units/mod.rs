@@ -21,6 +21,11 @@ use serde::Serialize;
 use crate::base::template::render;
 use crate::system::durable;
 
+/// The file name of the drop-ins that the generator writes.
+const DROP_IN: &str = "50-microvm-spectrum.conf";
+/// Where systemd keeps the output of its generators.
+const GENERATED: &str = "/run/systemd/generator";
+
 /// The paths in unit files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnitPaths {

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::json;
 
-use super::generator::{DROP_IN, GENERATED};
+use super::{DROP_IN, GENERATED};
 use crate::base::name::SourceName;
 use crate::base::template::render;
 use crate::config::{PARTITIONS, SourceKind};
