@@ -398,22 +398,22 @@ fn what_cannot_be_watched_for_a_while_is_watched_again() {
     let scans = || host.machine.journal("microvm-spectrum-resync@user").matches("Finished").count();
     let (svc, data) = (host.machine.path(&format!("{PARTITION}/svc")), "svc/data");
     let away = host.machine.path(&format!("{PARTITION}/away"));
-    let kinds: [(&str, &dyn Fn(&Path)); 4] = [
-        ("a file", &|path| fs::write(path, "").unwrap()),
-        ("a link to itself", &|path| symlink(path.file_name().unwrap(), path).unwrap()),
-        ("a link out", &|path| symlink("/etc", path).unwrap()),
-        ("a directory", &|path| fs::create_dir(path).unwrap()),
-    ];
+    let kinds = ["a file", "a link to itself", "a link out", "a directory"];
+    let put = |kind: &str, path: &Path| match kind {
+        "a file" => fs::write(path, "").unwrap(),
+        "a link to itself" => symlink(path.file_name().unwrap(), path).unwrap(),
+        "a link out" => symlink("/etc", path).unwrap(),
+        _ => fs::create_dir(path).unwrap(),
+    };
     let places = [svc.clone(), host.machine.path(&format!("{PARTITION}/{data}")), half.clone()];
-    for (number, (path, (what, put))) in
-        places.iter().flat_map(|path| kinds.iter().map(move |kind| (path, kind))).enumerate()
-    {
-        let what = format!("{what} in the place of {}", path.display());
+    let cases = places.iter().flat_map(|path| kinds.map(|kind| (path, kind)));
+    for (number, (path, kind)) in cases.enumerate() {
+        let what = format!("{kind} in the place of {}", path.display());
         // However often it has changed before.
         host.ok(&["rm", "-rf", "/run/microvm-spectrum/scans"]);
         let before = scans();
         fs::rename(path, &away).unwrap();
-        put(path);
+        put(kind, path);
         host.machine.run(&["touch", &format!("{PARTITION}/svc/data/changed")]);
         wait_for(&format!("a scan after {what}"), || (scans() > before).then_some(()));
         wait_for(&format!("an end of scans after {what}"), || settled(&host, unit).then_some(()));
