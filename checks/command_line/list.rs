@@ -152,6 +152,7 @@ fn systemd_tells_the_states() {
             "Id=microvm@{name}.service\nActiveState={active}\nSubState={sub}\nStatusText={text}\n\n"
         );
     }
+    // One that systemd has not loaded.
     host.vm("silent");
     host.synced();
     let path = systemctl(&host, &says, 0);
@@ -164,13 +165,13 @@ fn systemd_tells_the_states() {
             (&json!(name), &json!(state), &json!(detail))
         );
     }
-    assert_eq!(list["vms"][7]["state"], "unknown");
+    assert_eq!(list["vms"][7]["state"], "stopped");
     let table = run(&mut self::list(&host, &path)).exits(0).stdout;
     assert!(!table.contains('\u{202e}') && table.contains("\\u{202e}"), "{table}");
-    // It was asked of all, and of nothing else.
+    // It was asked of those that it has, and not to load thousands.
     let called = fs::read_to_string(path.join("called")).unwrap();
     let units: Vec<_> = called.lines().filter(|line| line.starts_with("microvm@")).collect();
-    assert_eq!(units.len(), 8);
+    assert_eq!(units, ["microvm@*.service"]);
     assert_eq!(called.lines().next(), Some("show"));
 }
 

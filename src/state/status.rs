@@ -107,11 +107,12 @@ pub fn of_installed(installed: &Installed, all: bool) -> Vec<VmStatus> {
         .chain(leases.map(VmStatus::of_lease))
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
-    let asked = || found.iter().filter(|vm| !vm.state.is_anothers()).map(|vm| &vm.name);
-    let units = systemd::status(asked()).unwrap_or_default();
-    for vm in found.iter_mut().filter(|vm| !vm.state.is_anothers()) {
-        if let Some(unit) = units.get(&vm.name) {
-            vm.apply(unit, installed);
+    let mut asked: Vec<_> = found.iter_mut().filter(|vm| !vm.state.is_anothers()).collect();
+    if !asked.is_empty()
+        && let Ok(units) = systemd::loaded()
+    {
+        for vm in &mut asked {
+            vm.apply(units.get(&vm.name).unwrap_or(&UnitStatus::default()), installed);
         }
     }
     found
