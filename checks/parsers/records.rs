@@ -78,10 +78,9 @@ fn links() {
         let names = fs::read_dir(&directory).unwrap();
         let names: Vec<_> = names.filter_map(|it| it.unwrap().file_name().into_string().ok()).collect();
         for link in all.keys() {
-            let is_its = |name: &String| name.eq_ignore_ascii_case(&format!("{link}.json"));
-            ensure(names.iter().any(is_its), || format!("{link} is not in {names:?}"))?;
+            ensure(names.contains(&format!("{link}.json")), || format!("{link} is not in {names:?}"))?;
         }
-        ensure(all.contains_key(&link), || format!("{all:?}"))?;
+        ensure(all.contains_key(&link) == holder.is_some(), || format!("{holder:?} {all:?}"))?;
         fs::remove_dir_all(&directory).unwrap();
         let Some(client) = holder else { return Ok(false) };
         records::record(&provider, link, &client, true).unwrap();

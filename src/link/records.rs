@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::base::name::VmName;
+use crate::base::problem::is_hosts;
 use crate::base::versioned;
 use crate::link::id::LinkId;
 use crate::system::durable;
@@ -56,14 +57,17 @@ fn file_name(link: LinkId) -> String {
     format!("{link}.json")
 }
 
-/// The client that a record names. A record of another version counts as none.
+/// The client that a record names. A record of another form or version counts as none.
 ///
 /// # Errors
-/// When there is one and it cannot be read.
+/// When the host cannot read it.
 fn client_of(path: &Path) -> io::Result<Option<VmName>> {
-    let text = durable::if_present(std::fs::read_to_string(path))?;
-    let record = |text: String| versioned::parse::<Record>(&text, "a record of a link", VERSION).ok();
-    Ok(text.and_then(record).map(|record| record.client))
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if !is_hosts(&error) => return Ok(None),
+        text => text?,
+    };
+    let record = versioned::parse::<Record>(&text, "a record of a link", VERSION).ok();
+    Ok(record.map(|record| record.client))
 }
 
 /// The client that has a link now, with any provider.
@@ -141,10 +145,9 @@ mod tests {
         put("e548.json", r#"{"version":2,"client":"a"}"#);
         put("e549.json", "");
         put("e54a", r#"{"version":1,"client":"a"}"#);
+        std::fs::create_dir(directory.path().join("e54b.json")).unwrap();
+        std::fs::write(directory.path().join("e54c.json"), b"\xff").unwrap();
         let found: Vec<_> = all_in(directory.path()).unwrap().keys().map(ToString::to_string).collect();
         assert_eq!(found, ["e546"]);
-        // One that cannot be read is not taken for one that is gone.
-        std::fs::create_dir(directory.path().join("e54b.json")).unwrap();
-        assert!(all_in(directory.path()).is_err());
     }
 }
