@@ -36,25 +36,28 @@ pub struct Case<'a> {
 /// Compares the packages and command lines for both hypervisors.
 pub fn packages_match(case: &Case) {
     for hypervisor in HYPERVISORS {
-        let output = case.root.join(format!("out-{hypervisor}"));
-        run(build(&case.vm.path, &output, hypervisor).args(case.options)).exits(0).says_nothing();
-        let package = with_placeholders(tree::read(&output), case.root);
-        compare_tree(&folder(case.name).join(hypervisor), &package);
-        let command = run(call(["command"]).arg(&output)).exits(0);
-        assert_eq!(command.stderr, "");
-        compare_text(&folder(case.name).join(format!("{hypervisor}.command")), &command.stdout, case.root);
+        package_matches(case, hypervisor);
     }
 }
 
-/// Compares what `build` says, for both hypervisors, when it refuses.
-pub fn errors_match(case: &Case) {
-    for hypervisor in HYPERVISORS {
-        let output = case.root.join(format!("out-{hypervisor}"));
-        let refused = run(build(&case.vm.path, &output, hypervisor).args(case.options)).exits(1);
-        assert_eq!(refused.stdout, "");
-        assert!(output.symlink_metadata().is_err(), "nothing was to be built");
-        compare_text(&folder(case.name).join(format!("{hypervisor}.error")), &refused.stderr, case.root);
-    }
+/// Compares the package and the command line for one hypervisor.
+pub fn package_matches(case: &Case, hypervisor: &str) {
+    let output = case.root.join(format!("out-{hypervisor}"));
+    run(build(&case.vm.path, &output, hypervisor).args(case.options)).exits(0).says_nothing();
+    let package = with_placeholders(tree::read(&output), case.root);
+    compare_tree(&folder(case.name).join(hypervisor), &package);
+    let command = run(call(["command"]).arg(&output)).exits(0);
+    assert_eq!(command.stderr, "");
+    compare_text(&folder(case.name).join(format!("{hypervisor}.command")), &command.stdout, case.root);
+}
+
+/// Compares what `build` says for one hypervisor when it refuses.
+pub fn error_matches(case: &Case, hypervisor: &str) {
+    let output = case.root.join(format!("out-{hypervisor}"));
+    let refused = run(build(&case.vm.path, &output, hypervisor).args(case.options)).exits(1);
+    assert_eq!(refused.stdout, "");
+    assert!(output.symlink_metadata().is_err(), "nothing was to be built");
+    compare_text(&folder(case.name).join(format!("{hypervisor}.error")), &refused.stderr, case.root);
 }
 
 fn folder(case: &str) -> PathBuf {

@@ -59,6 +59,10 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "N", default_value_t = planning::DEFAULT_LINK_PORTS)]
     link_ports: u8,
 
+    /// The address space for the buffers of the guest's windows in MiB, a power of two
+    #[arg(long, value_name = "MIB", default_value_t = planning::DEFAULT_WAYLAND_MEMORY_MIB)]
+    wayland_memory: u32,
+
     /// The id of the link to a network provider, four hexadecimal digits, instead of the derived one
     #[arg(long, value_name = "PROVIDER=ID", value_parser = parse_link)]
     link: Vec<(VmName, LinkId)>,
@@ -165,5 +169,6 @@ fn choices(args: &BuildArgs, architecture: Architecture) -> Choices {
         link_ports: args.link_ports,
         links: args.link.iter().cloned().collect(),
         devices: args.device.clone(),
+        wayland_memory_mib: args.wayland_memory,
     }
 }

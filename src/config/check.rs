@@ -9,7 +9,7 @@ use super::{Config, MAX_UID, MIN_UID, SourceConfig, SourceKind, Table, UidRange,
 use crate::base::name::{SourceName, VmName};
 use crate::base::problem::{Problem, Problems};
 use crate::link::id::LinkId;
-use crate::package::planning;
+use crate::package::planning::{self, Sizes};
 use crate::plan::pci::PciAddress;
 
 /// Everything that is wrong with a configuration and the tables of its VMs.
@@ -37,10 +37,14 @@ pub(super) fn impossible(config: &Config) -> Problems {
     let mut problems = Problems::default();
     let tables = config.vms.values().map(|table| (format!("[vm.\"{}\"]", table.key), &table.settings));
     for (table, settings) in std::iter::once(("[defaults]".to_owned(), &config.defaults)).chain(tables) {
-        let memory = settings.memory.unwrap_or(planning::DEFAULT_MEMORY_MIB);
-        let ports = settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS);
-        let vcpus = settings.vcpus.unwrap_or(1);
-        let found = planning::check_sizes(memory, vcpus, ports, &settings.devices, &config.path);
+        let sizes = Sizes {
+            memory_mib: settings.memory.unwrap_or(planning::DEFAULT_MEMORY_MIB),
+            vcpus: settings.vcpus.unwrap_or(1),
+            link_ports: settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS),
+            devices: &settings.devices,
+            wayland_memory_mib: settings.wayland_memory.unwrap_or(planning::DEFAULT_WAYLAND_MEMORY_MIB),
+        };
+        let found = planning::check_sizes(&sizes, &config.path);
         let named = |problem: Problem| Problem { cause: format!("{table} {}", problem.cause), ..problem };
         problems.extend(found.into_sorted().into_iter().map(named));
     }

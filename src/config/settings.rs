@@ -61,6 +61,9 @@ pub struct Settings {
     /// For how many clients it can provide networks.
     #[serde(default, deserialize_with = "number")]
     pub link_ports: Option<u8>,
+    /// The address space for the buffers of its windows, in MiB, a power of two.
+    #[serde(default, deserialize_with = "mebibytes")]
+    pub wayland_memory: Option<u32>,
     /// The ids of its links, by provider; the program derives the others.
     #[serde(default)]
     pub links: BTreeMap<VmName, LinkId>,
@@ -87,6 +90,7 @@ impl Settings {
             autostart: self.autostart.or(defaults.autostart),
             restart_if_changed: self.restart_if_changed.or(defaults.restart_if_changed),
             link_ports: self.link_ports.or(defaults.link_ports),
+            wayland_memory: self.wayland_memory.or(defaults.wayland_memory),
             links: self.links.clone(),
             devices: self.devices.clone(),
             uid: self.uid,
@@ -102,6 +106,7 @@ impl Settings {
             ("vcpus", self.vcpus.is_some()),
             ("accel", self.accel.is_some()),
             ("link-ports", self.link_ports.is_some()),
+            ("wayland-memory", self.wayland_memory.is_some()),
             ("links", !self.links.is_empty()),
             ("devices", !self.devices.is_empty()),
         ]

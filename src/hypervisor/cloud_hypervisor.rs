@@ -41,10 +41,10 @@ impl Hypervisor for CloudHypervisor {
         &[Tool::CloudHypervisor, Tool::ChRemote]
     }
 
-    fn wayland_needs(&self) -> Option<&'static str> {
+    fn lacks_wayland(&self) -> Option<&'static str> {
         Some(
-            "it will need Cloud Hypervisor with Spectrum's --gpu patch (it fits version 43), \
-             crosvm's vhost-user-gpu and a Wayland compositor on the host",
+            "Spectrum's --gpu patch for it is not part of any release, \
+             and its generic vhost-user device has no shared memory regions",
         )
     }
 
@@ -60,8 +60,8 @@ impl Hypervisor for CloudHypervisor {
         true
     }
 
-    fn room_for_devices(&self, own: usize, _link_ports: usize) -> usize {
-        SLOTS.saturating_sub(own)
+    fn room_for_devices(&self, own: usize, _link_ports: usize) -> Option<usize> {
+        SLOTS.checked_sub(own)
     }
 
     fn ports(&self, _plan: &Plan) -> Option<usize> {

@@ -24,8 +24,8 @@ pub trait Hypervisor: Sync {
     /// The programs that it needs.
     fn tools(&self, architecture: Architecture) -> &'static [Tool];
 
-    /// What a VM with `wayland` would need here; `None` when it needs nothing.
-    fn wayland_needs(&self) -> Option<&'static str>;
+    /// Why a VM with `wayland` cannot run here, as a clause; `None` when it can.
+    fn lacks_wayland(&self) -> Option<&'static str>;
 
     /// Whether the VMM writes its events to a pipe at [`EVENTS_FD`].
     fn writes_events(&self) -> bool;
@@ -38,8 +38,9 @@ pub trait Hypervisor: Sync {
     fn reset_drops_shares(&self) -> bool;
 
     /// How many of the host's PCI devices a VM can have, beside `own` images,
-    /// shares and interfaces and `link_ports` ports.
-    fn room_for_devices(&self, own: usize, link_ports: usize) -> usize;
+    /// shares, interfaces and devices for windows and `link_ports` ports; `None` when
+    /// there are too many of these.
+    fn room_for_devices(&self, own: usize, link_ports: usize) -> Option<usize>;
 
     /// How many ports a VM has for interfaces of links; `None` when there is no
     /// limit, and each interface gets a new number.

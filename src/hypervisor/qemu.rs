@@ -22,7 +22,10 @@ use super::running::RunningVmm;
 use crate::base::architecture::Architecture;
 use crate::base::tool::Tool;
 use crate::plan::runtime::SocketNames;
-use crate::plan::{Accelerator, Plan};
+use crate::plan::{Accelerator, Plan, WaylandPlan};
+
+/// The device of a VM with `wayland`: QEMU 8.2 and later have it, if built with rutabaga.
+const WAYLAND_DEVICE: &str = "virtio-gpu-rutabaga-pci";
 
 /// QEMU, see the module's documentation.
 pub(super) struct Qemu;
@@ -35,11 +38,8 @@ impl Hypervisor for Qemu {
         }
     }
 
-    fn wayland_needs(&self) -> Option<&'static str> {
-        Some(
-            "it will need QEMU with virtio-gpu-rutabaga (cross-domain context, QEMU 8.2 and the rutabaga library) \
-             and a Wayland compositor on the host",
-        )
+    fn lacks_wayland(&self) -> Option<&'static str> {
+        None
     }
 
     fn writes_events(&self) -> bool {
@@ -54,8 +54,9 @@ impl Hypervisor for Qemu {
         false
     }
 
-    fn room_for_devices(&self, _own: usize, link_ports: usize) -> usize {
-        MAX_PORTS.saturating_sub(link_ports)
+    fn room_for_devices(&self, own: usize, link_ports: usize) -> Option<usize> {
+        let slots = MAX_PORT_SLOTS.min(SLOTS.saturating_sub(own));
+        (slots * FUNCTIONS).checked_sub(link_ports)
     }
 
     fn ports(&self, plan: &Plan) -> Option<usize> {
@@ -97,6 +98,9 @@ impl Hypervisor for Qemu {
                 &json!({"driver": "virtio-net-pci", "netdev": id, "mac": interface.mac, "romfile": ""}),
             );
         }
+        if let Some(wayland) = &plan.wayland {
+            args.device(&windows(wayland, &sockets));
+        }
         args.ports(plan);
         args.device(&json!({"driver": "pvpanic-pci"}));
         // Cloud Hypervisor gives every guest a source of entropy, so guests count on it.
@@ -123,6 +127,19 @@ fn tap(id: &str, name: &str, vhost_net: bool) -> Value {
     tap
 }
 
+/// The device through which the guest speaks to a Wayland compositor, and nothing else:
+/// no picture, no keyboard, no rendering ("virtio-gpu", "rutabaga" in QEMU's documentation).
+fn windows(wayland: &WaylandPlan, sockets: &SocketNames) -> Value {
+    json!({
+        "driver": WAYLAND_DEVICE,
+        "id": "wayland",
+        "cross-domain": true,
+        "hostmem": u64::from(wayland.memory_mib) << 20,
+        "wsi": "headless",
+        "wayland-socket-path": sockets.wayland(),
+    })
+}
+
 /// The id of the PCI Express root port number `port`.
 fn port_id(port: usize) -> String {
     format!("port{port}")
@@ -134,9 +151,11 @@ const PORT_SLOT: usize = 0x1d;
 /// Functions in one slot (PCI Local Bus Specification).
 const FUNCTIONS: usize = 8;
 
-/// The most ports: images, shares, interfaces and the three devices that every VM
-/// has leave three slots.
-const MAX_PORTS: usize = 3 * FUNCTIONS;
+/// The slots of the root bus, without those of the host bridge, of q35's own devices
+/// and of the three devices that every VM has.
+const SLOTS: usize = 32 - 2 - 3;
+/// The most slots for ports.
+const MAX_PORT_SLOTS: usize = 3;
 
 /// An argument vector that grows.
 struct Arguments(Vec<OsString>);

@@ -18,6 +18,7 @@ use crate::plan::pci::{self, MAX_DEVICES, PciAddress};
 use crate::plan::runtime::SocketNames;
 use crate::plan::{
     Accelerator, DefinitionPlace, FilePlan, HypervisorName, InterfacePlan, MANIFEST_VERSION, Plan, SharePlan,
+    WaylandPlan,
 };
 
 /// The default memory of a VM, in MiB (Spectrum's own 1 GiB).
@@ -31,6 +32,10 @@ pub const DEFAULT_LINK_PORTS: u8 = 8;
 /// For how many clients a VM can provide networks at most: QEMU's free slots have
 /// ports for so many.
 pub const MAX_LINK_PORTS: u8 = 24;
+/// The default address space for the buffers of a VM's windows, in MiB.
+pub const DEFAULT_WAYLAND_MEMORY_MIB: u32 = 256;
+/// The largest address space for the buffers of a VM's windows, in MiB.
+pub const MAX_WAYLAND_MEMORY_MIB: u32 = 8192;
 /// The largest number of virtual processors that both hypervisors take everywhere.
 pub const MAX_VCPUS: u16 = 254;
 
@@ -55,6 +60,8 @@ pub struct Choices {
     pub links: BTreeMap<VmName, LinkId>,
     /// The host's PCI devices that the VM gets.
     pub devices: Vec<PciAddress>,
+    /// The address space for the buffers of windows, in MiB, a power of two.
+    pub wayland_memory_mib: u32,
 }
 
 /// What executes the guest's instructions: `chosen`, or else what `probe` finds out.
@@ -81,40 +88,62 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
     if !definition.shares.is_empty() {
         require(Tool::Virtiofsd, choices, &directory, &mut problems);
     }
-    let own = definition.images.len() + definition.shares.len() + definition.network_providers.len();
+    let own = definition.images.len()
+        + definition.shares.len()
+        + definition.network_providers.len()
+        + usize::from(definition.wayland);
     let room = hypervisor::description(choices.hypervisor).room_for_devices(own, choices.link_ports.into());
-    if choices.devices.len() > room {
-        problems.error(
-            &directory,
-            format!(
-                "{} has room for {room} PCI devices besides the VM's other devices, and {} are chosen",
-                choices.hypervisor,
-                choices.devices.len()
-            ),
-            "choose fewer devices or ports for clients (link-ports), or remove images or shares",
-        );
-    }
+    let cause = match room {
+        Some(room) if choices.devices.len() <= room => return problems,
+        Some(room) => format!(
+            "{} has room for {room} PCI devices besides the VM's other devices, and {} are chosen",
+            choices.hypervisor,
+            choices.devices.len()
+        ),
+        None => format!(
+            "{} has no room for {} ports for clients besides the VM's other devices",
+            choices.hypervisor, choices.link_ports
+        ),
+    };
+    let remedy = "choose fewer devices or ports for clients (link-ports), or remove images or shares";
+    problems.error(&directory, cause, remedy);
     problems
 }
 
 /// Checks the choices for the VM in `directory`, whose definition may have errors.
 pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
-    let Choices { memory_mib, vcpus, link_ports, devices, .. } = choices;
-    let mut problems = check_sizes(*memory_mib, *vcpus, *link_ports, devices, directory);
+    let mut problems = check_sizes(&Sizes::of(choices), directory);
     for tool in hypervisor::description(choices.hypervisor).tools(choices.architecture) {
         require(*tool, choices, directory, &mut problems);
     }
     problems
 }
 
+/// The sizes of a VM, as [`Choices`] has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes<'a> {
+    /// The guest's memory, in MiB.
+    pub memory_mib: u32,
+    /// The number of virtual processors.
+    pub vcpus: u16,
+    /// How many interfaces of links can be plugged in while the VM runs.
+    pub link_ports: u8,
+    /// The host's PCI devices that the VM gets.
+    pub devices: &'a [PciAddress],
+    /// The address space for the buffers of windows, in MiB.
+    pub wayland_memory_mib: u32,
+}
+
+impl<'a> Sizes<'a> {
+    fn of(choices: &'a Choices) -> Self {
+        let Choices { memory_mib, vcpus, link_ports, ref devices, wayland_memory_mib, .. } = *choices;
+        Self { memory_mib, vcpus, link_ports, devices, wayland_memory_mib }
+    }
+}
+
 /// Checks whether a VM can be that large; `path` is what chooses these sizes.
-pub fn check_sizes(
-    memory_mib: u32,
-    vcpus: u16,
-    link_ports: u8,
-    devices: &[PciAddress],
-    path: &Path,
-) -> Problems {
+pub fn check_sizes(sizes: &Sizes<'_>, path: &Path) -> Problems {
+    let Sizes { memory_mib, vcpus, link_ports, devices, wayland_memory_mib } = *sizes;
     let mut problems = Problems::default();
     if !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(&memory_mib) {
         problems.error(
@@ -137,6 +166,14 @@ pub fn check_sizes(
             format!("choose at most {MAX_LINK_PORTS}"),
         );
     }
+    // QEMU aborts on a size that is no power of two.
+    if wayland_memory_mib > MAX_WAYLAND_MEMORY_MIB || !wayland_memory_mib.is_power_of_two() {
+        problems.error(
+            path,
+            format!("cannot have {wayland_memory_mib} MiB for the buffers of windows (wayland-memory)"),
+            format!("choose a power of two, at most {MAX_WAYLAND_MEMORY_MIB} MiB"),
+        );
+    }
     if devices.len() > MAX_DEVICES {
         problems.error(
             path,
@@ -152,11 +189,11 @@ pub fn check_sizes(
 
 /// Reports a VM with `wayland` whose hypervisor cannot show windows.
 pub fn check_wayland(location: &Location, hypervisor: HypervisorName, problems: &mut Problems) {
-    if let Some(needed) = hypervisor::description(hypervisor).wayland_needs() {
+    if let Some(why) = hypervisor::description(hypervisor).lacks_wayland() {
         problems.error(
             location.directory().join("wayland"),
-            format!("{hypervisor} cannot give a VM a virtio-gpu device with the cross-domain context yet"),
-            format!("remove it to run the VM without windows; {needed}"),
+            format!("{hypervisor} has no virtio-gpu device with the cross-domain context: {why}"),
+            "choose hypervisor = \"qemu\" for this VM (--hypervisor qemu), or remove it to run the VM without windows",
         );
     }
 }
@@ -209,6 +246,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
         interfaces,
         link_ports: choices.link_ports,
         pci_devices: choices.devices.clone(),
+        wayland: definition.wayland.then_some(WaylandPlan { memory_mib: choices.wayland_memory_mib }),
         tools,
     })
 }

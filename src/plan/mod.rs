@@ -122,6 +122,9 @@ pub struct Plan {
     /// The host's PCI devices that the VM gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pci_devices: Vec<PciAddress>,
+    /// The windows that the guest shows on a Wayland compositor of the host, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wayland: Option<WaylandPlan>,
     /// The paths of the programs that running the VM takes, by their names.
     pub tools: BTreeMap<Tool, PathBuf>,
 }
@@ -158,6 +161,14 @@ pub struct SharePlan {
     pub source: String,
     /// virtiofsd's socket, relative to the directory where the VM runs.
     pub socket: String,
+}
+
+/// The windows of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WaylandPlan {
+    /// The address space for the buffers of windows in the guest, in MiB, a power of two.
+    pub memory_mib: u32,
 }
 
 /// The interface of a link to a network provider.

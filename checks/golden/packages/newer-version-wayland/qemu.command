@@ -1,0 +1,43 @@
+/opt/elsewhere/qemu-system-x86_64 \
+  -name 'guest=newer,process=newer' \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny' \
+  -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
+  -machine 'q35,memory-backend=memory' \
+  -accel 'tcg,split-wx=on' \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -object '{"id":"memory","qom-type":"memory-backend-memfd","share":true,"size":1073741824}' \
+  -kernel @ROOT@/partition/svc/data/newer/vmlinux \
+  -append 'console=ttyS0 root=PARTLABEL=root' \
+  -chardev 'file,id=serial,path=/dev/stdout' \
+  -serial chardev:serial \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/newer/blk/root.img","locking":"off","read-only":true},"node-name":"disk0","read-only":true}' \
+  -device '{"drive":"disk0","driver":"virtio-blk-pci"}' \
+  -chardev 'socket,id=console,path=newer.console.sock,server=on,wait=off' \
+  -device '{"driver":"virtio-serial-pci","id":"serial-bus"}' \
+  -device '{"chardev":"console","driver":"virtconsole","id":"hvc0"}' \
+  -chardev 'socket,id=virtiofs-0,path=newer.virtiofs-0.sock' \
+  -device "{\"chardev\":\"virtiofs-0\",\"driver\":\"vhost-user-fs-pci\",\"tag\":\"a b,c=\\\"d\\\" 50% ü\"}" \
+  -chardev 'socket,id=virtiofs-1,path=newer.virtiofs-1.sock' \
+  -device '{"chardev":"virtiofs-1","driver":"vhost-user-fs-pci","tag":"documents"}' \
+  -netdev '{"downscript":"no","id":"net0","ifname":"vmc-0b55","script":"no","type":"tap"}' \
+  -device '{"driver":"virtio-net-pci","mac":"0A:B3:EC:00:0B:55","netdev":"net0","romfile":""}' \
+  -netdev '{"downscript":"no","id":"net1","ifname":"vmc-ac07","script":"no","type":"tap"}' \
+  -device '{"driver":"virtio-net-pci","mac":"0A:B3:EC:00:AC:07","netdev":"net1","romfile":""}' \
+  -device '{"cross-domain":true,"driver":"virtio-gpu-rutabaga-pci","hostmem":536870912,"id":"wayland","wayland-socket-path":"newer.wayland.sock","wsi":"headless"}' \
+  -device '{"addr":"0x1d.0x0","bus":"pcie.0","chassis":1,"driver":"pcie-root-port","id":"port0","multifunction":true}' \
+  -device '{"addr":"0x1d.0x1","bus":"pcie.0","chassis":2,"driver":"pcie-root-port","id":"port1","multifunction":false}' \
+  -device '{"addr":"0x1d.0x2","bus":"pcie.0","chassis":3,"driver":"pcie-root-port","id":"port2","multifunction":false}' \
+  -device '{"addr":"0x1d.0x3","bus":"pcie.0","chassis":4,"driver":"pcie-root-port","id":"port3","multifunction":false}' \
+  -device '{"addr":"0x1d.0x4","bus":"pcie.0","chassis":5,"driver":"pcie-root-port","id":"port4","multifunction":false}' \
+  -device '{"addr":"0x1d.0x5","bus":"pcie.0","chassis":6,"driver":"pcie-root-port","id":"port5","multifunction":false}' \
+  -device '{"addr":"0x1d.0x6","bus":"pcie.0","chassis":7,"driver":"pcie-root-port","id":"port6","multifunction":false}' \
+  -device '{"addr":"0x1d.0x7","bus":"pcie.0","chassis":8,"driver":"pcie-root-port","id":"port7","multifunction":false}' \
+  -device '{"driver":"pvpanic-pci"}' \
+  -device '{"driver":"virtio-rng-pci"}' \
+  -qmp 'unix:newer.supervisor.sock,server=on,wait=off' \
+  -qmp 'unix:newer.control.sock,server=on,wait=off'
