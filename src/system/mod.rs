@@ -7,6 +7,7 @@
 //! use it; it uses [`base`](crate::base) alone.
 
 pub mod accounts;
+pub mod compositor;
 pub mod control;
 pub mod durable;
 pub mod journal;
