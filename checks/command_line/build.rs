@@ -74,7 +74,9 @@ fn refuses_a_directory_in_the_words_of_check() {
         .file("wayland", b"");
     for hypervisor in HYPERVISORS {
         let checked = run(check(&vm.path).args(["--hypervisor", hypervisor])).exits(1);
-        let built = run(&mut build(&vm.path, &place.out(), hypervisor)).exits(1);
+        // Whether the QEMU of this host can show windows is no matter here.
+        let mut building = build(&vm.path, &place.out(), hypervisor);
+        let built = run(building.args(["--tool", "qemu-system-x86_64=/nonexistent"])).exits(1);
         let (mut said, mut saying): (Vec<_>, Vec<_>) =
             (checked.stdout.lines().collect(), built.stderr.lines().collect());
         let errors = if hypervisor == "qemu" { 4 } else { 5 };

@@ -38,3 +38,4 @@ mod sync_host;
 mod sync_on_a_bad_disk;
 mod sync_when_killed;
 mod units;
+mod wayland;

@@ -56,7 +56,8 @@ fn colour_on_a_terminal_and_nowhere_else() {
     }
     assert_eq!(without.replace("\r\n", "\n"), plain);
     // Also what `build` says.
-    let (status, coloured) = on_a_terminal(&build(&vm.path, &vm.path.join("out"), "qemu")).unwrap();
+    let (status, coloured) =
+        on_a_terminal(&build(&vm.path, &vm.path.join("out"), "cloud-hypervisor")).unwrap();
     assert!(status == 1 && coloured.contains(ESCAPE), "{coloured:?}");
 
     for (name, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
@@ -134,7 +135,7 @@ fn nobody_reads_the_output() {
     assert_eq!(ran.stderr, "");
     // The same for standard error.
     for (mut command, status) in [
-        (build(&bad.path, &root.join("bad"), "qemu"), 1),
+        (build(&bad.path, &root.join("bad"), "cloud-hypervisor"), 1),
         (call(["nonsense"]), 2),
         (call(["command", "/none"]), 1),
     ] {

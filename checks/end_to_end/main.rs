@@ -12,4 +12,5 @@ mod cloud_hypervisor;
 mod devices;
 mod ends;
 mod failures;
+mod resets;
 mod sharing_a_host;

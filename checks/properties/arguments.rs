@@ -94,7 +94,13 @@ fn check(built: &Built, vmm: &Path, execute: bool) -> Result<bool, String> {
         let mut choices = choices(hypervisor, vmm, Path::new(PROGRAM));
         let devices = DEVICES.get(..definition.images.len() % 3).unwrap();
         choices.devices = devices.iter().map(|device| device.parse().unwrap()).collect();
+        let is_refused = hypervisor == HypervisorName::CloudHypervisor && definition.wayland;
         match (planning::make(&definition, &choices), &built.verdict) {
+            (made, Verdict::Accept(_)) if is_refused => {
+                let problems = made.err().ok_or("accepted in spite of its windows")?;
+                blamed(&well_formed(problems)?, &[vec![built.directory.join("wayland")]])?;
+                accepted += 1;
+            }
             (Err(problems), Verdict::Refuse(blame)) => blamed(&well_formed(problems)?, blame)?,
             (Err(problems), Verdict::Accept(_)) => {
                 return Err(format!("refused without need: {problems:?}"));

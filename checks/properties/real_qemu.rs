@@ -124,7 +124,9 @@ impl Bench {
         let location = Location::find(&built.directory, None, &built.allowed).map_err(|p| p.to_string())?;
         let Verdict::Accept(intended) = &built.verdict else { return Ok(false) };
         let definition = definition::read(&location, Architecture::X86_64).definition;
-        let definition = definition.ok_or("refused without need")?;
+        let mut definition = definition.ok_or("refused without need")?;
+        // This QEMU may have no device for it.
+        definition.wayland = false;
         let mut choices = choices(HypervisorName::Qemu, &self.qemu, Path::new("/opt/microvm-spectrum"));
         choices.link_ports = link_ports;
         let plan = planning::make(&definition, &choices).map_err(|p| format!("{p:?}"))?;

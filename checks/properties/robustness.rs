@@ -42,7 +42,8 @@ fn complete(space: &Space) -> VmDirectory {
 }
 
 fn complete_plan(space: &Space, hypervisor: HypervisorName) -> Plan {
-    let definition = read(&complete(space).path).definition.unwrap();
+    let mut definition = read(&complete(space).path).definition.unwrap();
+    definition.wayland = hypervisor == HypervisorName::Qemu;
     planning::make(&definition, &choices(hypervisor, Path::new("/opt/vmm"), Path::new("/opt/program")))
         .unwrap()
 }

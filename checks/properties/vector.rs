@@ -144,7 +144,8 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface], devices: &[&
     words.text(&["-name", &format!("guest={name},process={name}"), "-nodefaults", "-no-user-config"]);
     words.text(&["-display", "none", "-sandbox"]);
     words.text(&["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
-    words.text(&["-action", "reboot=reset,shutdown=poweroff,panic=shutdown"]);
+    let reboot = if vm.wayland { "shutdown" } else { "reset" };
+    words.text(&["-action", &format!("reboot={reboot},shutdown=poweroff,panic=shutdown")]);
     let shared = !vm.shares.is_empty();
     words.text(&["-machine", if shared { "q35,memory-backend=memory" } else { "q35" }]);
     words.text(&["-accel", "tcg,split-wx=on", "-cpu", "max", "-smp", "1", "-m", &format!("{MEMORY_MIB}M")]);
@@ -176,6 +177,14 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface], devices: &[&
         words.json("-netdev", tap);
         let device = json!({"driver": "virtio-net-pci", "netdev": id, "mac": mac, "romfile": ""});
         words.json("-device", device);
+    }
+    if vm.wayland {
+        let socket = format!("{name}.wayland.sock");
+        words.json(
+            "-device",
+            json!({"driver": "virtio-gpu-rutabaga-pci", "id": "wayland", "cross-domain": true,
+                   "hostmem": 256 << 20, "wsi": "headless", "wayland-socket-path": socket}),
+        );
     }
     for index in 0..LINK_PORTS {
         let id = format!("port{index}");

@@ -23,6 +23,8 @@ in
   memory ? 1024,
   vcpus ? 1,
   linkPorts ? 8,
+  # In MiB, a power of two; null for the program's default.
+  waylandMemory ? null,
   devices ? [ ],
   linkIds ? { },
   providers ? vmDir.providers or null,
@@ -200,6 +202,7 @@ let
     "--link-ports=${toString linkPorts}"
   ]
   ++ lib.optional (hypervisor == "qemu") "--accel=${if accel == "auto" then "kvm" else accel}"
+  ++ lib.optional (waylandMemory != null) "--wayland-memory=${toString waylandMemory}"
   ++ map (device: "--device=${device}") devices
   ++ map (link: "--link=${link.provider}=${link.id}") links
   ++ lib.mapAttrsToList (prefix: directory: "--allow=${prefix}=${directory}") allow

@@ -3,6 +3,7 @@
 
 //! `microvm-spectrum build`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -139,13 +140,15 @@ fn plan(args: &BuildArgs, problems: &mut Problems) -> anyhow::Result<Option<Plan
         true => SharedDirectories::Elsewhere,
         false => SharedDirectories::Here,
     };
+    let tools = super::find_tools(args.tool.iter().cloned().collect());
+    let ask_qemu = || super::shows_windows(&tools, architecture);
     let (definition, found) =
-        read_definition(&args.directory, &args.location, args.hypervisor, architecture, shared);
+        read_definition(&args.directory, &args.location, args.hypervisor, architecture, shared, &ask_qemu);
     problems.extend(found.into_sorted());
     if let (Some(declaration), Some(definition)) = (&declaration, &definition) {
         problems.extend(declaration.check(definition).into_sorted());
     }
-    let choices = choices(args, architecture);
+    let choices = choices(args, architecture, tools);
     let plan = match definition {
         Some(definition) => planning::make(&definition, &choices),
         None => Err(planning::check_choices(&choices, &args.directory)),
@@ -155,8 +158,7 @@ fn plan(args: &BuildArgs, problems: &mut Problems) -> anyhow::Result<Option<Plan
     Ok(plan)
 }
 
-fn choices(args: &BuildArgs, architecture: Architecture) -> Choices {
-    let tools = super::find_tools(args.tool.iter().cloned().collect());
+fn choices(args: &BuildArgs, architecture: Architecture, tools: BTreeMap<Tool, PathBuf>) -> Choices {
     let chosen = args.accel.and_then(AcceleratorChoice::chosen);
     let probe = || super::usable_accelerator(&tools, architecture);
     Choices {

@@ -86,7 +86,8 @@ fn directories(args: &CheckArgs) -> anyhow::Result<Vec<DirectoryReport>> {
     let architecture = host_architecture()?;
     let reports = args.directories.iter().map(|directory| {
         let shared = SharedDirectories::Here;
-        let (_, problems) = read_definition(directory, &args.location, args.hypervisor, architecture, shared);
+        let (_, problems) =
+            read_definition(directory, &args.location, args.hypervisor, architecture, shared, &|| Ok(()));
         let problems = problems.into_sorted().iter().map(PrintableProblem::from).collect();
         DirectoryReport { directory: Printable::new(directory), problems }
     });

@@ -39,8 +39,8 @@ use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{self, Definition, Location, SharedDirectories};
 use crate::host::HostError;
 use crate::host::units::UnitPathError;
-use crate::hypervisor::{self, kvm_probe};
-use crate::package::{LoadError, WriteError};
+use crate::hypervisor::{self, kvm_probe, wayland_probe};
+use crate::package::{LoadError, WriteError, planning};
 use crate::plan::{Accelerator, HypervisorName};
 use crate::state::catalog::Catalog;
 use crate::state::directory::DEFAULT_STATE_DIRECTORY;
@@ -279,20 +279,29 @@ fn usable_accelerator(tools: &BTreeMap<Tool, PathBuf>, architecture: Architectur
     }
 }
 
-/// Reads one VM directory, also for problems with the hypervisor.
+/// Whether the guests of QEMU can show windows here, see [`wayland_probe::probe`].
+fn shows_windows(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) -> Result<(), String> {
+    let qemu = hypervisor::description(HypervisorName::Qemu).tools(architecture).first();
+    // A missing QEMU is reported with the other problems.
+    qemu.and_then(|tool| tools.get(tool)).map_or(Ok(()), |qemu| wayland_probe::probe(qemu))
+}
+
+/// Reads one VM directory, also for problems with the hypervisor; for `ask_qemu` see
+/// [`planning::wayland_problem`].
 fn read_definition(
     directory: &std::path::Path,
     location: &LocationArgs,
     hypervisor: HypervisorName,
     architecture: Architecture,
     shared: SharedDirectories,
+    ask_qemu: &dyn Fn() -> Result<(), String>,
 ) -> (Option<Definition>, Problems) {
     match Location::find(directory, location.user_partition.as_deref(), &location.allow) {
         Ok(found) => {
             let reading = definition::read_with(&found, architecture, shared);
             let mut problems = reading.problems;
             if reading.wayland {
-                crate::package::planning::check_wayland(&found, hypervisor, &mut problems);
+                problems.extend(planning::wayland_problem(&found, hypervisor, ask_qemu));
             }
             (reading.definition, problems)
         }

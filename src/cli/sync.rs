@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::progress::Progress;
-use super::{Exit, StateArgs, dry_run, fail, find_tools, host_architecture, report, usable_accelerator};
+use super::{
+    Exit, StateArgs, dry_run, fail, find_tools, host_architecture, report, shows_windows, usable_accelerator,
+};
 use crate::base::problem::Problems;
 use crate::config::{self, Config};
 use crate::host::apply::{Applied, apply, apply_installed};
@@ -60,13 +62,14 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
     let config = Config::read(&args.config)?;
     let tools = find_tools(config.tools.clone());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let accelerator = OnceCell::new();
+    let (accelerator, windows) = (OnceCell::new(), OnceCell::new());
     let progress = Progress::new("reading VMs");
     let host = Surroundings {
         state,
         architecture,
         tools: &tools,
         accelerator: &|| *accelerator.get_or_init(|| usable_accelerator(&tools, architecture)),
+        shows_windows: &|| windows.get_or_init(|| shows_windows(&tools, architecture)).clone(),
         for_units: !args.no_systemd,
         nix_store: (args.nix_store || config.nix_store).then(|| NixStore::find(&path)).transpose()?,
         progress: &|done, all| progress.show(done, all),

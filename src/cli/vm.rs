@@ -17,7 +17,7 @@ use crate::package;
 use crate::plan::Plan;
 use crate::supervisor::{self, DEFAULT_STOP_TIMEOUT, Options, Outcome, Shutdown};
 use crate::system::journal::Priority;
-use crate::system::process;
+use crate::system::{compositor, process};
 
 #[derive(Debug, Args)]
 pub(super) struct VmArgs {
@@ -44,6 +44,9 @@ enum VmVerb {
         /// Use shared directories that another process serves already, and start no virtiofsd
         #[arg(long)]
         external_virtiofsd: bool,
+        /// Start a VM with windows also where no Wayland compositor is
+        #[arg(long)]
+        without_compositor: bool,
     },
     /// Press the power button and wait until the VM has ended (bin/microvm-shutdown)
     Shutdown {
@@ -88,9 +91,15 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
         }
     };
     match &args.verb {
-        VmVerb::Run { stop_timeout, external_virtiofsd, .. } => {
-            let stop_timeout = Duration::from_secs(*stop_timeout);
-            let options = Options { stop_timeout, external_virtiofsd: *external_virtiofsd };
+        VmVerb::Run { stop_timeout, external_virtiofsd, without_compositor, .. } => {
+            let variable = std::env::var_os;
+            let display = variable("WAYLAND_DISPLAY");
+            let options = Options {
+                stop_timeout: Duration::from_secs(*stop_timeout),
+                external_virtiofsd: *external_virtiofsd,
+                compositor: compositor::socket(display.as_deref(), variable("XDG_RUNTIME_DIR").as_deref()),
+                without_compositor: *without_compositor,
+            };
             end_with(&plan, &supervisor::run(&plan, &options))
         }
         VmVerb::Shutdown { timeout, .. } => shutdown(&plan, Duration::from_secs(*timeout)).into(),

@@ -60,6 +60,10 @@ impl Hypervisor for CloudHypervisor {
         true
     }
 
+    fn ends_on_reset(&self, _plan: &Plan) -> bool {
+        false
+    }
+
     fn room_for_devices(&self, own: usize, _link_ports: usize) -> Option<usize> {
         SLOTS.checked_sub(own)
     }

@@ -37,6 +37,9 @@ pub trait Hypervisor: Sync {
     /// reset, and connects again: virtiofsd ends in between.
     fn reset_drops_shares(&self) -> bool;
 
+    /// Whether the VMM ends when the guest of this plan is reset, and another is to run it.
+    fn ends_on_reset(&self, plan: &Plan) -> bool;
+
     /// How many of the host's PCI devices a VM can have, beside `own` images,
     /// shares, interfaces and devices for windows and `link_ports` ports; `None` when
     /// there are too many of these.

@@ -11,6 +11,7 @@
 pub mod kvm_probe;
 mod qmp;
 mod running;
+pub mod wayland_probe;
 
 use std::ffi::OsString;
 use std::time::Instant;
@@ -54,6 +55,12 @@ impl Hypervisor for Qemu {
         false
     }
 
+    /// A reset leaves the contexts of virtio-gpu as they are, and the guest's new ones are refused
+    /// ("invalid context id", QEMU 10).
+    fn ends_on_reset(&self, plan: &Plan) -> bool {
+        plan.wayland.is_some()
+    }
+
     fn room_for_devices(&self, own: usize, link_ports: usize) -> Option<usize> {
         let slots = MAX_PORT_SLOTS.min(SLOTS.saturating_sub(own));
         (slots * FUNCTIONS).checked_sub(link_ports)
@@ -74,8 +81,9 @@ impl Hypervisor for Qemu {
         args.flag("-nodefaults").flag("-no-user-config").option("-display", "none");
         // The VMM cannot start programs, change user or scheduling.
         args.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        // A reboot is a reset in place; a panic ends the VM, and its event says so.
-        args.option("-action", "reboot=reset,shutdown=poweroff,panic=shutdown");
+        // A reboot is a reset in place, or ends the VMM; a panic ends the VM, and its event says so.
+        let reboot = if self.ends_on_reset(plan) { "shutdown" } else { "reset" };
+        args.option("-action", format!("reboot={reboot},shutdown=poweroff,panic=shutdown"));
         args.machine(plan);
         args.option("-kernel", &files.kernel).option("-append", &plan.kernel_command_line);
         // Output only: with a file behind it, nothing can be typed at the serial console.

@@ -72,6 +72,8 @@ pub type PowerButton = Box<dyn FnMut() -> io::Result<()> + Send>;
 pub enum VmmEvent {
     /// The guest was reset and boots again.
     Reset,
+    /// The guest was reset, and the VMM [ends](super::Hypervisor::ends_on_reset).
+    EndedByReset,
     /// The guest has powered off.
     PoweredOff,
     /// The guest's kernel panicked.

@@ -83,7 +83,7 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
     let directory = definition.location.directory();
     let mut problems = check_choices(choices, &directory);
     if definition.wayland {
-        check_wayland(&definition.location, choices.hypervisor, &mut problems);
+        problems.extend(wayland_problem(&definition.location, choices.hypervisor, &|| Ok(())));
     }
     if !definition.shares.is_empty() {
         require(Tool::Virtiofsd, choices, &directory, &mut problems);
@@ -187,15 +187,28 @@ pub fn check_sizes(sizes: &Sizes<'_>, path: &Path) -> Problems {
     problems
 }
 
-/// Reports a VM with `wayland` whose hypervisor cannot show windows.
-pub fn check_wayland(location: &Location, hypervisor: HypervisorName, problems: &mut Problems) {
-    if let Some(why) = hypervisor::description(hypervisor).lacks_wayland() {
-        problems.error(
-            location.directory().join("wayland"),
+/// What keeps the hypervisor of a VM with `wayland` from showing windows, if anything;
+/// `ask_qemu` finds out whether the QEMU that will run it can.
+pub fn wayland_problem(
+    location: &Location,
+    hypervisor: HypervisorName,
+    ask_qemu: &dyn Fn() -> Result<(), String>,
+) -> Option<Problem> {
+    const OR: &str = "or remove it to run the VM without windows";
+    let (cause, remedy) = match hypervisor::description(hypervisor).lacks_wayland() {
+        Some(why) => (
             format!("{hypervisor} has no virtio-gpu device with the cross-domain context: {why}"),
-            "choose hypervisor = \"qemu\" for this VM (--hypervisor qemu), or remove it to run the VM without windows",
-        );
-    }
+            format!("choose hypervisor = \"qemu\" for this VM (--hypervisor qemu), {OR}"),
+        ),
+        None => (
+            ask_qemu().err()?,
+            format!(
+                "use QEMU 8.2 or later that is built with rutabaga, as package qemu of Nixpkgs is and Debian's is \
+                 not (--tool, for sync in [tools] of the configuration), {OR}"
+            ),
+        ),
+    };
+    Some(Problem::error(location.directory().join("wayland"), cause, remedy))
 }
 
 fn require(tool: Tool, choices: &Choices, directory: &Path, problems: &mut Problems) {

@@ -178,15 +178,18 @@ fn names_file(path: &str, file: impl AsFd) -> bool {
 /// says whether one is bound (`EPROTOTYPE`) or only its file is left
 /// (`ECONNREFUSED`), see `unix_find_other` in Linux' `net/unix/af_unix.c`.
 pub fn is_bound(path: impl AsRef<Path>) -> bool {
-    let Ok(probe) = UnixDatagram::unbound() else { return false };
-    match probe.connect(path) {
-        Ok(()) => true,
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::PROTOTYPE) => true,
-            // Another user's socket, which may be bound.
-            Some(Errno::ACCESS) => true,
-            _ => false,
-        },
+    // Another user's socket may be bound.
+    check_bound(path).map_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied, |()| true)
+}
+
+/// Like [`is_bound`], for a socket that this user needs.
+///
+/// # Errors
+/// When no process has it bound, or this user may not connect to it.
+pub fn check_bound(path: impl AsRef<Path>) -> io::Result<()> {
+    match UnixDatagram::unbound()?.connect(path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTOTYPE) => Ok(()),
+        result => result,
     }
 }
 

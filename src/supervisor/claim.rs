@@ -40,7 +40,8 @@ impl Claim {
         self.lock.was_left_behind()
     }
 
-    fn remove_sockets(&self) {
+    /// Removes the sockets of a VMM that has ended.
+    pub fn remove_sockets(&self) {
         self.sockets.of_vmm().into_iter().for_each(remove_socket);
     }
 }

@@ -7,6 +7,7 @@
 //! Only root can make it again, before the client's next start.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -15,12 +16,21 @@ use super::notify;
 use super::output::say;
 use crate::link::taps::{self, DEAD_LINK};
 use crate::plan::Plan;
+use crate::system::process::in_background;
 
 /// How often to look. It reads one file of the kernel's.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reports each link that dies, once, for as long as this process runs.
-pub(super) fn report(plan: &Plan) {
+///
+/// # Errors
+/// When there is no thread for it.
+pub(super) fn follow(plan: &Plan) -> io::Result<()> {
+    let plan = plan.clone();
+    in_background(move || report(&plan))
+}
+
+fn report(plan: &Plan) {
     let mut dead = BTreeSet::new();
     while dead.len() < plan.interfaces.len() {
         std::thread::sleep(LOOK_INTERVAL);

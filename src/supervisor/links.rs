@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -54,14 +54,21 @@ impl Links {
         }
     }
 
-    /// Follows the records for as long as this process runs.
-    pub fn follow(mut self) {
+    /// Follows the records until the VMM with this pidfd has ended: another one that runs
+    /// the VM begins with none of them plugged in.
+    pub fn follow(mut self, vmm: impl AsFd) {
         loop {
             // Watched before they are read, so that no change is missed.
             let watch = self.watch();
             let wait = if self.settle() { None } else { Some(RETRY_INTERVAL) };
-            if watch.and_then(|watch| poll::is_readable(&watch, wait)).is_err() {
-                std::thread::sleep(RETRY_INTERVAL);
+            let ended = match watch.and_then(|watch| poll::are_readable([watch.as_fd(), vmm.as_fd()], wait)) {
+                Ok([_, ended]) => Ok(ended),
+                Err(_) => poll::is_readable(&vmm, Some(RETRY_INTERVAL)),
+            };
+            match ended {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(_) => std::thread::sleep(RETRY_INTERVAL),
             }
         }
     }

@@ -24,6 +24,7 @@ mod shares;
 mod shutdown;
 pub mod virtiofsd;
 mod watch;
+mod windows;
 
 use std::io;
 

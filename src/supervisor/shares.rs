@@ -4,6 +4,7 @@
 //! Starting the servers of a VM's shared directories, and `bin/virtiofsd-run`.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -52,6 +53,33 @@ pub(super) fn check_served(plan: &Plan) -> Result<(), Outcome> {
         }
         None => Ok(()),
     }
+}
+
+/// The shares that another process serves, each with what its socket is now.
+pub(super) struct Others(Vec<(String, String, SocketStamp)>);
+
+/// Device, inode and time of change of a socket: another for each that is bound.
+type SocketStamp = Option<(u64, u64, i64, i64)>;
+
+impl Others {
+    /// Those of the plan that none of `own` serves.
+    pub fn of(plan: &Plan, own: &[Server]) -> Self {
+        let others = plan.shares.iter().filter(|share| own.iter().all(|server| server.tag != share.tag));
+        Self(others.map(|it| (it.tag.clone(), it.socket.clone(), stamp(&it.socket))).collect())
+    }
+
+    /// The tag of a share that the process has not begun to serve again since, if any: a
+    /// server ends when its VMM does, and its socket may be there for a moment still.
+    pub fn not_again(&self) -> Option<&str> {
+        let not_again =
+            |(_, socket, before): &&(_, String, SocketStamp)| stamp(socket) == *before || !is_bound(socket);
+        self.0.iter().find(not_again).map(|(tag, ..)| tag.as_str())
+    }
+}
+
+fn stamp(socket: &str) -> SocketStamp {
+    let found = std::fs::metadata(socket).ok()?;
+    Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
 fn start_open(
@@ -120,7 +148,8 @@ enum Wake {
 /// called by the main thread, see [`Process::spawn`](crate::system::process::Process::spawn).
 pub fn serve_until_end(plan: &Plan) -> Outcome {
     let open = |wanted: &dyn Fn(&str) -> bool| virtiofsd::open_unserved(plan, wanted, Duration::ZERO);
-    let again = match hypervisor::description(plan.hypervisor).reset_drops_shares() {
+    let hypervisor = hypervisor::description(plan.hypervisor);
+    let again = match hypervisor.reset_drops_shares() || hypervisor.ends_on_reset(plan) {
         true => Again::WhileLocked(SocketNames::new(&plan.name).run_lock()),
         false => Again::Never,
     };

@@ -41,6 +41,14 @@ pub(super) enum Wake {
     OutputEnded,
 }
 
+/// How a VMM ended.
+pub(super) enum End {
+    /// With the VM.
+    Over(Outcome),
+    /// Because its guest was reset, for another one to run it.
+    Reset,
+}
+
 /// A VM that was started.
 pub(super) struct Watch<'a> {
     pub plan: &'a Plan,
@@ -60,6 +68,8 @@ pub(super) struct Seen {
     power_button: Option<PowerButton>,
     outcome: Option<Outcome>,
     stopping: bool,
+    /// Whether the VMM ends because its guest was reset.
+    ended_by_reset: bool,
     /// When the VMM is killed, and what that then means.
     kill: Option<(Instant, Outcome)>,
     press_at: Option<Instant>,
@@ -72,7 +82,7 @@ pub(super) struct Seen {
 
 impl Watch<'_> {
     /// Watches the VM until the VMM has ended.
-    pub fn until_end(mut self, wakes: &Receiver<Wake>) -> Outcome {
+    pub fn until_end(mut self, wakes: &Receiver<Wake>) -> End {
         loop {
             let wake = match self.next_alarm() {
                 None => wakes.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -176,6 +186,14 @@ impl Watch<'_> {
                 }
                 return;
             }
+            VmmEvent::EndedByReset => {
+                say(&self.plan.name, "the guest was reset");
+                self.seen.ended_by_reset = true;
+                self.seen.share_alarm = None;
+                self.seen.press_at = None;
+                let why = "it did not end after a reset of the guest".to_owned();
+                return self.kill_after(END_TIMEOUT, Outcome::VmmFailed(why));
+            }
             VmmEvent::PoweredOff => Outcome::PoweredOff,
             VmmEvent::Panicked => Outcome::Panicked,
             VmmEvent::Terminated => return,
@@ -232,14 +250,23 @@ impl Watch<'_> {
             || (self.seen.power_button.is_some() && !self.seen.events_ended)
         {
             match wakes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Wake::Signal | Wake::ServerEnded(..)) => {}
+                Ok(Wake::Signal) => self.seen.stopping = true,
+                Ok(Wake::ServerEnded(..)) => {}
                 Ok(wake) => self.take(wake),
                 Err(_) => break,
             }
         }
     }
 
-    fn conclude(&mut self, status: io::Result<ExitStatus>) -> Outcome {
+    fn conclude(&mut self, status: io::Result<ExitStatus>) -> End {
+        if self.seen.ended_by_reset && self.seen.outcome.is_none() {
+            // A guest that was to power off does not come again.
+            return if self.seen.stopping { End::Over(Outcome::PoweredOff) } else { End::Reset };
+        }
+        End::Over(self.outcome(status))
+    }
+
+    fn outcome(&mut self, status: io::Result<ExitStatus>) -> Outcome {
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
         let words = self.last_words.get().map(|line| format!("; its last words: {line}")).unwrap_or_default();
         let ended = format!("{} ended with {status}", self.plan.hypervisor);

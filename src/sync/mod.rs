@@ -61,6 +61,8 @@ pub struct Surroundings<'a> {
     pub tools: &'a BTreeMap<Tool, PathBuf>,
     /// What executes guests' instructions where the settings leave that to the program.
     pub accelerator: &'a dyn Fn() -> Accelerator,
+    /// Whether the guests of QEMU can show windows, and why not.
+    pub shows_windows: &'a dyn Fn() -> Result<(), String>,
     /// Whether the VMs will run in this host's units, as users of their own.
     pub for_units: bool,
     /// The Nix store that receives the packages; without one they are in the state directory.

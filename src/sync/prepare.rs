@@ -118,11 +118,11 @@ impl Round<'_> {
         vm.problems.extend(reading.problems.into_sorted());
         self.check_folder(vm);
         let mut choices = self.choices(&vm.settings);
+        let find = || planning::wayland_problem(location, choices.hypervisor, self.host.shows_windows);
+        let no_windows = if reading.wayland { find() } else { None };
+        vm.problems.extend(no_windows.clone());
         let Some(definition) = reading.definition else {
             vm.problems.extend(planning::check_choices(&choices, &vm.path).into_sorted());
-            if reading.wayland {
-                planning::check_wayland(location, choices.hypervisor, &mut vm.problems);
-            }
             return None;
         };
         // Before all that costs more.
@@ -135,6 +135,9 @@ impl Round<'_> {
                 return None;
             }
         };
+        if no_windows.is_some() {
+            return None;
+        }
         for share in &plan.shares {
             self.apart.check(Path::new(&share.source), &vm.path.join(&share.entry), &mut vm.problems);
         }

@@ -84,6 +84,14 @@ impl Process {
         self.group.as_raw_nonzero().get().unsigned_abs()
     }
 
+    /// A descriptor that can be read when the child has ended (`pidfd_open(2)`).
+    ///
+    /// # Errors
+    /// When there can be no further descriptor.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
+    }
+
     /// The pipe at the child's standard output, once.
     pub fn take_stdout(&mut self) -> Option<File> {
         let pipe = self.child.as_mut()?.stdout.take()?;

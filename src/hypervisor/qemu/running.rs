@@ -113,6 +113,7 @@ fn next_event(client: &mut Client) -> io::Result<Option<VmmEvent>> {
                 return Ok(Some(match event.data.get("reason").and_then(Value::as_str) {
                     Some("guest-shutdown") => VmmEvent::PoweredOff,
                     Some("guest-panic") => VmmEvent::Panicked,
+                    Some("guest-reset" | "host-qmp-system-reset") => VmmEvent::EndedByReset,
                     _ => VmmEvent::Terminated,
                 }));
             }

@@ -4,7 +4,7 @@
   -no-user-config \
   -display none \
   -sandbox 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny' \
-  -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
+  -action 'reboot=shutdown,shutdown=poweroff,panic=shutdown' \
   -machine 'q35,memory-backend=memory' \
   -accel 'tcg,split-wx=on' \
   -cpu max \
