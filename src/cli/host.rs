@@ -13,10 +13,10 @@ use super::{Exit, StateArgs, absolute, report};
 use crate::base::name::{SourceName, VmName};
 use crate::base::printable::printable;
 use crate::base::problem::Problem;
-use crate::host::{self, Environment, HostError, USER_VARIABLE, units};
+use crate::host::{self, Environment, HostError, Person, Session, USER_VARIABLE, units};
 use crate::state::directory::StateDirectory;
 use crate::system::journal::{self, Priority};
-use crate::system::process;
+use crate::system::{compositor, process};
 
 #[derive(Debug, Args)]
 pub(super) struct HostArgs {
@@ -62,8 +62,25 @@ enum HostVerb {
     Virtiofsd(NameArgs),
     /// Mount a small file system on a VM's runtime directory (microvm@)
     MountRuntime(NameArgs),
-    /// Unmount it
+    /// Unmount it, and remove the directory for the session that shows a VM's windows
     UnmountRuntime(NameArgs),
+    /// Make the directory for the session that shows a VM's windows (microvm@)
+    MountWayland {
+        /// The VM's name
+        #[arg(value_parser = name)]
+        name: VmName,
+        /// The user id that the VM runs as
+        #[arg(long, value_name = "UID")]
+        vm: u32,
+        /// The user id of the session
+        #[arg(long, value_name = "UID")]
+        session: u32,
+        /// Let its compositor lack security contexts
+        #[arg(long)]
+        without_security_context: bool,
+    },
+    /// Offer the compositor of this session to the VMs of its user (microvm-spectrum-wayland)
+    OfferCompositor,
     /// Run a VM (microvm@)
     Run(NameArgs),
     /// Stop a VM whose package has no supervisor
@@ -111,6 +128,11 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name, &environment)),
         HostVerb::MountRuntime(NameArgs { name }) => (name, host::mount_runtime(name)),
         HostVerb::UnmountRuntime(NameArgs { name }) => (name, host::unmount_runtime(name)),
+        HostVerb::MountWayland { name, vm, session, without_security_context } => {
+            let person = Person { uid: *session, without_security_context: *without_security_context };
+            (name, host::mount_wayland(name, *vm, person))
+        }
+        HostVerb::OfferCompositor => return offer_compositor().into(),
         HostVerb::Run(NameArgs { name }) => match host::run(&state, name) {
             Ok(status) => return ExitCode::from(status),
             Err(error) => (name, Err(error)),
@@ -166,6 +188,18 @@ fn say(name: &VmName, line: &str) {
     if !(journal::is_connected() && journal::send(Priority::Error, Some(name), &line).is_ok()) {
         report::line(&line);
     }
+}
+
+fn offer_compositor() -> Exit {
+    let variable = |name| std::env::var_os(name);
+    let found =
+        compositor::socket(variable("WAYLAND_DISPLAY").as_deref(), variable("XDG_RUNTIME_DIR").as_deref());
+    let Some(compositor) = found else {
+        report::line("XDG_RUNTIME_DIR is not set: run this in a user's session");
+        return Exit::Usage;
+    };
+    let say = |line: &str| report::line(&printable(line));
+    done(host::offer_compositor(&Session { compositor, say: &say }))
 }
 
 fn is_current(state: &StateDirectory, name: &VmName, key: &str) -> Exit {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use settings::{AcceleratorChoice, Settings};
+pub use settings::{AcceleratorChoice, CompositorChoice, Settings};
 pub use source::{PARTITIONS, PartUuid, SourceConfig, SourceKind};
 
 use crate::base::name::{SourceName, VmId, VmName};
@@ -188,10 +188,12 @@ impl Config {
         self.vms.iter().map(|(id, table)| (table.key.as_str(), id.clone()))
     }
 
-    /// The settings of one VM, completed from `[defaults]`.
+    /// The settings of one VM, completed from its source and `[defaults]`.
     pub fn settings(&self, id: &VmId) -> Settings {
-        let own = self.vms.get(id);
-        own.map_or_else(|| self.defaults.clone(), |table| table.settings.or(&self.defaults))
+        let of_source = self.source(&id.source).and_then(|source| source.wayland_user.clone());
+        let of_source = Settings { wayland_user: of_source, ..Settings::default() };
+        let own = self.vms.get(id).map(|table| &table.settings).unwrap_or(&of_source);
+        own.or(&of_source).or(&self.defaults)
     }
 }
 
@@ -228,6 +230,26 @@ mod tests {
         let empty = read("").unwrap();
         assert_eq!(empty.sources, []);
         assert_eq!(empty, Config { path: empty.path.clone(), ..Config::default() });
+    }
+
+    #[test]
+    fn whose_session_shows_windows_is_said_of_a_vm_a_source_or_all() {
+        let user = |config: &Config, vm: &str| config.settings(&vm.parse().unwrap()).wayland_user;
+        let own = "[vm.a]\nwayland-user = 'alice'\nwayland = 'without-security-context'\n";
+        let config = read(&format!(
+            "{SOURCE}wayland-user = 'bob'\n[defaults]\nwayland-user = 'carol'\n{own}[vm.b]\nvcpus = 2\n\
+             [vm.'configuration/nixed']\nrunner = '/r'\nwayland = 'security-context'\n"
+        ))
+        .unwrap_or_else(|printed| panic!("{printed}"));
+        assert_eq!(user(&config, "user/a").as_deref(), Some("alice"));
+        assert_eq!(user(&config, "user/b").as_deref(), Some("bob"));
+        assert_eq!(user(&config, "user/c").as_deref(), Some("bob"));
+        assert_eq!(user(&config, "configuration/nixed").as_deref(), Some("carol"));
+        let a = config.settings(&"user/a".parse().unwrap());
+        assert_eq!(a.wayland, Some(CompositorChoice::WithoutSecurityContext));
+        assert_eq!(config.settings(&"user/b".parse().unwrap()).wayland, None);
+        let printed = read(&format!("{SOURCE}[vm.a]\nwayland = true\n")).unwrap_err();
+        assert!(printed.starts_with("error: config.toml:6:11: vm.a.wayland: "), "{printed}");
     }
 
     #[test]

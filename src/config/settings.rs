@@ -39,6 +39,17 @@ impl AcceleratorChoice {
     }
 }
 
+/// Which compositors may show a VM's windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompositorChoice {
+    /// Those that know which VM a window is from, and withhold their privileged protocols from it
+    /// (`wp_security_context_v1`).
+    SecurityContext,
+    /// Others, too, which take the VM for a program of the user's own.
+    WithoutSecurityContext,
+}
+
 /// Settings of one VM, or the defaults of all. What a VM does not set comes from the
 /// defaults, and then from the program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -73,6 +84,10 @@ pub struct Settings {
     /// The user id that it runs as, instead of the next one of the range.
     #[serde(default, deserialize_with = "number")]
     pub uid: Option<u32>,
+    /// The name of the user whose session shows its windows.
+    pub wayland_user: Option<String>,
+    /// Which compositors may show its windows.
+    pub wayland: Option<CompositorChoice>,
     /// The absolute path of a runner package that was built elsewhere. The VM belongs
     /// to no source then.
     pub runner: Option<PathBuf>,
@@ -94,6 +109,8 @@ impl Settings {
             links: self.links.clone(),
             devices: self.devices.clone(),
             uid: self.uid,
+            wayland_user: self.wayland_user.clone().or_else(|| defaults.wayland_user.clone()),
+            wayland: self.wayland.or(defaults.wayland),
             runner: self.runner.clone(),
         }
     }

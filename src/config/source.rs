@@ -80,6 +80,9 @@ pub struct SourceConfig {
     /// How many of its VMs can run.
     #[serde(rename = "max-vms")]
     max_vms: Option<usize>,
+    /// The name of the user whose session shows the windows of its VMs.
+    #[serde(rename = "wayland-user")]
+    pub wayland_user: Option<String>,
 }
 
 fn allowed<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<AllowedPrefix>, D::Error> {

@@ -20,6 +20,7 @@ mod runtime;
 mod shares;
 mod taps;
 pub mod units;
+mod wayland;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,6 +38,7 @@ pub use run::{run, stop};
 pub use runtime::{mount_runtime, unmount_runtime};
 pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
+pub use wayland::{Person, Session, mount_wayland, offer_compositor};
 
 use crate::base::name::VmName;
 use crate::base::problem::{self, Problem, Problems};

@@ -19,7 +19,8 @@ use super::{HostError, io_error};
 use crate::base::name::VmName;
 use crate::base::printable::printable;
 use crate::package::{Script, Whose, whose};
-use crate::state::directory::{SHARES_DIRECTORY, StateDirectory};
+use crate::plan::runtime::SocketNames;
+use crate::state::directory::{SHARES_DIRECTORY, StateDirectory, wayland_socket};
 use crate::system::durable::if_present;
 use crate::system::process::{in_background, keep_memory_private};
 use crate::system::program;
@@ -27,8 +28,8 @@ use crate::system::program;
 /// Runs the `microvm-run` of the package that a VM was started from, in the working
 /// directory: becomes it, or returns the status of one that is another program's.
 ///
-/// Root serves the shared directories elsewhere; their sockets get links here,
-/// where packages look for them.
+/// Root serves the shared directories elsewhere, and the compositor of a session listens
+/// elsewhere; their sockets get links here, where packages look for them.
 ///
 /// # Errors
 /// See [`HostError`].
@@ -38,7 +39,15 @@ pub fn run(state: &StateDirectory, name: &VmName) -> Result<u8, HostError> {
     let package = state.booted(name);
     let mut command = Command::new(Script::Run.within(&package));
     match whose(&package, Script::Run)? {
-        Whose::Ours(_) => drop(command.arg("--external-virtiofsd")),
+        Whose::Ours(plan) => {
+            command.arg("--external-virtiofsd");
+            if plan.wayland.is_some() {
+                // It leads nowhere while there is no compositor.
+                link(&wayland_socket(name), Path::new(&SocketNames::new(name).wayland()))
+                    .map_err(io_error("the compositor's socket cannot be linked to"))?;
+                command.arg("--without-compositor");
+            }
+        }
         // They do not say when they are ready.
         Whose::Script(_) | Whose::Files(_) => {
             drop(sd_notify::notify(&[NotifyState::Ready]));
@@ -73,12 +82,16 @@ fn link_sockets(directory: &Path) -> io::Result<()> {
     for entry in if_present(std::fs::read_dir(directory))?.into_iter().flatten() {
         let entry = entry?;
         if entry.file_type()?.is_socket() {
-            let link = entry.file_name();
-            if_present(std::fs::remove_file(&link))?;
-            symlink(entry.path(), link)?;
+            link(&entry.path(), Path::new(&entry.file_name()))?;
         }
     }
     Ok(())
+}
+
+/// Makes a link in the working directory, in place of one that is there.
+fn link(target: &Path, link: &Path) -> io::Result<()> {
+    if_present(std::fs::remove_file(link))?;
+    symlink(target, link)
 }
 
 /// Becomes the `microvm-shutdown` of a package whose `microvm-run` is not this

@@ -152,9 +152,23 @@ pub struct Runnable {
     /// The host's PCI devices that it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<PciAddress>,
+    /// Where it shows its windows, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wayland: Option<CatalogWayland>,
     /// Its kernel and its images, in this order, when `sync` looked at them; then the
     /// manifest of a package that was built elsewhere, which may be replaced there.
     pub files: Vec<FileStamp>,
+}
+
+/// Where a VM shows its windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogWayland {
+    /// The user id of the session; without one, the guest runs and shows no windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
+    /// Whether the session's compositor may lack security contexts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_security_context: bool,
 }
 
 /// A link to a network provider, as the client has it.

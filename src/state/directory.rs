@@ -34,6 +34,14 @@ pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/microvms";
 pub const RUNTIME_DIRECTORY: &str = "/run/microvm";
 /// Holds a directory for each VM with shared directories, for the sockets of virtiofsd.
 pub const SHARES_DIRECTORY: &str = "/run/microvm-virtiofsd";
+/// Holds a directory for each running VM with windows; it belongs to the user whose session shows
+/// them.
+pub const WAYLAND_DIRECTORY: &str = "/run/microvm-spectrum-wayland";
+
+/// The socket of the compositor that shows a VM's windows, while there is one.
+pub fn wayland_socket(name: &VmName) -> PathBuf {
+    Path::new(WAYLAND_DIRECTORY).join(name.as_str()).join("wayland.sock")
+}
 
 /// The paths in one state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

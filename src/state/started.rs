@@ -16,7 +16,7 @@ use crate::base::printable::Printable;
 use crate::base::versioned;
 use crate::directory::stamp::FileStamp;
 use crate::package::identity;
-use crate::state::catalog::{Catalog, Runnable, VmState};
+use crate::state::catalog::{Catalog, CatalogWayland, Runnable, VmState};
 use crate::state::directory::StateDirectory;
 use crate::system::durable;
 
@@ -39,6 +39,9 @@ pub struct Started {
     pub package: PathBuf,
     /// The kernel, the images and the package's manifest at that time.
     pub files: Vec<FileStamp>,
+    /// Where it shows its windows, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wayland: Option<CatalogWayland>,
 }
 
 fn path(name: &VmName) -> PathBuf {
@@ -49,9 +52,10 @@ impl Started {
     /// The record of the VM called `name` that starts now, if it can run by the catalog.
     pub fn now(catalog: &Catalog, name: &VmName, package: PathBuf, files: Vec<FileStamp>) -> Option<Self> {
         let vm = catalog.find(name)?;
-        let VmState::Runnable(Runnable { uid, .. }) = &vm.state else { return None };
+        let VmState::Runnable(Runnable { uid, wayland, .. }) = &vm.state else { return None };
         let generation = catalog.generation;
-        Some(Self { version: VERSION, vm: vm.id(), uid: *uid, generation, package, files })
+        let (uid, wayland) = (*uid, *wayland);
+        Some(Self { version: VERSION, vm: vm.id(), uid, generation, package, files, wayland })
     }
 
     /// Writes the record.
@@ -94,6 +98,12 @@ impl Started {
         }
         if now.uid != self.uid {
             why.push(Printable::composed(format!("its user id is {} now", now.uid)));
+        }
+        // Another package says so by itself.
+        if now.wayland != self.wayland && now.wayland.is_some() == self.wayland.is_some() {
+            why.push(Printable::composed(
+                "the session that shows its windows, or what its compositor must have, has changed",
+            ));
         }
         // In the same generation, the record is the newer of the two.
         if catalog.generation != self.generation {

@@ -31,6 +31,7 @@ mod round;
 mod rounds;
 mod runner;
 mod trusted;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

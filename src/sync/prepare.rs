@@ -166,6 +166,7 @@ impl Round<'_> {
         if vm.problems.has_errors() {
             return None;
         }
+        let wayland = plan.wayland.is_some().then(|| self.windows(vm));
         let runnable = Runnable {
             uid,
             hypervisor: plan.hypervisor,
@@ -174,6 +175,7 @@ impl Round<'_> {
             restart_if_changed: vm.settings.restart_if_changed.unwrap_or(false),
             links: plan.interfaces.iter().map(|it| CatalogLink::new(&it.provider, it.link)).collect(),
             devices: plan.pci_devices.clone(),
+            wayland,
             files,
         };
         self.built.insert(vm.id.name.clone(), built);

@@ -158,12 +158,17 @@ struct DropIn<'a> {
 /// What the drop-ins of a VM say of it.
 fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
     let providers: Vec<_> = runnable.links.iter().map(|link| &link.provider).collect();
+    let session = runnable.wayland.and_then(|wayland| {
+        let user = wayland.user?;
+        Some(json!({"uid": user, "without_security_context": wayland.without_security_context}))
+    });
     json!({
         "name": vm.name,
         "source": vm.source,
         "uid": runnable.uid,
         "providers": providers,
         "devices": !runnable.devices.is_empty(),
+        "session": session,
         "inet": runnable.hypervisor == HypervisorName::CloudHypervisor,
     })
 }

@@ -64,7 +64,7 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 17] = files! {
+const FILES: [(&str, u32, &str); 18] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
@@ -77,6 +77,7 @@ const FILES: [(&str, u32, &str); 17] = files! {
     "systemd/system/microvm-spectrum-resync@.service": 0o644 = "microvm-spectrum-resync@.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-source@.path": 0o644 = "microvm-spectrum-source@.path",
     "systemd/system/microvms.target": 0o644 = "microvms.target",
+    "systemd/user/microvm-spectrum-wayland.service": 0o644 = "microvm-spectrum-wayland.service",
     "systemd/system-generators/microvm-spectrum-generator": 0o755 = "generator.sh",
     "systemd/network/10-microvm-spectrum.network": 0o644 = "network.conf",
     "udev/rules.d/85-microvm-spectrum.rules": 0o644 = "udev.rules",
