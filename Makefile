@@ -99,6 +99,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/microvm-spectrum $(DESTDIR)$(PREFIX)/share/man/man[15]/microvm-spectrum*.[15]
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm-*
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvms.target
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/user/microvm-spectrum-wayland.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system-generators/microvm-spectrum-generator
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/network/10-microvm-spectrum.network
 	rm -f $(DESTDIR)$(PREFIX)/lib/udev/rules.d/85-microvm-spectrum.rules

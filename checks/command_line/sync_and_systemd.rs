@@ -117,6 +117,41 @@ impl Place {
     }
 }
 
+/// In whose session a VM shows its windows is what the administrator says, whoever owns its files.
+#[test]
+fn windows_are_in_the_session_that_the_administrator_names() {
+    let place = needs!(roots());
+    let vm = place.host.vm("a").file("wayland", b"");
+    std::os::unix::fs::chown(&vm.path, Some(1), Some(1)).unwrap();
+    let qemu = "[tools]\nqemu-system-x86_64 = '/opt/elsewhere/qemu'\n";
+    let sync = |of_source: &str, of_vm: &str| {
+        let source = crate::sync_host::source("user", &place.host.partition.root);
+        let settings = format!("[vm.a]\nhypervisor = 'qemu'\naccel = 'tcg'\n{of_vm}");
+        fs::write(&place.host.config, format!("{source}{of_source}{settings}{qemu}")).unwrap();
+        let said = place.sync(&[]).exits(0).stderr;
+        let drop_in = place.host.root.join("generator/microvm@a.service.d/50-microvm-spectrum.conf");
+        let drop_in = fs::read_to_string(drop_in).unwrap();
+        let step = drop_in.lines().find_map(|line| line.strip_prefix("ExecStartPre=-+"));
+        let step = step.map(|step| step.split_once(" host mount-wayland ").unwrap().1.to_owned());
+        (said, place.host.in_catalog("user/a")["wayland"].clone(), step)
+    };
+    let (said, wayland, step) = sync("", "");
+    assert_eq!((wayland, step), (json!({}), None));
+    for part in ["note: ", "its settings name no user", "set wayland-user = \"USER\" in [vm.\"user/a\"]"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (said, wayland, step) = sync("", "wayland-user = 'no-such-user'\n");
+    assert_eq!((wayland, step), (json!({}), None));
+    assert!(said.contains("the host has no user no-such-user"), "{said}");
+    let (said, wayland, step) = sync("wayland-user = 'daemon'\n", "");
+    assert_eq!((said.as_str(), wayland), ("", json!({"user": 1})));
+    assert_eq!(step.as_deref(), Some("a --vm 70000 --session 1"));
+    let allowed = "wayland-user = 'bin'\nwayland = 'without-security-context'\n";
+    let (said, wayland, step) = sync("wayland-user = 'daemon'\n", allowed);
+    assert_eq!((said.as_str(), wayland), ("", json!({"user": 2, "without_security_context": true})));
+    assert_eq!(step.as_deref(), Some("a --vm 70000 --session 2 --without-security-context"));
+}
+
 #[test]
 fn every_vms_user_has_an_account() {
     let place = needs!(roots());
