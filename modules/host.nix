@@ -63,6 +63,7 @@ in
       wantedBy = [ "multi-user.target" ];
       restartTriggers = [ cfg.configFile ];
     };
+    systemd.user.services.microvm-spectrum-wayland.wantedBy = [ "graphical-session.target" ];
     systemd.services.microvm-spectrum-network.path = [ pkgs.iproute2 ];
     # Links of VMs that run outside of these units: a guest must not be the host's
     # DHCP server. The package's own files say that to networkd and NetworkManager.

@@ -30,6 +30,21 @@ in
   restart-if-changed = setting types.bool true ''
     Whether it is restarted when it is no longer what it was started with; when null, it is left alone until its next start.
   '';
+  wayland-user = setting types.str "alice" ''
+    The user whose session shows its windows, by name; when null, that of its source, or else none. Each session has the
+    user service `microvm-spectrum-wayland`.
+  '';
+  wayland =
+    setting
+      (types.enum [
+        "security-context"
+        "without-security-context"
+      ])
+      "without-security-context"
+      "What the compositor that shows its windows must have; when null, security contexts.";
+  wayland-memory =
+    setting types.ints.positive 512
+      "The address space for the buffers of its windows in MiB, a power of two; when null, 256.";
   link-ports = setting types.ints.u8 16 "For how many clients it can provide networks; when null, 8.";
   uid =
     setting types.ints.unsigned 70001

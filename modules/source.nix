@@ -45,6 +45,12 @@ in
       example = true;
       description = "Whether its VMs may start with the host; when null, those of a `builtin` source may.";
     };
+    wayland-user = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "alice";
+      description = "The user whose session shows the windows of its VMs, by name.";
+    };
     max-vms = mkOption {
       type = types.nullOr types.ints.positive;
       default = null;

@@ -58,6 +58,8 @@ let
         };
         linkIds = settingsOf.links;
         linkPorts = settingsOf.link-ports;
+        waylandMemory = settingsOf.wayland-memory;
+        waylandUser = settingsOf.wayland-user;
         restartIfChanged = settingsOf.restart-if-changed;
         inherit (settingsOf)
           hypervisor
@@ -67,6 +69,7 @@ let
           devices
           autostart
           uid
+          wayland
           ;
         finalRunner = mkOption {
           type = types.nullOr types.package;
@@ -105,6 +108,7 @@ let
               vcpus = firstGiven config.vcpus defaults.vcpus;
               accel = firstGiven config.accel defaults.accel;
               linkPorts = firstGiven config.linkPorts defaults.link-ports;
+              waylandMemory = firstGiven config.waylandMemory defaults.wayland-memory;
             });
         links = import ./vm-links.nix config;
       };
@@ -150,8 +154,9 @@ in
   config.services.microvm-spectrum = {
     settings.vm = lib.mapAttrs (_: vm: {
       runner = "${vm.finalRunner}";
-      inherit (vm) autostart uid;
+      inherit (vm) autostart uid wayland;
       restart-if-changed = vm.restartIfChanged;
+      wayland-user = vm.waylandUser;
     }) (lib.filterAttrs (_: vm: vm.vmDir != null || vm.runner != null) cfg.vms);
     passthrough = lib.any (vm: vm.devices or [ ] != [ ]) (
       lib.attrValues cfg.vms ++ lib.attrValues cfg.settings.vm

@@ -197,7 +197,14 @@ fn shipped() -> tempfile::TempDir {
 #[test]
 fn nixos_takes_every_file_of_the_program() {
     let named: BTreeSet<String> = value("", "files");
-    let taken = ["systemd/system", "systemd/system-generators", "udev/rules.d", "tmpfiles.d", "sysusers.d"];
+    let taken = [
+        "systemd/system",
+        "systemd/system-generators",
+        "systemd/user",
+        "udev/rules.d",
+        "tmpfiles.d",
+        "sysusers.d",
+    ];
     let directory = shipped();
     let mut left = vec![directory.path().to_owned()];
     let mut others = BTreeSet::new();

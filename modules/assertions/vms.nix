@@ -22,6 +22,7 @@ let
     providers = null;
     shares = null;
     vcpus = null;
+    waylandMemory = null;
   };
 
   problems =

@@ -129,8 +129,10 @@ in
       {
         microvms = [ "multi-user.target" ];
         sync = [ "multi-user.target" ];
+        session = [ "graphical-session.target" ];
       }
       {
+        session = plain.systemd.user.services.microvm-spectrum-wayland.wantedBy;
         microvms = plain.systemd.targets.microvms.wantedBy;
         sync = plain.systemd.services.microvm-spectrum-sync.wantedBy;
       };

@@ -83,6 +83,7 @@ in
       tmpfiles.packages = list types.package;
       paths = sets unit;
       targets = sets unit;
+      user.services = sets unit;
       services = sets (
         unit
         // {

@@ -64,6 +64,7 @@ in
           hypervisor = "qemu";
           linkIds.netvm = "a546";
           linkPorts = 3;
+          waylandMemory = 512;
           devices = [ "0000:01:00.0" ];
           shares = [ ];
           providers = [ ];
@@ -75,7 +76,7 @@ in
         };
       }
       [
-        "services.microvm-spectrum.vms.a has a runner, which has accel and allow and devices and hypervisor and linkIds and linkPorts and memory and providers and shares and vcpus built in: remove them here, and build the runner with them"
+        "services.microvm-spectrum.vms.a has a runner, which has accel and allow and devices and hypervisor and linkIds and linkPorts and memory and providers and shares and vcpus and waylandMemory built in: remove them here, and build the runner with them"
       ];
   providers_of_a_directory_that_is_built = vms { a.vmDir = pkgs.derivation "vm-dir"; } [
     "services.microvm-spectrum.vms.a has a vmDir that is a derivation, which evaluation does not read: set providers to the names in its providers/net, [ ] for none"

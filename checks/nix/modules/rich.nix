@@ -19,6 +19,7 @@
         partuuid = "6e5c4ef5-9a4b-4a5e-8d0c-3d1a9f6f2b11";
         allow = [ "/usr/img=/srv/spectrum/img" ];
         autostart = true;
+        wayland-user = "alice";
       }
     ];
     settings = {
@@ -34,6 +35,7 @@
         devices = [ "0000:01:00.0" ];
         uid = 70001;
         link-ports = 4;
+        wayland = "without-security-context";
       };
       uids.first = 71000;
       tools.ip = "/run/current-system/sw/bin/ip";
@@ -48,6 +50,7 @@
         vmDir = ./vms/appvm-hello;
         autostart = true;
         restartIfChanged = true;
+        waylandUser = "bob";
         linkIds.netvm = "0001";
         devices = [ "0000:02:00.0" ];
       };

@@ -41,6 +41,8 @@ let
       inherit lib;
       inherit (build) writeText;
     };
+    makeFontsConf =
+      { fontDirectories }: build.runCommand "fonts.conf" { } "echo ${toString fontDirectories} >$out";
     linux_6_12 = import ./linux.nix { inherit machine build; };
     rustPlatform = import ./rust-platform.nix {
       inherit

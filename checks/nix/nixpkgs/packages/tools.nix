@@ -65,7 +65,9 @@ in
   deadnix = wrap "deadnix" { inherit (machine) deadnix; };
   elfutils = build.runCommand "elfutils" { } "mkdir -p $out/bin";
   erofs-utils = wrap "erofs-utils" { "mkfs.erofs" = machine.mkfs-erofs; };
+  dejavu_fonts = build.runCommand "dejavu-fonts" { } "mkdir -p $out/share/fonts";
   findutils = standard "findutils" [ "find" ];
+  foot = absent "foot" [ "foot" ];
   flex = wrap "flex" { inherit (machine) flex; };
   gnugrep = standard "gnugrep" [ "grep" ];
   gnused = standard "gnused" [ "sed" ];
