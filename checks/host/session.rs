@@ -256,6 +256,8 @@ impl Client {
 fn a_session_offers_its_compositor_to_the_vms_of_its_user() {
     needs!(is_possible());
     let session = Session::new();
+    let verify = ["systemd-analyze", "verify", "--user", "--man=no", "microvm-spectrum-wayland.service"];
+    session.run(ALICE, &verify).exits(0).says_nothing();
     // The service comes before the compositor, and before the first VM.
     session.systemctl(ALICE, &["start", "microvm-spectrum-wayland"]);
     let absent = "no compositor is yet at /run/user/2001/wayland-0";
@@ -392,7 +394,8 @@ fn a_compositor_without_security_contexts_is_refused_unless_the_administrator_al
     let windows = wait_for("both windows", || Some(session.windows()).filter(|windows| windows.len() == 2));
     // The service itself is the client now.
     let pid = session.systemctl(ALICE, &["show", "--value", "--property=MainPID", "second"]);
-    assert!(windows.iter().all(|window| window["pid"].to_string() == pid.trim()), "{pid} {windows:#?}");
+    let pid: u64 = pid.trim().parse().unwrap();
+    assert!(windows.iter().all(|window| window["pid"] == pid), "{pid} {windows:#?}");
     session.systemctl(ALICE, &["kill", "--signal=KILL", "compositor"]);
     session.wait_socket("allowed", false);
     assert!(clients.iter_mut().all(|client| !client.is_alive()));

@@ -31,7 +31,14 @@ fn it_has_what_users_of_flakes_expect() {
         assert_eq!(names(&shown[output]), SYSTEMS, "{output}");
     }
     for system in SYSTEMS {
-        let packages = ["default", "microvm-spectrum", "vm-appvm-hello", "vm-appvm-online", "vm-appvm-windows", "vm-netvm"];
+        let packages = [
+            "default",
+            "microvm-spectrum",
+            "vm-appvm-hello",
+            "vm-appvm-online",
+            "vm-appvm-windows",
+            "vm-netvm",
+        ];
         assert_eq!(names(&shown["packages"][system]), packages);
         for package in packages {
             assert_eq!(shown["packages"][system][package]["type"], "derivation", "{package}");
@@ -46,7 +53,10 @@ fn it_has_what_users_of_flakes_expect() {
         );
     }
     assert_eq!(names(&shown["nixosModules"]), ["default", "host"]);
-    assert_eq!(names(&shown["nixosConfigurations"]), ["appvm-hello", "appvm-online", "appvm-windows", "netvm"]);
+    assert_eq!(
+        names(&shown["nixosConfigurations"]),
+        ["appvm-hello", "appvm-online", "appvm-windows", "netvm"]
+    );
     assert_eq!(shown["overlays"]["default"]["type"], "nixpkgs-overlay");
     assert_eq!(shown["templates"]["default"]["type"], "template");
     assert_eq!(

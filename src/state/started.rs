@@ -135,3 +135,38 @@ impl Started {
 pub fn remove(name: &VmName) -> io::Result<()> {
     durable::if_present(std::fs::remove_file(path(name))).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_vm_whose_windows_belong_elsewhere_now_is_stale() {
+        let catalog = |wayland: Value| -> Catalog {
+            let vm = json!({
+                "name": "a", "source": "user", "directory": "/P/svc/data/a", "state": "runnable", "uid": 70_000,
+                "hypervisor": "qemu", "package": "/nowhere", "autostart": false, "links": [], "files": [],
+                "wayland": wayland,
+            });
+            let catalog = json!({"version": 1, "generation": 1, "sources": [], "vms": [vm], "leases": []});
+            serde_json::from_value(catalog).unwrap()
+        };
+        let state = StateDirectory::at(Path::new("/nowhere"));
+        let name = VmName::new("a").unwrap();
+        let started =
+            Started::now(&catalog(json!({"user": 1000})), &name, "/nowhere".into(), Vec::new()).unwrap();
+        assert_eq!(started.stale(&catalog(json!({"user": 1000})), &state), []);
+        for other in
+            [json!({"user": 1001}), json!({}), json!({"user": 1000, "without_security_context": true})]
+        {
+            let [why] = started.stale(&catalog(other), &state).try_into().unwrap();
+            assert!(why.as_str().starts_with("the session that shows its windows"), "{}", why.as_str());
+        }
+        // A record of an earlier version says nothing of windows.
+        let mut record = serde_json::to_value(&started).unwrap();
+        record.as_object_mut().unwrap().remove("wayland");
+        let earlier: Started = serde_json::from_value(record).unwrap();
+        assert_eq!(earlier.stale(&catalog(Value::Null), &state), []);
+    }
+}
