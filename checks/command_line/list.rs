@@ -3,6 +3,7 @@
 
 //! `list`: every VM with its state, where there is a systemd and where there is none.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::program::{run, run_with};
+use crate::support::skip::needs;
 use crate::support::vm_directory::Partition;
 use crate::sync_host::{Host, host, script};
 
@@ -259,4 +261,38 @@ fn a_file_in_the_state_directory_is_no_vm() {
     symlink("/nowhere", host.state.join("link")).unwrap();
     assert_eq!(run(&mut host.call(&["list"])).exits(0).stdout.lines().count(), 1);
     run(&mut host.call(&["start", "notes.txt"])).exits(1).complains(&["there is no VM 'notes.txt'"]);
+}
+
+#[test]
+fn windows_have_a_compositor_or_not() {
+    needs!(crate::namespace::mounts());
+    let host = host();
+    for name in ["alone", "shown", "stopped"] {
+        host.vm(name).file("wayland", b"");
+    }
+    host.configure("[defaults]\nhypervisor = 'qemu'\naccel = 'tcg'\n");
+    let text = fs::read_to_string(&host.config).unwrap();
+    fs::write(&host.config, text.replace("/usr/bin/qemu-system", "/nonexistent/qemu-system")).unwrap();
+    run(&mut host.sync());
+    let unit = |name: &str, active: &str, sub: &str| {
+        format!("Id=microvm@{name}.service\nActiveState={active}\nSubState={sub}\nStatusText=\n\n")
+    };
+    let says = ["alone", "shown"].map(|name| unit(name, "active", "running")).concat();
+    let path = systemctl(&host, &format!("{says}{}", unit("stopped", "inactive", "dead")), 0);
+    let mut call = list(&host, &path);
+    call.arg("--json");
+    let script = "mount -t tmpfs none /run && mkdir -p /run/microvm-spectrum-wayland/shown && \
+        perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Listen => 1, Local => \
+        \"/run/microvm-spectrum-wayland/shown/wayland.sock\"); exit system(@ARGV) >> 8' -- env \"$@\"";
+    let path = OsString::from(format!("PATH={}", path.display()));
+    let words = std::iter::once(path.as_os_str()).chain(crate::namespace::words(&call));
+    let listed = run(&mut crate::namespace::shell(script, words)).exits(0).stdout;
+    let list: Value = serde_json::from_str(&listed).unwrap();
+    let of = |name: &str| {
+        let vm = list["vms"].as_array().unwrap().iter().find(|vm| vm["name"] == name).unwrap();
+        (vm["windows"]["compositor"].clone(), vm["detail"].clone())
+    };
+    assert_eq!(of("shown"), (json!(true), json!("windows: shown")), "{list:#}");
+    assert_eq!(of("alone"), (json!(false), json!("windows: for no user (wayland-user)")), "{list:#}");
+    assert_eq!(of("stopped"), (Value::Null, Value::Null), "{list:#}");
 }

@@ -14,22 +14,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::support::guest::part;
+use crate::support::program::WITHOUT_THE_DEVICE;
 use crate::support::running_vm::{Place, Running, kill};
 use crate::support::vm_directory::VmDirectory;
 use crate::support::waiting::wait_for;
-
-const WITHOUT_THE_DEVICE: &str = r#"#!/bin/sh
-case "$*" in *'-device help'*) echo 'name "virtio-gpu-rutabaga-pci", bus PCI'; exit ;; esac
-left=$#
-while [ $left -gt 0 ]; do
-    argument=$1; shift; left=$((left - 1))
-    if [ "$argument" = -device ]; then
-        case $1 in *virtio-gpu-rutabaga-pci*) shift; left=$((left - 1)); continue ;; esac
-    fi
-    set -- "$@" "$argument"
-done
-exec QEMU "$@"
-"#;
 
 /// A QEMU whose guest is reset as soon as its supervisor has connected.
 const ALWAYS_RESET: &str = r#"#!/usr/bin/perl

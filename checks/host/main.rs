@@ -32,6 +32,7 @@ mod nix_store;
 mod older_packages;
 mod random_attack;
 mod random_sequences;
+mod resets;
 mod session;
 mod sources;
 mod unit_security;

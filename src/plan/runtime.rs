@@ -9,13 +9,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::base::name::VmName;
@@ -193,6 +193,25 @@ pub fn check_bound(path: impl AsRef<Path>) -> io::Result<()> {
     }
 }
 
+/// Like [`is_bound`], for a path in a directory that belongs to another user: a link there is not
+/// followed. `None` where this user may not look.
+pub fn is_bound_at(path: impl AsRef<Path>) -> Option<bool> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = match rustix::fs::open(path.as_ref(), flags, Mode::empty()) {
+        Ok(found) => found,
+        Err(Errno::ACCESS) => return None,
+        Err(_) => return Some(false),
+    };
+    let is_socket =
+        rustix::fs::fstat(&found).is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Socket);
+    let bound = || check_bound(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    match is_socket.then(bound) {
+        None => Some(false),
+        Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Some(bound) => Some(bound.is_ok()),
+    }
+}
+
 /// Whether the file `path` exists and belongs neither to this user nor to root.
 pub fn is_foreign(path: impl AsRef<Path>) -> bool {
     let own = rustix::process::geteuid().as_raw();
@@ -284,8 +303,15 @@ mod tests {
         assert!(is_bound(&path));
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(is_bound_at(&path), Some(true));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(is_bound(&link));
+        assert_eq!(is_bound_at(&link), Some(false), "a link was followed");
         drop(listener);
         assert!(path.exists() && !is_bound(&path));
+        assert_eq!(is_bound_at(&path), Some(false));
+        assert_eq!(is_bound_at(dir.path().join("none")), Some(false));
         remove_socket(&path);
         assert!(!path.exists());
         std::fs::write(&path, "").unwrap();

@@ -12,7 +12,9 @@ use serde::Serialize;
 use crate::base::name::{SourceName, VmName};
 use crate::base::printable::Printable;
 use crate::link::taps::DEAD_LINK;
+use crate::plan::runtime::is_bound_at;
 use crate::state::catalog::{CatalogLease, CatalogVm, VmState};
+use crate::state::directory::wayland_socket;
 use crate::state::installed::Installed;
 use crate::state::started::Started;
 use crate::system::systemd::{self, UnitStatus};
@@ -93,6 +95,18 @@ pub struct VmStatus {
     pub uid: Option<u32>,
     /// Whether it starts with the host.
     pub autostart: bool,
+    /// Its windows, if it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<WindowsStatus>,
+}
+
+/// Where a VM shows its windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct WindowsStatus {
+    /// The user id of the session.
+    pub user: Option<u32>,
+    /// Whether a compositor is there for them, while the VM runs and if this user may know.
+    pub compositor: Option<bool>,
 }
 
 /// The installed VMs by name; with `all`, also shadowed VMs and removed ones that
@@ -130,6 +144,7 @@ impl VmStatus {
             addresses: Vec::new(),
             uid: None,
             autostart: false,
+            windows: None,
         }
     }
 
@@ -143,6 +158,7 @@ impl VmStatus {
                 addresses: runnable.links.iter().map(|link| link.ipv4).collect(),
                 uid: Some(runnable.uid),
                 autostart: runnable.autostart,
+                windows: runnable.wayland.map(|it| WindowsStatus { user: it.user, compositor: None }),
                 ..status(Condition::Unknown)
             },
             VmState::Broken { .. } => Self {
@@ -188,6 +204,20 @@ impl VmStatus {
         }
     }
 
+    /// Adds whether the windows of a VM that runs can be seen.
+    fn look_for_compositor(&mut self) {
+        let Some(windows) = &mut self.windows else { return };
+        windows.compositor = is_bound_at(wayland_socket(&self.name));
+        let text = match (windows.user, windows.compositor) {
+            (_, Some(true)) => "windows: shown",
+            (None, _) => "windows: for no user (wayland-user)",
+            (Some(_), Some(false)) => "windows: no compositor",
+            (Some(_), None) => "windows",
+        };
+        let before = self.detail.iter().map(|detail| format!("{}; ", detail.as_str())).collect::<String>();
+        self.detail = Some(Printable::composed(format!("{before}{text}")));
+    }
+
     /// Adds what systemd says. A VM that cannot run may still do so.
     fn apply(&mut self, unit: &UnitStatus, installed: &Installed) {
         let state = Condition::of(unit);
@@ -203,6 +233,9 @@ impl VmStatus {
                 let why: Vec<_> = self.stale.iter().map(Printable::as_str).collect();
                 self.detail = Some(Printable::composed(format!("stale: {}", why.join(", "))));
             }
+        }
+        if matches!(state, Condition::Running | Condition::Starting) {
+            self.look_for_compositor();
         }
         let says_why = match state {
             Condition::Failed | Condition::Restarting => !unit.text.raw().is_empty(),
