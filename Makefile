@@ -20,7 +20,7 @@ help:
 	@echo 'make install               install program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
 	@echo 'make uninstall             remove them; VMs, configuration and leases stay'
 	@echo 'make benchmark             measure VMs beside bare QEMU, and sync beside cp and find'
-	@echo 'make test-guest            build what the tests boot: kernel, root image, virtiofsd'
+	@echo 'make test-guest            build what the tests boot: kernel, root image, QEMU, virtiofsd'
 	@echo 'make clean                 remove what cargo built (the cache stays)'
 	@echo 'Not part of make check:'
 	@echo 'make check-advisories      ask for known vulnerabilities of the crates (network)'
