@@ -14,3 +14,4 @@ mod ends;
 mod failures;
 mod resets;
 mod sharing_a_host;
+mod windows;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 /// The user whom shared directories belong to.
 pub const GUEST_USER: u32 = 4242;
 
-/// A part of the test guest (`KERNEL`, `ROOT`, `VIRTIOFSD`, `QEMU`). Without it the
-/// test fails, since it would test nothing.
+/// A part of the test guest (`KERNEL`, `ROOT`, `VIRTIOFSD`, `QEMU`, and for windows
+/// `RUTABAGA_QEMU` and `SWAY`). Without it the test fails, since it would test nothing.
 pub fn part(name: &str) -> PathBuf {
     let variable = format!("MICROVM_SPECTRUM_TEST_{name}");
     std::env::var_os(&variable).map(PathBuf::from).unwrap_or_else(|| {

@@ -6,6 +6,7 @@
 // Each suite uses some of it.
 #![allow(dead_code, unused_imports, unused_macros)]
 
+pub mod compositor;
 pub mod guest;
 pub mod installed;
 pub mod links;

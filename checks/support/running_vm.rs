@@ -178,6 +178,11 @@ impl Running {
         kill(self.child.id(), name);
     }
 
+    /// A file in the directory where it runs.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     /// Attaches to the console as a user would.
     pub fn console(&self) -> Shell {
         let mut child = Command::new(self.package.join("bin/microvm-console"))
