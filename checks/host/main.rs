@@ -37,3 +37,4 @@ mod session;
 mod sources;
 mod unit_security;
 mod upgrade;
+mod windows;
