@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::program::{run, run_with};
 use crate::support::skip::needs;
+use crate::support::terminal::Terminal;
 use crate::support::vm_directory::Partition;
 use crate::sync_host::{Host, host, script};
 
@@ -69,8 +70,8 @@ fn without_systemd_the_states_are_unknown() {
     let ipv4 = format!("{first},{second}");
     let problem = host.in_catalog("user/broken")["problems"][0].clone();
     let text = |key: &str| problem[key].as_str().unwrap().to_owned();
-    let whole = format!("{}: {}", text("path"), text("cause"));
-    let broken: String = whole.chars().take(100).chain(['…']).collect();
+    let broken = format!("{}: {}", text("path"), text("cause"));
+    assert!(broken.len() > 100, "{broken}");
     let expected = [
         ["NAME", "STATE", "HYPERVISOR", "SOURCE", "ADDRESS", ""],
         ["broken", "broken", "-", "user", "-", broken.as_str()],
@@ -90,6 +91,24 @@ fn without_systemd_the_states_are_unknown() {
     for path in [none, failing] {
         let ran = run(list(&host, &path).arg("--all")).exits(0);
         assert_eq!((ran.stdout, ran.stderr), (expected.map(line).concat(), String::new()));
+    }
+}
+
+#[test]
+fn a_terminal_has_a_line_for_each_vm() {
+    let (host, _second) = with_all_kinds();
+    let call = list(&host, Path::new("/nowhere"));
+    let mut seated = Command::new("setsid");
+    seated.arg("--ctty").arg(call.get_program()).args(call.get_args());
+    for (columns, longest) in [(120, 120), (160, 160), (400, 400)] {
+        let mut terminal = Terminal::start(&seated, 24, columns);
+        assert!(terminal.end().success());
+        terminal.wait_for("vpn");
+        let text = terminal.text();
+        let broken = text.lines().find(|line| line.starts_with("broken")).unwrap();
+        let length = broken.chars().count();
+        assert_eq!((length <= longest, broken.ends_with('…')), (true, columns < 400), "{columns}: {broken}");
+        assert!(columns == 400 || length == longest, "{columns}: {length}");
     }
 }
 
