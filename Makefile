@@ -85,6 +85,8 @@ build:
 
 # Installs what `make build` has built, and builds nothing, so root needs no cargo.
 program := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release/microvm-spectrum
+# Where bash, zsh and fish look for what completes a command line.
+completions := bash-completion/completions/microvm-spectrum zsh/site-functions/_microvm-spectrum fish/vendor_completions.d/microvm-spectrum.fish
 install:
 	@case '$(PREFIX)' in (/*) ;; (*) echo 'PREFIX must be an absolute path' >&2; exit 1;; esac
 	@test -x $(program) || { echo 'run make build first, as an ordinary user' >&2; exit 1; }
@@ -92,11 +94,16 @@ install:
 	install --directory $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
 	install --mode=644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install --mode=644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install --directory $(foreach place,$(completions),$(DESTDIR)$(PREFIX)/share/$(dir $(place)))
+	$(program) completion bash >$(DESTDIR)$(PREFIX)/share/$(word 1,$(completions))
+	$(program) completion zsh >$(DESTDIR)$(PREFIX)/share/$(word 2,$(completions))
+	$(program) completion fish >$(DESTDIR)$(PREFIX)/share/$(word 3,$(completions))
 	$(program) units --output $(DESTDIR)$(PREFIX)/lib --program $(PREFIX)/bin/microvm-spectrum --state-dir $(STATE_DIR)
 
 # Removes what `make install` has installed; VMs, configuration and leases stay.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/microvm-spectrum $(DESTDIR)$(PREFIX)/share/man/man[15]/microvm-spectrum*.[15]
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(completions))
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm-*
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvms.target
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/user/microvm-spectrum-wayland.service

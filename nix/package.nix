@@ -41,6 +41,10 @@ rustPlatform.buildRustPackage {
   postInstall = ''
     install -D --mode=644 --target-directory=$out/share/man/man1 docs/man/*.1
     install -D --mode=644 --target-directory=$out/share/man/man5 docs/man/*.5
+    mkdir -p $out/share/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+    $out/bin/microvm-spectrum completion bash >$out/share/bash-completion/completions/microvm-spectrum
+    $out/bin/microvm-spectrum completion zsh >$out/share/zsh/site-functions/_microvm-spectrum
+    $out/bin/microvm-spectrum completion fish >$out/share/fish/vendor_completions.d/microvm-spectrum.fish
     $out/bin/microvm-spectrum units --output $out/lib --program $out/bin/microvm-spectrum
   '';
 

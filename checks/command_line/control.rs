@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::program::run;
+use crate::support::terminal::Terminal;
 use crate::sync_host::{Host, host, script};
 
 const VERBS: [&str; 3] = ["start", "stop", "restart"];
@@ -74,6 +75,31 @@ fn systemd_starts_and_stops_all_at_once() {
         let again = calls.iter().any(|call| call.starts_with("systemctl reset-failed -- microvm@a.service "));
         assert_eq!(again, verb != "stop", "{calls:?}");
         assert!(calls.iter().all(|call| !call.contains("@z")), "{calls:?}");
+    }
+}
+
+#[test]
+fn all_are_those_that_can_or_do() {
+    let place = place();
+    for verb in VERBS {
+        run(&mut place.call(&[verb, "--all"])).exits(0).says_nothing();
+        assert_eq!(place.calls(), [""; 0], "nothing is installed");
+    }
+    for name in ["a", "b", "c"] {
+        place.host.vm(name);
+    }
+    place.host.vm("broken").file("wayland", b"");
+    run(&mut place.host.sync()).exits(1);
+    symlink(place.host.package("user/b"), place.host.state.join("b/booted")).unwrap();
+    for (verb, names) in [("start", &["a", "b", "c"][..]), ("stop", &["b"]), ("restart", &["b"])] {
+        run(&mut place.call(&[verb, "--all"])).exits(0).says_nothing();
+        let calls = place.calls();
+        let call = calls.iter().find(|call| call.starts_with(&format!("systemctl {verb} "))).unwrap();
+        let taken: Vec<_> = call.split(' ').filter_map(|word| word.strip_prefix("microvm@")).collect();
+        let wanted: Vec<_> = names.iter().map(|name| format!("{name}.service")).collect();
+        assert_eq!(taken, wanted, "{verb}");
+        run(&mut place.call(&[verb, "--all", "a"])).exits(2);
+        run(&mut place.call(&[verb])).exits(2);
     }
 }
 
@@ -183,6 +209,17 @@ fn a_log_is_what_the_guest_printed_made_printable() {
         std::process::Stdio::piped(),
     );
     assert_eq!(ran.exits(0).stdout, "one\n\\u{1b}]0;t\\u{7}two\t\\u{9b}\\xff\\\n");
+    // Colours are for terminals, and the guest's other escapes for nobody.
+    let coloured = "printf '\\033[1;31mred\\033[0m\\033[2J\\rplain\\n'";
+    place.answers("journalctl", coloured);
+    assert_eq!(run(&mut place.call(&["log", "a"])).exits(0).stdout, "red\\u{1b}[2Jplain\n");
+    let call = place.call(&["log", "a"]);
+    let path = format!("{}:{}", place.bin.display(), std::env::var("PATH").unwrap());
+    let mut seated = Command::new("setsid");
+    seated.arg("--ctty").arg(call.get_program()).args(call.get_args()).env("PATH", path).env("TERM", "xterm");
+    let mut terminal = Terminal::start(&seated, 24, 80);
+    assert!(terminal.end().success());
+    terminal.wait_for("\x1b[1;31mred\x1b[0m\\u{1b}[2Jplain\x1b[0m");
     place.answers("journalctl", "");
     place.calls();
     for (arguments, present, absent) in [

@@ -248,6 +248,38 @@ test \"$before\" = \"$(stty -g)\" && echo the same\n";
 }
 
 #[test]
+fn an_input_that_ends_ends_the_console() {
+    let place = Place::new();
+    let package = place.build(&place.vm("piped"), &[]);
+    let run = place.run_directory("run");
+    let mut running = Running::start(&package, &run);
+    running.wait_until_up();
+    running.console().run("true");
+    let console = |text: &[u8]| {
+        let input = place.dir.path().join("input");
+        std::fs::write(&input, text).unwrap();
+        Command::new(package.join("bin/microvm-console"))
+            .current_dir(&run)
+            .stdin(std::fs::File::open(input).unwrap())
+            .output()
+            .unwrap()
+    };
+    let answered = console(b"echo 'an''swer'\n");
+    assert_eq!((answered.status.code(), answered.stderr), (Some(0), Vec::new()));
+    assert!(String::from_utf8_lossy(&answered.stdout).contains("answer"));
+    assert_eq!(console(b"").status.code(), Some(0));
+    let vmm = running.process("qemu-system");
+    kill(vmm, "STOP");
+    let missed = console(b"echo\n");
+    assert_eq!((missed.status.code(), missed.stdout), (Some(0), Vec::new()));
+    let said = String::from_utf8(missed.stderr).unwrap();
+    assert!(said.contains("nothing answers on the console of piped"), "{said}");
+    kill(vmm, "CONT");
+    running.signal("TERM");
+    running.end().assert(0, "the guest powered off");
+}
+
+#[test]
 fn a_guest_that_does_not_read_keeps_no_console() {
     let place = Place::new();
     let package = place.build(&place.vm("stuck"), &[]);

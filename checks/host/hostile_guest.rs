@@ -226,7 +226,7 @@ fn what_a_guest_prints_is_text_and_nothing_else() {
             "<3>error\n",
             r"screen \u{1b}[2J\u{1b}]0;title\u{7}\u{1b}P$q",
             r"bytes \xff\xfe\xed\xa0\x80 \0nul\0",
-            r"over\rwritten \u{8}\u{7f} \u{202e}txt \u{2028}line",
+            r"overwritten \u{8}\u{7f} \u{202e}txt \u{2028}line",
         ] {
             assert!(text.contains(escaped), "{escaped}: {text}");
         }

@@ -16,6 +16,7 @@
 mod support;
 
 mod attackers;
+mod completion;
 mod console;
 mod failing;
 mod harness;

@@ -113,8 +113,7 @@ fn push_bytes(out: &mut String, bytes: &[u8]) {
 
 /// Makes a stream of a guest's output printable, piece by piece.
 ///
-/// It keeps line feeds and tabs, removes carriage returns before a line feed, and
-/// escapes other unprintable parts like [`printable`], except for backslashes, since
+/// It keeps line feeds and tabs, removes carriage returns, and escapes other unprintable parts like [`printable`], except for backslashes, since
 /// a log is for reading. It holds back a character that the end of a piece cuts in
 /// two, three bytes at most.
 #[derive(Debug, Default)]
@@ -131,13 +130,7 @@ impl StreamFilter {
         let mut chunks = bytes.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {
             let last = chunks.peek().is_none();
-            let mut valid = chunk.valid();
-            if last && chunk.invalid().is_empty() && valid.ends_with('\r') {
-                // The next piece shows whether a line feed follows.
-                valid = valid.strip_suffix('\r').unwrap_or(valid);
-                self.pending.push(b'\r');
-            }
-            push_lines(&mut out, valid);
+            push_lines(&mut out, chunk.valid());
             if last && is_cut_short(chunk.invalid()) {
                 self.pending.extend_from_slice(chunk.invalid());
             } else {
@@ -150,20 +143,16 @@ impl StreamFilter {
     /// What it still holds back when the stream ends.
     pub fn finish(&mut self) -> String {
         let mut out = String::new();
-        match std::mem::take(&mut self.pending).as_slice() {
-            b"\r" => {}
-            rest => push_bytes(&mut out, rest),
-        }
+        push_bytes(&mut out, &std::mem::take(&mut self.pending));
         out
     }
 }
 
 fn push_lines(out: &mut String, text: &str) {
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    for c in text.chars() {
         match c {
             '\n' | '\t' | '\\' => out.push(c),
-            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' => {}
             c => push_char(out, c),
         }
     }
@@ -205,7 +194,7 @@ mod tests {
         let mut filter = StreamFilter::default();
         assert_eq!(filter.push(b"one\r"), "one");
         assert_eq!(filter.push(b"\ntwo\xc3"), "\ntwo");
-        assert_eq!(filter.push(b"\xbc\x1b[2J\xff\r!"), "ü\\u{1b}[2J\\xff\\r!");
+        assert_eq!(filter.push(b"\xbc\x1b[2J\xff\r!"), "ü\\u{1b}[2J\\xff!");
         assert_eq!(filter.push(b"\xe2\x82"), "");
         assert_eq!(filter.finish(), "\\xe2\\x82");
         assert_eq!(filter.push(b"<0>\\"), "<0>\\");

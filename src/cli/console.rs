@@ -6,7 +6,9 @@
 use std::io::{self, Write as _};
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use super::completion::vm_names;
 use super::{Exit, StateArgs, fail, report};
 use crate::base::name::VmName;
 use crate::base::printable::printable;
@@ -17,6 +19,7 @@ use crate::supervisor::console::{self, Attachable, ConsoleError, Detached};
 #[derive(Debug, Args)]
 pub(super) struct ConsoleArgs {
     /// The VM's name
+    #[arg(add = ArgValueCompleter::new(vm_names))]
     name: String,
 
     #[command(flatten)]
@@ -68,7 +71,7 @@ pub(super) fn attach(plan: &Plan) -> Exit {
             report::line("detached");
             Exit::Fine
         }
-        Ok(Detached::ByGuest | Detached::BySignal) => Exit::Fine,
+        Ok(Detached::ByGuest | Detached::BySignal | Detached::ByEndOfInput) => Exit::Fine,
         Err(error) => {
             report::line(&printable(error.to_string()));
             match error {
@@ -89,5 +92,13 @@ fn announce_and_attach(plan: &Plan) -> Result<Detached, ConsoleError> {
             ));
         }
     }
-    console.attach()
+    console.attach(&|| {
+        // The terminal may be raw.
+        let _ = write!(io::stderr(), "\r");
+        report::line(&format!(
+            "nothing answers on the console of {0}: perhaps no shell runs on its hvc0; \
+             microvm-spectrum log {0} shows its serial console",
+            plan.name
+        ));
+    })
 }

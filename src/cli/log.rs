@@ -3,19 +3,27 @@
 
 //! `microvm-spectrum log`
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::Context as _;
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
+use super::completion::vm_names;
 use super::{Exit, StateArgs};
+use crate::base::colour;
 use crate::base::printable::StreamFilter;
 use crate::system::systemd;
+
+/// The longest line that is printed in one piece, in bytes; the journal's own limit.
+const MAX_LINE_BYTES: u64 = 48 << 10;
 
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {
     /// The VM's name
+    #[arg(add = ArgValueCompleter::new(vm_names))]
     name: String,
 
     /// Go on with new lines until interrupted
@@ -66,20 +74,18 @@ pub(super) fn run(args: &LogArgs) -> anyhow::Result<Exit> {
 /// `microvm-run` did that. Returns whether journalctl succeeded.
 fn pass_on(command: &mut Command) -> io::Result<bool> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    if let Some(mut pipe) = child.stdout.take() {
-        let mut filter = StreamFilter::default();
+    if let Some(pipe) = child.stdout.take() {
         let mut out = io::stdout().lock();
-        let mut buffer = [0; 8192];
-        loop {
-            let length = match pipe.read(&mut buffer) {
-                Ok(0) => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            out.write_all(filter.push(buffer.get(..length).unwrap_or_default()).as_bytes())?;
+        let in_colour = AutoStream::choice(&out) != ColorChoice::Never;
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while pipe.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
+            let mut filter = StreamFilter::default();
+            let printable = filter.push(&line) + &filter.finish();
+            out.write_all(colour::of_line(&printable, in_colour).as_bytes())?;
             out.flush()?;
+            line.clear();
         }
-        out.write_all(filter.finish().as_bytes())?;
     }
     Ok(child.wait()?.success())
 }

@@ -11,6 +11,7 @@ mod build;
 mod check;
 mod check_config;
 mod command;
+mod completion;
 mod console;
 mod control;
 mod dry_run;
@@ -160,9 +161,13 @@ enum Verb {
     Log(log::LogArgs),
     /// Write unit files for systemd
     Units(units::UnitsArgs),
+    /// Print the script with which a shell completes this program's command lines
+    Completion(completion::CompletionArgs),
     /// Do the work of the scripts in a runner package
+    #[command(hide = true)]
     Vm(vm::VmArgs),
     /// Do the work of the unit files
+    #[command(hide = true)]
     Host(host::HostArgs),
 }
 
@@ -210,6 +215,7 @@ struct LocationArgs {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    completion::answer();
     journal::connect(std::env::var_os("JOURNAL_STREAM").as_deref());
     let ended = match parse().command {
         Verb::Check(args) => check::run(&args),
@@ -226,6 +232,7 @@ pub fn main() -> ExitCode {
         Verb::Console(args) => Ok(console::run(&args)),
         Verb::Log(args) => log::run(&args),
         Verb::Units(args) => units::run(&args),
+        Verb::Completion(args) => completion::run(&args),
         Verb::Vm(args) => return vm::run(&args),
         Verb::Host(args) => return host::run(&args),
     };

@@ -81,7 +81,8 @@ impl Installed {
         names
     }
 
-    fn names(&self) -> Vec<VmName> {
+    /// The names of all that are installed, sorted.
+    pub fn names(&self) -> Vec<VmName> {
         let known = self.catalog.iter().flat_map(|catalog| &catalog.vms).map(|vm| vm.name.clone());
         let mut names: Vec<_> = known.chain(self.others()).collect();
         names.sort();
@@ -118,12 +119,30 @@ impl Installed {
     /// See [`VmError`].
     pub fn usable(&self, text: &str) -> Result<VmName, VmError> {
         let name = self.known(text)?;
-        let vm = self.catalog.as_ref().and_then(|catalog| catalog.find(&name));
-        let runs = || self.state.booted(&name).symlink_metadata().is_ok();
-        match vm.filter(|vm| !matches!(vm.state, VmState::Runnable(_)) && !runs()) {
+        match self.unable_to_run(&name) {
             Some(vm) => Err(VmError::CannotRun(Box::new(vm.clone()))),
             None => Ok(name),
         }
+    }
+
+    /// The VMs that can run or still do.
+    pub fn able_to_run(&self) -> Vec<VmName> {
+        self.names().into_iter().filter(|name| self.unable_to_run(name).is_none()).collect()
+    }
+
+    /// The VMs that run.
+    pub fn running(&self) -> Vec<VmName> {
+        self.names().into_iter().filter(|name| self.runs(name)).collect()
+    }
+
+    fn runs(&self, name: &VmName) -> bool {
+        self.state.booted(name).symlink_metadata().is_ok()
+    }
+
+    /// The VM, if it can neither run nor does.
+    fn unable_to_run(&self, name: &VmName) -> Option<&CatalogVm> {
+        let vm = self.catalog.as_ref()?.find(name)?;
+        (!matches!(vm.state, VmState::Runnable(_)) && !self.runs(name)).then_some(vm)
     }
 
     /// The package that a VM runs from, or that its next start will run.

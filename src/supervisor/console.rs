@@ -35,6 +35,8 @@ pub enum Detached {
     BySignal,
     /// The guest or its VMM closed the console.
     ByGuest,
+    /// Standard input, which was no terminal, has ended, and so has the guest's answer.
+    ByEndOfInput,
 }
 
 /// Why a terminal cannot be attached to a console, or no longer.
@@ -113,12 +115,14 @@ impl Attachable {
     }
 
     /// Copies between the console and standard input and output, until the detach
-    /// key is typed at a terminal, a signal to stop comes, or the guest closes the
-    /// console.
+    /// key is typed at a terminal, a signal to stop comes, the guest closes the
+    /// console, or an input that is no terminal ends and the guest is silent for a
+    /// second. Calls `no_answer` when the guest shows nothing of what was typed.
     ///
     /// # Errors
     /// [`ConsoleError::Io`] when reading or writing fails.
-    pub fn attach(self) -> Result<Detached, ConsoleError> {
-        copying::copy(&File::from(self.console.0)).map_err(|error| ConsoleError::Io(self.name, error))
+    pub fn attach(self, no_answer: &dyn Fn()) -> Result<Detached, ConsoleError> {
+        copying::copy(&File::from(self.console.0), no_answer)
+            .map_err(|error| ConsoleError::Io(self.name, error))
     }
 }

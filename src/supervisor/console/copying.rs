@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use signal_hook::low_level::pipe;
@@ -18,10 +19,15 @@ use super::{DETACH_KEY, Detached};
 
 /// How much may be typed ahead of a guest that does not read, in bytes.
 const MAX_TYPED: usize = 64 * 1024;
+/// After the end of input, the guest has said everything when it says nothing for so long.
+const QUIET: Duration = Duration::from_secs(1);
+/// A guest that has a shell on its console shows what is typed sooner than this.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Copies until the detach key is typed at a terminal, a signal to stop comes, or
-/// the guest closes the console. When standard input ends, output goes on.
-pub(super) fn copy(console: &File) -> io::Result<Detached> {
+/// Copies until the detach key is typed at a terminal, a signal to stop comes, the
+/// guest closes the console, or an input that is no terminal ends and the guest has
+/// answered. Calls `no_answer` once if someone types and the guest shows nothing.
+pub(super) fn copy(console: &File, no_answer: &dyn Fn()) -> io::Result<Detached> {
     let stdin = rustix::stdio::stdin();
     let (stop, stopped) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
@@ -35,10 +41,20 @@ pub(super) fn copy(console: &File) -> io::Result<Detached> {
     let raw = RawTerminal::enter(stdin)?;
     // The user can detach from a guest that does not read.
     rustix::io::ioctl_fionbio(console, true)?;
-    let mut copying =
-        Copying { console, stdin, is_raw: raw.is_some(), input_open: true, typed: Vec::new(), stop, resized };
+    let mut copying = Copying {
+        console,
+        stdin,
+        is_raw: raw.is_some(),
+        input_open: true,
+        typed: Vec::new(),
+        awaited: false,
+        heard: false,
+        last: Instant::now(),
+        stop,
+        resized,
+    };
     loop {
-        if let Some(detached) = copying.step()? {
+        if let Some(detached) = copying.step(no_answer)? {
             return Ok(detached);
         }
     }
@@ -53,6 +69,12 @@ struct Copying<'a> {
     input_open: bool,
     /// What the guest has not read yet.
     typed: Vec<u8>,
+    /// Whether something was typed, and the guest has shown nothing yet.
+    awaited: bool,
+    /// Whether the guest has ever shown something.
+    heard: bool,
+    /// When something was last typed or shown.
+    last: Instant,
     /// Readable after a signal to stop.
     stop: UnixStream,
     /// Readable after the terminal has changed its size.
@@ -61,7 +83,7 @@ struct Copying<'a> {
 
 impl Copying<'_> {
     /// Waits until there is something to do, and does it.
-    fn step(&mut self) -> io::Result<Option<Detached>> {
+    fn step(&mut self, no_answer: &dyn Fn()) -> io::Result<Option<Detached>> {
         let writable = if self.typed.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let mut watched = vec![
             PollFd::new(self.console, PollFlags::IN | writable),
@@ -71,7 +93,17 @@ impl Copying<'_> {
         if self.input_open && self.typed.len() < MAX_TYPED {
             watched.push(PollFd::new(&self.stdin, PollFlags::IN));
         }
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut watched, None))?;
+        let timeout = self.silence().map(|silence| {
+            let left = silence.saturating_sub(self.last.elapsed());
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+        });
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut watched, timeout.as_ref()))?;
+        if ready == 0 {
+            if std::mem::take(&mut self.awaited) {
+                no_answer();
+            }
+            return Ok((!self.input_open).then_some(Detached::ByEndOfInput));
+        }
         let mut ready = watched.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || ready.next().unwrap_or(false);
         let (console, stop, resized, input) = (next(), next(), next(), next());
@@ -88,6 +120,15 @@ impl Copying<'_> {
         if input { self.read_input() } else { Ok(None) }
     }
 
+    /// How long nothing may happen before this ends or the user is told.
+    fn silence(&self) -> Option<Duration> {
+        match (self.awaited, self.input_open) {
+            (true, _) => Some(PATIENCE),
+            (false, false) => Some(if self.typed.is_empty() { QUIET } else { PATIENCE }),
+            (false, true) => None,
+        }
+    }
+
     /// Prints what the guest has written, and gives it what was typed; returns
     /// whether its console is still open.
     fn exchange(&mut self) -> io::Result<bool> {
@@ -101,13 +142,19 @@ impl Copying<'_> {
         if length == Some(0) {
             return Ok(false);
         }
+        if length.is_some() {
+            (self.awaited, self.heard, self.last) = (false, true, Instant::now());
+        }
         let mut stdout = io::stdout();
         stdout.write_all(buffer.get(..length.unwrap_or(0)).unwrap_or_default())?;
         stdout.flush()?;
         if !self.typed.is_empty() {
             match self.console.write(&self.typed) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => drop(self.typed.drain(..result?)),
+                result => {
+                    self.typed.drain(..result?);
+                    self.last = Instant::now();
+                }
             }
         }
         Ok(true)
@@ -120,6 +167,8 @@ impl Copying<'_> {
         let length = rustix::io::retry_on_intr(|| rustix::io::read(self.stdin, &mut buffer))?;
         let read = buffer.get(..length).unwrap_or_default();
         self.input_open = length > 0;
+        self.last = Instant::now();
+        self.awaited |= self.input_open && !self.heard;
         if !self.input_open && self.is_raw {
             // A raw terminal has no end of input but its own.
             return Ok(Some(Detached::BySignal));
