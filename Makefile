@@ -14,7 +14,7 @@ STATE_DIR ?= /var/lib/microvms
 .PHONY: benchmark build check check-advisories check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
 
 help:
-	@echo 'make demo                  boot a Spectrum VM directory under QEMU'
+	@echo 'make demo                  boot a Spectrum VM directory under QEMU; KEEP=DIRECTORY leaves it there'
 	@echo 'make check                 check formatting, lints, scripts, and run every test'
 	@echo 'make build                 build target/release/microvm-spectrum'
 	@echo 'make install               install program, manual pages and unit files: PREFIX=/usr/local DESTDIR= STATE_DIR=/var/lib/microvms'
@@ -113,7 +113,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/microvm-spectrum.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microvm-spectrum.conf
 
 demo:
-	@checks/demo
+	@checks/demo $(if $(KEEP),--keep '$(KEEP)')
 
 clean:
 	@echo '== cargo clean'
