@@ -89,7 +89,7 @@ fn a_window_of_an_ordinary_user() {
     assert_eq!(compositor.pixels(), [0; 4]);
     show(&running, "squares");
     compositor.wait_windows(1);
-    assert_eq!(running.console().run("cat /tmp/shown"), "show-window: shown");
+    running.console().run("until grep -qx 'show-window: shown' /tmp/shown; do sleep 0.1; done");
     hide(&running);
     compositor.wait_windows(0);
     power_off(running);
