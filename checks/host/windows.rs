@@ -83,6 +83,16 @@ impl Desk {
         Self { host }
     }
 
+    /// A desk whose first person has a session and a VM `mail`, which runs.
+    fn with_mail_of_alice() -> Self {
+        let desk = Self::new("[vm.mail]\nwayland-user = 'alice'\n");
+        desk.log_in(ALICE);
+        desk.vm("mail");
+        desk.host.sync();
+        desk.host.start("mail");
+        desk
+    }
+
     /// Lets a person log in, with a compositor and the service that offers it to VMs.
     fn log_in(&self, person: Person) {
         let (name, id) = (person.name, person.uid.to_string());
@@ -270,11 +280,7 @@ fn a_person_cannot_take_the_windows_of_another_persons_vm() {
 #[test]
 fn windows_come_back_with_the_session() {
     needs!(is_possible());
-    let desk = Desk::new("[vm.mail]\nwayland-user = 'alice'\n");
-    desk.log_in(ALICE);
-    desk.vm("mail");
-    desk.host.sync();
-    desk.host.start("mail");
+    let desk = Desk::with_mail_of_alice();
     desk.show("mail", "first");
     desk.wait_windows(ALICE, 1);
     let is_there = || desk.host.machine.path(&socket("mail")).exists();
@@ -294,11 +300,7 @@ fn windows_come_back_with_the_session() {
 #[test]
 fn a_guests_reset_in_a_unit_leaves_its_windows_working() {
     needs!(is_possible());
-    let desk = Desk::new("[vm.mail]\nwayland-user = 'alice'\n");
-    desk.log_in(ALICE);
-    desk.vm("mail");
-    desk.host.sync();
-    desk.host.start("mail");
+    let desk = Desk::with_mail_of_alice();
     desk.show("mail", "before");
     desk.wait_windows(ALICE, 1);
     desk.host.last_words("mail", "reboot -f");

@@ -57,7 +57,8 @@ fn script(shell: Shell) -> io::Result<String> {
         // zsh runs the file itself at the first Tab.
         Shell::Zsh => {
             let or_files = "values' other\n    else\n        _files\n    fi";
-            let first = "[[ $funcstack[1] != _microvm-spectrum ]] || _clap_dynamic_completer_microvm_spectrum\n";
+            let first =
+                "[[ $funcstack[1] != _microvm-spectrum ]] || _clap_dynamic_completer_microvm_spectrum\n";
             script.replace("values' other\n    fi", or_files) + first
         }
     })
