@@ -173,7 +173,7 @@ fn a_configuration_without_anything_is_fine() {
     let host = host();
     host.vm("a");
     host.write_config("");
-    run(&mut host.sync()).exits(0).says_nothing();
+    run(&mut host.sync()).exits(0).warns_of_nothing();
     host.has(&[]);
     assert_eq!(tree::names(&host.state), [".microvm-spectrum"]);
     host.is_whole();
@@ -212,7 +212,7 @@ fn a_state_directory_that_cannot_be_is_status_3() {
     run(&mut host.sync_to(Path::new("/proc/nowhere"))).exits(3).complains(&["/proc/nowhere"]);
     // A relative one is one of the working directory.
     let mut command = host.sync_to(Path::new("there"));
-    run(command.current_dir(&host.root)).exits(0).says_nothing();
+    run(command.current_dir(&host.root)).exits(0).warns_of_nothing();
     assert_eq!(tree::names(&host.root.join("there")), [".microvm-spectrum", "a"]);
     needs!(ordinary_user("root may write everywhere"), "a state directory of another user");
     run(&mut host.sync_to(Path::new("/usr/nowhere"))).exits(3).complains(&["Permission denied"]);
@@ -264,7 +264,7 @@ fn a_program_that_is_nowhere_breaks_the_vms_that_need_it() {
     // The configuration's counts, else the one in PATH.
     crate::sync_host::script(&host.root.join("empty/ch-remote"), "");
     crate::sync_host::script(&host.root.join("empty/cloud-hypervisor"), "");
-    run(host.sync().env("PATH", host.root.join("empty"))).exits(0).says_nothing();
+    run(host.sync().env("PATH", host.root.join("empty"))).exits(0).warns_of_nothing();
     let manifest = host.manifest("user/a");
     assert_eq!(manifest["tools"]["cloud-hypervisor"], "/opt/ch");
     assert_eq!(manifest["tools"]["ch-remote"], host.root.join("empty/ch-remote").to_str().unwrap());

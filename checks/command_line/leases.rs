@@ -202,7 +202,7 @@ fn an_id_of_an_account_of_this_host_is_not_given() {
     .unwrap();
     let sync = host.sync();
     let script = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
-    run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync)))).exits(0).says_nothing();
+    run(&mut shell(script, [passwd.as_os_str()].into_iter().chain(words(&sync)))).exits(0).warns_of_nothing();
     assert_eq!([host.uid("user/a"), host.uid("user/b")], [80_001, 80_003]);
     host.is_whole();
     // Who comes later is not a reason to take one away.
@@ -282,7 +282,7 @@ fn one_that_a_group_has_on_this_host_is_not_given() {
     fs::write(&group, "root:x:0:\nfirst:x:80000:\nsecond:x:80001:somebody\n").unwrap();
     let script = "mount --bind \"$1\" /etc/group && shift && exec \"$@\"";
     let sync = host.sync();
-    run(&mut shell(script, [group.as_os_str()].into_iter().chain(words(&sync)))).exits(0).says_nothing();
+    run(&mut shell(script, [group.as_os_str()].into_iter().chain(words(&sync)))).exits(0).warns_of_nothing();
     assert_eq!(host.uid("user/a"), 80_002);
 }
 

@@ -23,6 +23,13 @@ fn plan(host: &Host, status: i32) -> Vec<String> {
     ran.stdout.lines().map(str::to_owned).collect()
 }
 
+/// Syncs, which says what its plan says.
+fn does(host: &Host, status: i32) {
+    let plan = plan(host, status);
+    let ran = run(&mut host.sync()).exits(status);
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), plan);
+}
+
 /// The rows of `list --all` as `SOURCE/NAME STATE`.
 fn all(host: &Host) -> Vec<String> {
     let ran = run(host.call(&["list", "--all", "--json"]).env("PATH", "/nowhere")).exits(0);
@@ -39,9 +46,11 @@ fn a_plan_says_what_becomes_of_each_vm_and_changes_nothing() {
     host.vm("a");
     let b = host.vm("b");
     let c = host.vm("c");
-    assert_eq!(plan(&host, 0), ["install user/a", "install user/b", "install user/c"]);
+    assert_eq!(plan(&host, 0), ["new user/a", "new user/b", "new user/c"]);
     assert!(!host.state.exists());
-    host.synced();
+    does(&host, 0);
+    // A sync that changes nothing says nothing.
+    run(&mut host.sync()).exits(0).says_nothing();
     assert_eq!(plan(&host, 0), ["nothing to do"]);
     host.configure("[vm.a]\nmemory = 64\n");
     fs::write(b.path.join("blk/root.img"), "another").unwrap();
@@ -51,17 +60,38 @@ fn a_plan_says_what_becomes_of_each_vm_and_changes_nothing() {
     fs::rename(host.partition.root.join("svc/data/e"), host.partition.root.join("e")).unwrap();
     assert_eq!(
         plan(&host, 1),
-        ["change user/a", "update user/b", "list user/c as broken", "list user/d as blocked"]
+        [
+            "changed user/a: its definition or its settings",
+            "changed user/b: blk/root.img",
+            "broken user/c",
+            "blocked user/d"
+        ]
     );
-    run(&mut host.sync()).exits(1);
+    does(&host, 1);
     assert_eq!(plan(&host, 1), ["nothing to do"]);
     fs::remove_dir_all(c.path).unwrap();
-    assert_eq!(plan(&host, 1), ["remove user/c", "list user/d as blocked"]);
+    assert_eq!(plan(&host, 1), ["removed user/c", "blocked user/d"]);
+    does(&host, 1);
     // A mistake is reported as ever.
     host.configure("[vm.a]\nmemory = 0\n");
     let ran = run(host.sync().arg("--dry-run")).exits(1);
     ran.complains(&["cannot have 0 MiB of memory"]);
     run(host.sync().args(["--dry-run", "--start"])).exits(2);
+}
+
+#[test]
+fn a_sync_says_no_more_of_one_source_than_a_person_reads() {
+    let host = host();
+    let (other, one) = (Partition::at(&host.root.join("other")), host.vm("one"));
+    other.vm("good").image("root.img", b"");
+    for number in 0..120 {
+        std::os::unix::fs::symlink(&one.path, one.path.with_file_name(format!("vm-{number}"))).unwrap();
+    }
+    host.configure_sources(&[("user", &host.partition.root), ("other", &other.root)], "");
+    let plan = plan(&host, run(host.sync().arg("--dry-run")).status);
+    assert_eq!(plan.len(), 102, "{plan:?}");
+    assert!(plan.contains(&"new other/good".to_owned()));
+    assert_eq!(plan.last().unwrap(), "and 21 more of the source user");
 }
 
 #[test]
@@ -239,7 +269,7 @@ fn a_client_does_not_start_with_the_host_if_its_provider_may_not() {
         let vms = ["user/client", "user/middle", "user/free"];
         vms.map(|vm| host.in_catalog(vm)["autostart"].as_bool().unwrap())
     };
-    run(&mut host.sync()).exits(0).says_nothing();
+    run(&mut host.sync()).exits(0).warns_of_nothing();
     assert_eq!(starts(), [true, false, true]);
     let config = fs::read_to_string(&host.config).unwrap();
     fs::write(&host.config, config.replacen("autostart = true\n", "", 1)).unwrap();
@@ -321,5 +351,5 @@ fn a_bar_is_shown_when_it_takes_long() {
     // A short one shows nothing, and neither does one without a terminal.
     assert_eq!(on_a_terminal(&sync), "");
     fs::remove_dir_all(&host.state).unwrap();
-    run(&mut Command::new(&slowly)).exits(0).says_nothing();
+    run(&mut Command::new(&slowly)).exits(0).warns_of_nothing();
 }

@@ -68,7 +68,7 @@ fn directories_that_it_lies_in_are_made() {
     let host = host();
     host.vm("a");
     let deep = host.root.join("x/y/state");
-    run(&mut with_umask("077", &host.sync_to(&deep))).exits(0).says_nothing();
+    run(&mut with_umask("077", &host.sync_to(&deep))).exits(0).warns_of_nothing();
     for directory in [host.root.join("x"), host.root.join("x/y"), deep] {
         assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
     }
@@ -89,7 +89,7 @@ fn an_ordinary_user_may_have_a_state_directory() {
         command.args(call.get_args()).env("HOME", "/");
         command
     };
-    run(&mut command(&host.sync())).exits(0).says_nothing();
+    run(&mut command(&host.sync())).exits(0).warns_of_nothing();
     host.is_whole();
     for path in tree::read(&host.state).keys() {
         let owner = host.state.join(path).symlink_metadata().unwrap().uid();

@@ -204,7 +204,7 @@ fn without_systemd_nothing_but_accounts_is_made() {
     assert_eq!(tree::names(&place.host.root.join("userdb")).len(), 4);
     place.host.is_whole();
     // And with --no-systemd not even those.
-    place.sync(&["--no-systemd"]).exits(0).says_nothing();
+    place.sync(&["--no-systemd"]).exits(0).warns_of_nothing();
     assert!(!place.host.root.join("userdb").exists());
 }
 
@@ -225,16 +225,16 @@ fn systemd_is_told_what_is_new() {
     place.prepare(
         "mkdir -p /run/systemd/system; [ ! -d \"$place/generator\" ] || cp -a \"$place/generator\" /run/systemd/",
     );
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     assert_eq!(place.calls(), [reload.clone(), start(&format!("{watched} microvm@a.service"))]);
     host.is_whole();
     // Those that are there already are not started again: the administrator may have stopped them.
     host.vm("c");
     autostart(&["a", "b"]);
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     assert_eq!(place.calls(), [reload.clone(), start("microvm@b.service")]);
     host.vm("d");
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     assert_eq!(place.calls(), ["daemon-reload"]);
     // One that cannot run is no reason not to tell of the others.
     host.vm("d").file("wayland", b"");
@@ -256,9 +256,9 @@ fn without_a_change_systemd_is_told_nothing() {
         place.host.root.join("calls").display()
     );
     place.prepare(&before);
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     assert_eq!(place.calls(), [""; 0]);
-    place.sync(&["--start"]).exits(0).says_nothing();
+    place.sync(&["--start"]).exits(0).warns_of_nothing();
     assert_eq!(place.calls(), ["start --no-block -- microvms.target"]);
 }
 
@@ -327,7 +327,7 @@ fn files_that_the_vms_user_cannot_read() {
     let watch = "start --no-block -- microvm-spectrum-mounts.service microvm-spectrum-source@user.path";
     assert_eq!(place.calls(), ["daemon-reload", watch]);
     // It is a matter of the units; by hand, root runs them.
-    run(&mut host.sync()).exits(0).says_nothing();
+    run(&mut host.sync()).exits(0).warns_of_nothing();
     for (path, mode) in [
         (image.path.join("blk/root.img"), 0o604),
         (kernel.path.join("vmlinux"), 0o644),
@@ -335,7 +335,7 @@ fn files_that_the_vms_user_cannot_read() {
     ] {
         restrict(&path, mode);
     }
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     host.is_whole();
     // The partition itself.
     restrict(&host.partition.root, 0o700);
@@ -367,7 +367,7 @@ fn what_the_units_do_not_see() {
     }
     place.host.has(&[("tmp/in-tmp", "broken"), ("var/in-var", "broken")]);
     // By hand they run from there.
-    run(&mut place.host.sync()).exits(0).says_nothing();
+    run(&mut place.host.sync()).exits(0).warns_of_nothing();
 }
 
 #[test]
@@ -403,17 +403,17 @@ fn systemd_is_told_what_it_does_not_know_yet() {
     place.host.vm("a");
     place.host.configure("[vm.a]\nautostart = true\n");
     // A sync that ended between the catalog and systemd.
-    run(&mut place.host.sync()).exits(0).says_nothing();
-    place.sync(&[]).exits(0).says_nothing();
+    run(&mut place.host.sync()).exits(0).warns_of_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     let new = "start --no-block -- microvm-spectrum-mounts.service microvm-spectrum-source@user.path microvm@a.service";
     assert_eq!(place.calls(), ["daemon-reload", new]);
     // Generators that ran before the state directory was mounted, as at any boot with such a one.
-    place.sync(&["--start"]).exits(0).says_nothing();
+    place.sync(&["--start"]).exits(0).warns_of_nothing();
     let boot = "start --no-block -- microvm-spectrum-mounts.service microvm-spectrum-source@user.path microvms.target";
     assert_eq!(place.calls(), ["daemon-reload", boot]);
     // Generators that read an older catalog.
     place.prepare("mkdir -p /run/systemd/system /run/systemd/generator; echo 0 >/run/systemd/generator/.microvm-spectrum-generation");
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     assert_eq!(place.calls(), ["daemon-reload", new]);
 }
 
@@ -426,7 +426,7 @@ fn an_account_that_was_not_finished_is_finished() {
         let prepare =
             format!("mkdir -p /run/systemd/system\n{}\nrm /run/userdb/{missing}", place.sync_before());
         place.prepare(&prepare);
-        place.sync(&[]).exits(0).says_nothing();
+        place.sync(&[]).exits(0).warns_of_nothing();
         assert_eq!(tree::names(&place.host.root.join("userdb")), expected, "{missing}");
     }
 }
@@ -502,7 +502,7 @@ fn what_systemd_can_do_is_done() {
     // What watched a source may not run, and then cannot be stopped: there is no such unit any more.
     place.systemctl("if [ \"$1\" = stop ]; then echo 'not loaded' >&2; exit 5; fi");
     host.configure("[vm.a]\nautostart = true\n");
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     let unwatch = "stop --no-block -- microvm-spectrum-source@second.path";
     let start = "start --no-block -- microvm@a.service";
     assert_eq!(place.calls(), ["daemon-reload", unwatch, start]);
@@ -539,7 +539,8 @@ fn a_dry_run_restarts_what_a_sync_would() {
             package = package.display(),
         ));
         assert_eq!(place.sync(&["--dry-run"]).exits(0).stdout, dry);
-        place.sync(&[]).exits(0).says_nothing();
+        let said = place.sync(&[]).exits(0).warns_of_nothing().stdout;
+        assert_eq!(said, if restarts { dry } else { "" });
         assert_eq!(
             place.calls().contains(&"try-restart --no-block -- microvm@a.service".to_owned()),
             restarts
@@ -620,7 +621,7 @@ fn no_thread_of_sync_is_ever_a_vms_user() {
          --trace=setuid,setgid,setreuid,setregid,setresuid,setresgid,setfsuid,setfsgid \"$@\"",
         trace.display()
     ));
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     place.host.has(&[("user/a", "runnable")]);
     let trace = fs::read_to_string(trace).unwrap();
     let calls: Vec<_> = trace.lines().filter(|line| line.contains("70000")).collect();
@@ -665,7 +666,7 @@ fn what_runs_and_cannot_run_any_more_keeps_its_drop_in() {
     let host = &place.host;
     host.vm("client").provider("net");
     let net = host.vm("net");
-    place.sync(&[]).exits(0).says_nothing();
+    place.sync(&[]).exits(0).warns_of_nothing();
     let drop_in = |name: &str| {
         let path = format!("generator/microvm@{name}.service.d/50-microvm-spectrum.conf");
         fs::read_to_string(host.root.join(path)).unwrap_or_default()

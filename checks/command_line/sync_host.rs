@@ -118,7 +118,7 @@ impl Host {
     /// Syncs without any problem.
     #[track_caller]
     pub fn synced(&self) {
-        run(&mut self.sync()).exits(0).says_nothing();
+        run(&mut self.sync()).exits(0).warns_of_nothing();
         self.is_whole();
     }
 

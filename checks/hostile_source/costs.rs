@@ -69,9 +69,9 @@ fn costs(host: &Host) -> Ran {
             vms(),
             started.elapsed(),
             catalog >> 10,
-            ran.stderr.len() >> 10
+            (ran.stderr.len() + ran.stdout.len()) >> 10
         );
-        assert!(catalog < CATALOG_BYTES && ran.stderr.len() < PRINTED_BYTES);
+        assert!(catalog < CATALOG_BYTES && ran.stderr.len() + ran.stdout.len() < PRINTED_BYTES);
         assert!(delay < DELAY, "{delay:?}");
         assert_eq!(host.states()["good"], "runnable");
         last = Some(ran);

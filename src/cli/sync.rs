@@ -10,11 +10,12 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::{
-    Exit, StateArgs, dry_run, fail, find_tools, host_architecture, report, shows_windows, usable_accelerator,
+    Exit, StateArgs, fail, find_tools, host_architecture, report, said, shows_windows, usable_accelerator,
 };
 use crate::base::problem::Problems;
 use crate::config::{self, Config};
-use crate::host::apply::{Applied, apply, apply_installed};
+use crate::host::apply::{Applied, Jobs, apply, apply_installed};
+use crate::host::units;
 use crate::state::directory::StateDirectory;
 use crate::state::nix_store::NixStore;
 use crate::sync::{self, Rounds, Surroundings};
@@ -40,7 +41,7 @@ pub(super) struct SyncArgs {
     #[arg(long)]
     nix_store: bool,
 
-    /// Print what would be done, and do nothing
+    /// Print what it would say, and do nothing
     #[arg(long, conflicts_with = "start")]
     dry_run: bool,
 }
@@ -78,21 +79,34 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
         let synced = sync::dry_run(&config, &host);
         progress.clear();
         let synced = synced?;
-        dry_run::print(&synced, state, host.for_units)?;
+        let jobs = match host.for_units {
+            true => Jobs::new(&synced.catalog, state, &units::autostarted()),
+            false => Jobs::default(),
+        };
+        let mut lines = said::lines(&synced, &jobs);
+        if lines.is_empty() {
+            lines.push("nothing to do".to_owned());
+        }
+        said::print(&lines)?;
         return Ok(finish(synced.problems));
     }
-    let (mut exit, mut last) = (Exit::Fine, Ok(Problems::default()));
+    let (mut exit, mut last, mut lines) = (Exit::Fine, Ok(Problems::default()), Vec::new());
     for synced in Rounds::new(&config, &host) {
         progress.clear();
         last = synced.map(|synced| {
+            let mut jobs = Jobs::default();
             if !args.no_systemd {
-                exit = report_applied(apply(state, &synced.catalog, synced.changed, args.start));
+                let (applied, given) = apply(state, &synced.catalog, synced.changed, args.start);
+                (exit, jobs) = (report_applied(applied), given);
             }
+            lines.extend(said::lines(&synced, &jobs));
             synced.problems
         });
     }
+    let printed = said::print(&lines);
     // An error of systemd is one of the host, which outweighs those of the input.
     let of_problems = finish(last?);
+    printed?;
     Ok(if exit == Exit::Fine { of_problems } else { exit })
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{HostError, io_error, units};
 use crate::base::name::{VmId, VmName};
+use crate::base::printable::Printable;
 use crate::base::versioned;
 use crate::state::catalog::{Catalog, CatalogVm, VmState};
 use crate::state::directory::StateDirectory;
@@ -30,15 +31,18 @@ pub enum Applied {
 }
 
 /// What a catalog asks for: the VMs that systemd stops, starts and restarts.
+#[derive(Debug, Default)]
 pub struct Jobs {
     /// Running VMs that were removed from their source. Those of a source that cannot be
     /// read now are not among them.
-    pub stop: Vec<VmId>,
+    stop: Vec<VmId>,
     /// VMs that start with the host, and did not before. The administrator may have
     /// stopped the others.
-    pub start: Vec<VmName>,
+    start: Vec<VmId>,
     /// Stale VMs whose settings ask for a restart.
-    pub restart: Vec<VmId>,
+    restart: Vec<VmId>,
+    /// The other stale VMs, and why they are.
+    stale: Vec<(VmId, Vec<Printable>)>,
 }
 
 impl Jobs {
@@ -55,39 +59,58 @@ impl Jobs {
             catalog.sources.iter().filter(|s| s.problem.is_some()).map(|source| &source.name).collect();
         let removed = |it: &&Started| !exist.contains(&it.vm) && !unreadable.contains(&it.vm.source);
         let may_restart = |state: &VmState| matches!(state, VmState::Runnable(it) if it.restart_if_changed);
-        let restarts = |it: &&Started| {
-            let vm = catalog.find(&it.vm.name).filter(|vm| vm.id() == it.vm);
-            vm.is_some_and(|vm| may_restart(&vm.state)) && !it.stale(catalog, state).is_empty()
+        let restarts = |it: &VmId| {
+            catalog.find(&it.name).is_some_and(|vm| vm.id() == *it && may_restart(&vm.state))
         };
+        let all_stale = running.iter().map(|it| (it.vm.clone(), it.stale(catalog, state)));
+        let (restart, stale): (Vec<_>, Vec<_>) =
+            all_stale.filter(|(_, why)| !why.is_empty()).partition(|(vm, _)| restarts(vm));
         let starts = Self::autostarted(catalog);
         Self {
             stop: running.iter().filter(removed).map(|it| it.vm.clone()).collect(),
-            start: starts.filter(|name| !autostarted.contains(name)).cloned().collect(),
-            restart: running.iter().filter(restarts).map(|it| it.vm.clone()).collect(),
+            start: starts.filter(|vm| !autostarted.contains(&vm.name)).map(CatalogVm::id).collect(),
+            restart: restart.into_iter().map(|(vm, _)| vm).collect(),
+            stale,
         }
     }
 
-    fn autostarted(catalog: &Catalog) -> impl Iterator<Item = &VmName> {
-        catalog.runnable().filter(|(_, runnable)| runnable.autostart).map(|(vm, _)| &vm.name)
+    fn autostarted(catalog: &Catalog) -> impl Iterator<Item = &CatalogVm> {
+        catalog.runnable().filter(|(_, runnable)| runnable.autostart).map(|(vm, _)| vm)
+    }
+
+    /// A line for each VM that systemd stops, starts or restarts, and for each that
+    /// `changed` and runs on as it was started.
+    pub fn lines(&self, changed: impl Fn(&VmId) -> bool) -> Vec<(VmId, String)> {
+        let job = |job: &'static str, vms: &[VmId]| {
+            vms.iter().map(|vm| (vm.clone(), format!("{job} {vm}"))).collect::<Vec<_>>()
+        };
+        let stale = self.stale.iter().filter(|(vm, _)| changed(vm)).map(|(vm, why)| {
+            let first = why.first().map(Printable::as_str).unwrap_or_default();
+            (vm.clone(), format!("stale {vm}: {first}; it runs on until it is restarted"))
+        });
+        [job("stop", &self.stop), job("start", &self.start), job("restart", &self.restart), stale.collect()]
+            .concat()
     }
 }
 
 /// Has systemd read the drop-ins of the current catalog, if it has `changed` or systemd
 /// has read another one, and do the [`Jobs`] that follow. At `boot`, it starts all VMs
-/// that start with the host.
-pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: bool) -> Applied {
+/// that start with the host. Returns the jobs that it has given to systemd, but those of
+/// a boot.
+pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: bool) -> (Applied, Jobs) {
+    let nothing = |applied| (applied, Jobs::default());
     for (vm, runnable) in catalog.runnable() {
         if let Err(error) = accounts::ensure(Path::new(accounts::DIRECTORY), &vm.id(), runnable.uid) {
             let what = format!("the account of {} cannot be made", vm.name);
-            return Applied::Except(vec![io_error(what)(error)]);
+            return nothing(Applied::Except(vec![io_error(what)(error)]));
         }
     }
     if !systemd::is_running() {
-        return Applied::NoSystemd;
+        return nothing(Applied::NoSystemd);
     }
     let known = match Known::before(boot) {
         Ok(known) => known,
-        Err(error) => return Applied::Except(vec![error]),
+        Err(error) => return nothing(Applied::Except(vec![error])),
     };
     // Systemd may also have read an older catalog, when a sync was killed, or none, when
     // generators ran at boot before the state directory was mounted.
@@ -95,11 +118,11 @@ pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: boo
     if (changed || !is_current)
         && let Err(error) = systemd::reload()
     {
-        return Applied::Except(vec![io_error("systemd cannot read its units again")(error)]);
+        return nothing(Applied::Except(vec![io_error("systemd cannot read its units again")(error)]));
     }
     // No later sync does what fails here, so a job that fails does not stop the others.
-    let failed = known.jobs(state, catalog, boot);
-    if failed.is_empty() { Applied::Everything } else { Applied::Except(failed) }
+    let (failed, done) = known.jobs(state, catalog, boot);
+    (if failed.is_empty() { Applied::Everything } else { Applied::Except(failed) }, done)
 }
 
 /// Like [`apply()`], for what is installed, after a sync that could not install anything: a
@@ -107,7 +130,7 @@ pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: boo
 /// Returns nothing where no catalog can be used.
 pub fn apply_installed(state: &StateDirectory, boot: bool) -> Option<Applied> {
     let catalog = Catalog::read(&state.catalog()).ok()?;
-    Some(apply(state, &catalog, false, boot))
+    Some(apply(state, &catalog, false, boot).0)
 }
 
 /// Where the last sync that came to its end has recorded what it has asked of systemd.
@@ -163,13 +186,14 @@ impl Known {
         versioned::text_of(self).and_then(write).map_err(io_error(format!("{RECORD} cannot be written")))
     }
 
-    /// Has systemd do what a catalog asks for that it has read; returns what failed.
-    fn jobs(&self, state: &StateDirectory, catalog: &Catalog, boot: bool) -> Vec<HostError> {
-        let jobs = Jobs::new(catalog, state, &self.autostarted);
+    /// Has systemd do what a catalog asks for that it has read; returns what failed, and
+    /// the jobs that did not.
+    fn jobs(&self, state: &StateDirectory, catalog: &Catalog, boot: bool) -> (Vec<HostError>, Jobs) {
+        let mut jobs = Jobs::new(catalog, state, &self.autostarted);
         let units = |vms: &[VmId]| vms.iter().map(|vm| systemd::unit(&vm.name)).collect::<Vec<_>>();
         let now = Self {
             version: VERSION,
-            autostarted: Jobs::autostarted(catalog).cloned().collect(),
+            autostarted: Jobs::autostarted(catalog).map(|vm| vm.name.clone()).collect(),
             watched: units::watched(),
             partitions: units::partitions(),
         };
@@ -178,25 +202,33 @@ impl Known {
         start.extend(units::to_start(catalog, &self.partitions));
         if boot {
             start.push(units::TARGET.to_owned());
+            jobs.start.clear();
         } else {
-            start.extend(jobs.start.iter().map(systemd::unit));
+            start.extend(units(&jobs.start));
         }
         let mut failed = Vec::new();
         let mut run = |units: &[String], job: fn(&[String]) -> io::Result<()>, what: &str| {
-            if !units.is_empty() {
-                failed.extend(job(units).map_err(io_error(what)).err());
-            }
+            let error = if units.is_empty() { None } else { job(units).map_err(io_error(what)).err() };
+            let fails = error.is_some();
+            failed.extend(error);
+            fails
         };
-        run(&units(&jobs.stop), systemd::stop_soon, "removed VMs cannot be stopped");
+        if run(&units(&jobs.stop), systemd::stop_soon, "removed VMs cannot be stopped") {
+            jobs.stop.clear();
+        }
         if !unwatched.is_empty() {
             // Systemd has no unit any more for one of these that is not running.
             let _ = systemd::stop_soon(&unwatched);
         }
-        run(&start, systemd::start_soon, "VMs cannot be started");
-        run(&units(&jobs.restart), systemd::restart_soon, "changed VMs cannot be restarted");
+        if run(&start, systemd::start_soon, "VMs cannot be started") {
+            jobs.start.clear();
+        }
+        if run(&units(&jobs.restart), systemd::restart_soon, "changed VMs cannot be restarted") {
+            jobs.restart.clear();
+        }
         if now != *self {
             failed.extend(now.record().err());
         }
-        failed
+        (failed, jobs)
     }
 }

@@ -18,6 +18,7 @@ use crate::directory::stamp::FileStamp;
 use crate::package::identity;
 use crate::state::catalog::{Catalog, CatalogWayland, Runnable, VmState};
 use crate::state::directory::StateDirectory;
+use crate::state::place::PackagePlace;
 use crate::system::durable;
 
 /// Where the records are, one for each VM that runs.
@@ -93,7 +94,11 @@ impl Started {
         }
         let VmState::Runnable(now) = &vm.state else { return Vec::new() };
         let mut why = Vec::new();
-        if now.package.path(state).canonicalize().is_ok_and(|package| !self.has_package(&package)) {
+        let path = now.package.path(state);
+        // A dry run has not written its packages, whose names tell their content.
+        let is_planned = matches!(now.package, PackagePlace::Here(_)) && !path.exists();
+        let package = if is_planned { Ok(path) } else { path.canonicalize() };
+        if package.is_ok_and(|package| !self.has_package(&package)) {
             why.push(Printable::composed("its definition or its settings have changed"));
         }
         if now.uid != self.uid {

@@ -36,7 +36,7 @@ mod windows;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use changes::{Change, changes};
+pub use changes::{Change, changes, limited};
 pub use forget::{ForgetError, forget};
 pub use rounds::Rounds;
 
