@@ -549,6 +549,34 @@ fn a_dry_run_restarts_what_a_sync_would() {
 }
 
 #[test]
+fn whether_kvm_works_is_found_out_once_in_a_boot() {
+    let place = needs!(roots());
+    place.host.vm("a");
+    let qemu = place.bin.join("qemu");
+    script(&qemu, "exit 9\n");
+    let source = crate::sync_host::source("user", &place.host.partition.root);
+    let tools = crate::sync_host::tools();
+    let tools = tools.lines().filter(|line| !line.starts_with("qemu-system-")).collect::<Vec<_>>().join("\n");
+    let architecture = std::env::consts::ARCH;
+    let config = format!(
+        "{source}[vm.a]\nhypervisor = 'qemu'\n{tools}\nqemu-system-{architecture} = '{}'\n",
+        qemu.display()
+    );
+    fs::write(&place.host.config, config).unwrap();
+    let warns = |before: String| {
+        place.prepare(&format!("mkdir -p /run/systemd/system\n{before}"));
+        place.sync(&[]).exits(0).stderr.contains("KVM does not work here")
+    };
+    let (before, record) = (place.sync_before(), "/run/microvm-spectrum/kvm.json");
+    assert!(warns(String::new()));
+    assert!(!warns(before.clone()));
+    // Neither another boot's result counts, nor that of another QEMU, nor what a user wrote.
+    assert!(warns(format!("{before}\nsed -i 's/\"boot\": \"./&x/' {record}")));
+    assert!(warns(format!("{before}\ntouch -d @1 '{}'", qemu.display())));
+    assert!(warns(format!("{before}\nchown 1 {record}")));
+}
+
+#[test]
 fn list_prints_no_raw_name_of_an_image() {
     let place = needs!(roots());
     let host = &place.host;

@@ -160,7 +160,7 @@ fn plan(args: &BuildArgs, problems: &mut Problems) -> anyhow::Result<Option<Plan
 
 fn choices(args: &BuildArgs, architecture: Architecture, tools: BTreeMap<Tool, PathBuf>) -> Choices {
     let chosen = args.accel.and_then(AcceleratorChoice::chosen);
-    let probe = || super::usable_accelerator(&tools, architecture);
+    let probe = || super::usable_accelerator(&tools, architecture, None);
     Choices {
         hypervisor: args.hypervisor,
         architecture,

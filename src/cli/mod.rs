@@ -40,7 +40,7 @@ use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{self, Definition, Location, SharedDirectories};
 use crate::host::HostError;
 use crate::host::units::UnitPathError;
-use crate::hypervisor::{self, kvm_probe, wayland_probe};
+use crate::hypervisor::{self, kvm_probe, kvm_record, wayland_probe};
 use crate::package::{LoadError, WriteError, planning};
 use crate::plan::{Accelerator, HypervisorName};
 use crate::state::catalog::Catalog;
@@ -271,18 +271,28 @@ fn find_tools(mut given: BTreeMap<Tool, PathBuf>) -> BTreeMap<Tool, PathBuf> {
     tool::find_all(&given, &std::env::var_os("PATH").unwrap_or_default())
 }
 
-/// What executes the instructions of QEMU's guests here. Warns the user if that is slow.
-fn usable_accelerator(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) -> Accelerator {
+/// What executes the instructions of QEMU's guests here, as the file `record` has it if one
+/// is given. Warns the user if that is slow, when it finds that out.
+fn usable_accelerator(
+    tools: &BTreeMap<Tool, PathBuf>,
+    architecture: Architecture,
+    record: Option<&std::path::Path>,
+) -> Accelerator {
     let qemu = hypervisor::description(HypervisorName::Qemu).tools(architecture).first();
     let qemu = qemu.and_then(|tool| tools.get(tool));
-    match qemu.map(|qemu| kvm_probe::probe(qemu, architecture)) {
-        Some(Err(why)) => {
+    let probe = |qemu: &PathBuf| match record {
+        Some(record) => kvm_record::probe(record, qemu, architecture),
+        None => (kvm_probe::probe(qemu, architecture), true),
+    };
+    match qemu.map(probe) {
+        Some((Err(_), false)) => Accelerator::Tcg,
+        Some((Err(why), true)) => {
             let why = crate::base::printable::printable(why);
             report::line(&format!("KVM does not work here ({why}); using TCG emulation, which is slow"));
             Accelerator::Tcg
         }
         // A missing QEMU is reported with the other problems.
-        Some(Ok(())) | None => Accelerator::Kvm,
+        Some((Ok(()), _)) | None => Accelerator::Kvm,
     }
 }
 

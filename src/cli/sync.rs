@@ -4,7 +4,7 @@
 //! `microvm-spectrum sync`
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -16,6 +16,7 @@ use crate::base::problem::Problems;
 use crate::config::{self, Config};
 use crate::host::apply::{Applied, Jobs, apply, apply_installed};
 use crate::host::units;
+use crate::hypervisor::kvm_record;
 use crate::state::directory::StateDirectory;
 use crate::state::nix_store::NixStore;
 use crate::sync::{self, Rounds, Surroundings};
@@ -63,13 +64,14 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
     let config = Config::read(&args.config)?;
     let tools = find_tools(config.tools.clone());
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let record = (!args.no_systemd && !args.dry_run).then_some(Path::new(kvm_record::PATH));
     let (accelerator, windows) = (OnceCell::new(), OnceCell::new());
     let progress = Progress::new("reading VMs");
     let host = Surroundings {
         state,
         architecture,
         tools: &tools,
-        accelerator: &|| *accelerator.get_or_init(|| usable_accelerator(&tools, architecture)),
+        accelerator: &|| *accelerator.get_or_init(|| usable_accelerator(&tools, architecture, record)),
         shows_windows: &|| windows.get_or_init(|| shows_windows(&tools, architecture)).clone(),
         for_units: !args.no_systemd,
         nix_store: (args.nix_store || config.nix_store).then(|| NixStore::find(&path)).transpose()?,

@@ -18,7 +18,7 @@ pub mod running;
 use std::time::{Duration, Instant};
 
 pub use description::Hypervisor;
-pub use qemu::{kvm_probe, wayland_probe};
+pub use qemu::{kvm_probe, kvm_record, wayland_probe};
 pub use running::RunningVmm;
 
 use crate::plan::{HypervisorName, Plan};

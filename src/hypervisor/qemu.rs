@@ -9,6 +9,7 @@
 //! of our own. Options: `qemu-system-x86_64(1)`, "QEMU User Documentation".
 
 pub mod kvm_probe;
+pub mod kvm_record;
 mod qmp;
 mod running;
 pub mod wayland_probe;
