@@ -259,8 +259,14 @@ fn a_program_that_is_nowhere_breaks_the_vms_that_need_it() {
         source("user", &host.partition.root)
     ));
     let ran = run(host.sync().env("PATH", host.root.join("empty"))).exits(1);
-    ran.complains(&["needs the program ch-remote"]);
+    ran.complains(&["needs the program ch-remote", "  help: install it ("]);
     host.has(&[("user/a", "broken")]);
+    let qemu = format!("qemu-system-{}", std::env::consts::ARCH);
+    crate::sync_host::script(&host.root.join("empty").join(&qemu), "");
+    let ran = run(host.sync().env("PATH", host.root.join("empty"))).exits(1);
+    let instead =
+        "choose qemu, which is here (--hypervisor qemu, for sync hypervisor = \"qemu\"), or install it (";
+    ran.complains(&["needs the program ch-remote", instead]);
     // The configuration's counts, else the one in PATH.
     crate::sync_host::script(&host.root.join("empty/ch-remote"), "");
     crate::sync_host::script(&host.root.join("empty/cloud-hypervisor"), "");

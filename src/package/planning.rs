@@ -86,7 +86,7 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
         problems.extend(wayland_problem(&definition.location, choices.hypervisor, &|| Ok(())));
     }
     if !definition.shares.is_empty() {
-        require(Tool::Virtiofsd, choices, &directory, &mut problems);
+        require(Tool::Virtiofsd, choices, &directory, "", &mut problems);
     }
     let own = definition.images.len()
         + definition.shares.len()
@@ -113,8 +113,18 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
 /// Checks the choices for the VM in `directory`, whose definition may have errors.
 pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
     let mut problems = check_sizes(&Sizes::of(choices), directory);
+    let is_here = |hypervisor: HypervisorName| {
+        let tools = hypervisor::description(hypervisor).tools(choices.architecture);
+        tools.iter().all(|tool| choices.tools.contains_key(tool))
+    };
+    let another = HypervisorName::ALL.into_iter().find(|other| is_here(*other));
+    let instead = another.map_or_else(String::new, |other| {
+        format!(
+            "choose {other}, which is here (--hypervisor {other}, for sync hypervisor = \"{other}\"), or "
+        )
+    });
     for tool in hypervisor::description(choices.hypervisor).tools(choices.architecture) {
-        require(*tool, choices, directory, &mut problems);
+        require(*tool, choices, directory, &instead, &mut problems);
     }
     problems
 }
@@ -211,13 +221,14 @@ pub fn wayland_problem(
     Some(Problem::error(location.directory().join("wayland"), cause, remedy))
 }
 
-fn require(tool: Tool, choices: &Choices, directory: &Path, problems: &mut Problems) {
+/// Reports a tool that is missing; the remedy begins with what can be done `instead`.
+fn require(tool: Tool, choices: &Choices, directory: &Path, instead: &str, problems: &mut Problems) {
     if !choices.tools.contains_key(&tool) {
         problems.push(Problem::error(
             directory,
             format!("needs the program {tool}, which is not in PATH"),
             format!(
-                "install it ({}), or name its path: --tool {tool}=PATH, for sync in [tools] of the configuration",
+                "{instead}install it ({}), or name its path: --tool {tool}=PATH, for sync in [tools] of the configuration",
                 tool.origin()
             ),
         ));
