@@ -184,6 +184,8 @@ fn what_a_removed_vm_has_is_kept_until_it_is_forgotten() {
     ]);
     assert_eq!(host.leases(), leases);
     forget(&["gone"]).exits(0).complains(&["user/gone is forgotten"]);
+    // Also before the next sync.
+    assert!(!all(&host).contains(&"user/gone removed".to_owned()), "{:?}", all(&host));
     forget(&["--source", "second"]).exits(0).complains(&["second/x is forgotten", "second/y is forgotten"]);
     assert_eq!(host.leases().keys().collect::<Vec<_>>(), ["user/net", "user/other"]);
     host.synced();

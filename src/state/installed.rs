@@ -3,6 +3,7 @@
 
 //! The installed VMs: those of the catalog, and those that others installed.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use crate::base::printable::Printable;
 use crate::base::problem::{Problem, Severity};
 use crate::state::catalog::{Catalog, CatalogError, CatalogProblem, CatalogVm, VmState};
 use crate::state::directory::StateDirectory;
+use crate::state::leases::Leases;
 use crate::state::unreadable;
 
 /// How similar a wrong name must be to the one that is suggested, from 0 to 1.
@@ -51,7 +53,14 @@ impl Installed {
         let state = StateDirectory::at(root);
         let path = state.catalog();
         let (catalog, problem) = match Catalog::read(&path) {
-            Ok(catalog) => (Some(catalog), None),
+            Ok(mut catalog) => {
+                // What was forgotten since the catalog was written is no VM's any more.
+                if let Ok(leases) = Leases::read(&state.leases()) {
+                    let leased: BTreeSet<_> = leases.all().map(|(vm, ..)| vm).collect();
+                    catalog.leases.retain(|lease| leased.contains(&lease.vm));
+                }
+                (Some(catalog), None)
+            }
             Err(CatalogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => (None, None),
             Err(CatalogError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
                 (None, Some(unreadable(&path)(error)))
