@@ -549,6 +549,23 @@ fn a_dry_run_restarts_what_a_sync_would() {
 }
 
 #[test]
+fn more_processors_than_the_host_has_are_a_note() {
+    let place = needs!(roots());
+    place.host.vm("a");
+    place.host.vm("b");
+    place.host.configure("[vm.a]\nvcpus = 254\n");
+    let ran = place.sync(&[]).exits(0);
+    if std::thread::available_parallelism().unwrap().get() < 254 {
+        assert_eq!(ran.stderr.matches("note: ").count(), 1, "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("svc/data/a: has 254 virtual processors, and this host "),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
 fn whether_kvm_works_is_found_out_once_in_a_boot() {
     let place = needs!(roots());
     place.host.vm("a");

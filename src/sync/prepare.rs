@@ -162,6 +162,7 @@ impl Round<'_> {
         if self.host.for_units {
             access::check(plan, uid, &mut vm.problems);
             pci::check_present(Path::new(pci::SYS), &plan.pci_devices, &mut vm.problems);
+            check_vcpus(plan.vcpus, vm);
         }
         if vm.problems.has_errors() {
             return None;
@@ -214,5 +215,17 @@ impl Round<'_> {
             Ok(false) => vm.problems.extend(trusted::folder(&folder).err()),
             Err(error) => vm.problems.push(unreadable(&folder)(error)),
         }
+    }
+}
+
+/// Notes that a VM has more virtual processors than this host has processors.
+fn check_vcpus(vcpus: u16, vm: &mut Candidate) {
+    let Ok(host) = std::thread::available_parallelism() else { return };
+    if usize::from(vcpus) > host.get() {
+        vm.problems.note(
+            &vm.path,
+            format!("has {vcpus} virtual processors, and this host {host}, which makes it slower"),
+            format!("set vcpus = {host} or less"),
+        );
     }
 }
