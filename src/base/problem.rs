@@ -3,7 +3,7 @@
 
 //! What is wrong with an input or with the host: always a path, a cause and a remedy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,8 @@ impl fmt::Display for Severity {
 pub struct Problem {
     /// How much it matters.
     pub severity: Severity,
+    /// Whether it goes away when another VM's problem does; so it comes after those.
+    pub follows: bool,
     /// The file or directory that has the problem.
     pub path: PathBuf,
     /// What is wrong with it.
@@ -55,6 +57,7 @@ impl Problem {
         let short = |text: String| shortened(text.as_ref()).to_string_lossy().into_owned();
         Self {
             severity: Severity::Error,
+            follows: false,
             path: shortened(path.into().as_ref()).into_owned().into(),
             cause: short(cause.into()),
             remedy: short(remedy.into()),
@@ -71,6 +74,31 @@ impl Problem {
     pub fn note(path: impl Into<PathBuf>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { severity: Severity::Note, ..Self::error(path, cause, remedy) }
     }
+}
+
+/// How many problems of one cause and one remedy are shown one by one.
+const FEW_ALIKE: usize = 3;
+
+/// The problems, each with the number of others that it stands for: of many errors that differ in
+/// nothing but their paths, and a remark in parentheses at the end of the cause, the first.
+pub fn by_cause(problems: &[Problem]) -> Vec<(&Problem, usize)> {
+    fn key(it: &Problem) -> (Severity, &str, &str) {
+        (it.severity, it.cause.rsplit_once(" (").map_or(&it.cause, |(cause, _)| cause), &it.remedy)
+    }
+    let mut alike = BTreeMap::<_, usize>::new();
+    for problem in problems {
+        *alike.entry(key(problem)).or_default() += 1;
+    }
+    let (mut told, mut shown) = (BTreeSet::new(), Vec::new());
+    for problem in problems {
+        let number = alike.get(&key(problem)).copied().unwrap_or(1);
+        if problem.severity != Severity::Error || number <= FEW_ALIKE {
+            shown.push((problem, 0));
+        } else if told.insert(key(problem)) {
+            shown.push((problem, number - 1));
+        }
+    }
+    shown
 }
 
 /// Whether the host is to blame for an error in reading a file, such as a disk that
@@ -202,6 +230,22 @@ mod tests {
             last.to_string(),
             "note: /vm: has 2 more problems, which are not shown\n  help: correct the others first"
         );
+    }
+
+    #[test]
+    fn many_of_one_cause_are_shown_as_one() {
+        let mut problems = Problems::default();
+        for number in 0..11 {
+            problems.error(format!("/vm/{number:02}"), format!("cannot be read (as {number})"), "chmod");
+        }
+        for number in 0..3 {
+            problems.error(format!("/few/{number}"), "e", "r");
+        }
+        problems.push(Problem { follows: true, ..Problem::error("/a", "needs /vm/00", "r") });
+        let sorted = problems.into_sorted();
+        let shown: Vec<_> =
+            by_cause(&sorted).into_iter().map(|(it, more)| (it.path.to_str().unwrap(), more)).collect();
+        assert_eq!(shown, [("/few/0", 0), ("/few/1", 0), ("/few/2", 0), ("/vm/00", 10), ("/a", 0)]);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::base::printable::printable;
-use crate::base::problem::{Problem, Problems, Severity};
+use crate::base::printable::{Printable, printable};
+use crate::base::problem::{Problem, Problems, Severity, by_cause};
 use crate::config::Refused;
 use crate::state::catalog::CatalogProblem;
 use crate::state::installed::VmError;
@@ -58,9 +58,17 @@ pub(super) fn write(out: &mut impl Write, problems: &[PrintableProblem]) -> io::
     Ok(())
 }
 
-/// Writes `problems` to standard error.
+/// Writes `problems` to standard error, many of one cause as one.
 pub(super) fn to_stderr(problems: &[Problem]) {
-    let printable: Vec<_> = problems.iter().map(PrintableProblem::from).collect();
+    let with_others = |(problem, others): (&Problem, usize)| {
+        let mut printable = PrintableProblem::from(problem);
+        if others > 0 {
+            let path = format!("{} and {others} more", printable.texts.path);
+            printable.texts.path = Printable::composed(path);
+        }
+        printable
+    };
+    let printable: Vec<_> = by_cause(problems).into_iter().map(with_others).collect();
     // A failure cannot be reported anywhere.
     let _ = write(&mut anstream::stderr(), &printable);
 }

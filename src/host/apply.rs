@@ -59,9 +59,8 @@ impl Jobs {
             catalog.sources.iter().filter(|s| s.problem.is_some()).map(|source| &source.name).collect();
         let removed = |it: &&Started| !exist.contains(&it.vm) && !unreadable.contains(&it.vm.source);
         let may_restart = |state: &VmState| matches!(state, VmState::Runnable(it) if it.restart_if_changed);
-        let restarts = |it: &VmId| {
-            catalog.find(&it.name).is_some_and(|vm| vm.id() == *it && may_restart(&vm.state))
-        };
+        let restarts =
+            |it: &VmId| catalog.find(&it.name).is_some_and(|vm| vm.id() == *it && may_restart(&vm.state));
         let all_stale = running.iter().map(|it| (it.vm.clone(), it.stale(catalog, state)));
         let (restart, stale): (Vec<_>, Vec<_>) =
             all_stale.filter(|(_, why)| !why.is_empty()).partition(|(vm, _)| restarts(vm));

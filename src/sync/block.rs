@@ -59,7 +59,9 @@ impl Round<'_> {
             let Some(reasons) = blocked.get(&vm.name) else { continue };
             let Some(built) = self.built.remove(&vm.name) else { continue };
             let problem = |reason: &Blocked| {
-                Problem::error(&built.names_providers, reason.to_string(), remedy_of(reason))
+                let path = &built.names_providers;
+                let follows = matches!(reason, Blocked::Provider(_));
+                Problem { follows, ..Problem::error(path, reason.to_string(), remedy_of(reason)) }
             };
             let found: Vec<_> = reasons.iter().map(problem).collect();
             let providers = all.get(&vm.name).cloned().unwrap_or_default();
