@@ -198,6 +198,44 @@ fn a_start_that_fails_says_what_the_supervisor_said() {
 }
 
 #[test]
+fn a_start_names_the_unit_that_failed_before_it() {
+    let place = place();
+    place.host.vm("a");
+    place.host.synced();
+    for (text, said) in [("no nft \\033[31m", "no nft \\u{1b}[31m"), ("", "failed (exit-code)")] {
+        place.answers(
+            "systemctl",
+            &format!(
+                "case $1 in\n\
+                 show) printf 'Id=microvm-virtiofsd@a.service\\nActiveState=failed\\n\\n\
+                 Id=microvm-tap-interfaces@a.service\\nActiveState=failed\\nResult=exit-code\\nStatusText={text}\\n\\n\
+                 Id=microvm-tap-interfaces@b.service\\nActiveState=failed\\nStatusText=not mine\\n\\n\
+                 Id=microvm@a.service\\nActiveState=inactive\\nStatusText=the guest powered off\\n' ;;\n\
+                 *) exit 1 ;;\nesac\n"
+            ),
+        );
+        let why = format!("microvm-tap-interfaces@a.service: {said}");
+        for verb in ["start", "restart"] {
+            let ran = run(&mut place.call(&[verb, "a"])).exits(3);
+            assert!(ran.stderr.starts_with(&format!("microvm-spectrum: a: {why}\n")), "{}", ran.stderr);
+        }
+        let list = run(&mut place.call(&["list"])).exits(0).stdout;
+        let row = list.lines().nth(1).unwrap();
+        assert!(row.contains(" failed ") && row.ends_with(&why), "{list}");
+    }
+    // What it said when it ran is not why it did not start.
+    place.answers(
+        "systemctl",
+        "case $1 in\n\
+         show) printf 'Id=microvm@a.service\\nActiveState=inactive\\nStatusText=the guest powered off\\n' ;;\n\
+         *) exit 1 ;;\nesac\n",
+    );
+    let ran = run(&mut place.call(&["restart", "a"])).exits(3);
+    let ran = ran.complains(&["microvm-spectrum: a: it did not start\n"]);
+    assert!(!ran.stderr.contains("powered off"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_log_is_what_the_guest_printed_made_printable() {
     let place = place();
     place.host.vm("a");

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 
 use crate::support::installed::Host;
+use crate::support::links::client;
 use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 use crate::support::waiting::wait_for;
@@ -74,6 +75,28 @@ fn a_vm_that_cannot_start_says_why_in_its_own_journal() {
         let units = host.ok(&["systemctl", "list-units", "--plain", "--no-legend", "microvm*"]);
         units.is_empty().then_some(())
     });
+}
+
+#[test]
+fn a_vm_whose_taps_cannot_be_made_says_so() {
+    needs!(is_possible());
+    let host = Host::new();
+    host.vm("netvm");
+    client(&host, "app", &["netvm"]);
+    host.sync();
+    host.start("app");
+    let nft = host.ok(&["sh", "-c", "readlink -f \"$(command -v nft)\""]);
+    host.ok(&["mv", &nft, "/srv/nft"]);
+    let unit = "microvm-tap-interfaces@app.service";
+    let ran = host.run(&["restart", "app"]).exits(3);
+    let ran = ran.complains(&[&format!("app: {unit}: "), "nft", "cannot be executed"]);
+    assert!(!ran.stderr.contains("powered off"), "{}", ran.stderr);
+    assert_eq!(host.state("app"), "failed");
+    let detail = host.row("app")["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with(unit) && detail.contains("nft"), "{detail}");
+    host.ok(&["mv", "/srv/nft", &nft]);
+    host.start("app");
+    assert_eq!(host.row("app")["detail"], serde_json::Value::Null);
 }
 
 #[test]

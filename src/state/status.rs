@@ -34,7 +34,7 @@ pub enum Condition {
     Stopped,
     /// It has failed, and systemd will start it again.
     Restarting,
-    /// It has failed.
+    /// It has failed, or could not start because a unit that it requires has failed.
     Failed,
     /// Its directory or its settings have errors.
     Broken,
@@ -58,6 +58,7 @@ impl Condition {
             ("activating", _) => Self::Starting,
             ("deactivating", _) => Self::Stopping,
             ("failed", _) => Self::Failed,
+            _ if status.failed.is_some() => Self::Failed,
             _ => Self::Stopped,
         }
     }
@@ -133,6 +134,19 @@ pub fn of_installed(installed: &Installed, all: bool) -> Vec<VmStatus> {
 }
 
 impl VmStatus {
+    /// One of the installed VMs, and what systemd says of its unit.
+    pub fn of_vm(installed: &Installed, name: &VmName) -> (Self, UnitStatus) {
+        let vm = installed.catalog.as_ref().and_then(|catalog| catalog.find(name));
+        let mut status = match vm {
+            Some(vm) => Self::of_catalog(vm),
+            None => Self::of_other(name.clone(), installed),
+        };
+        let Ok(mut units) = systemd::status([name]) else { return (status, UnitStatus::default()) };
+        let unit = units.remove(name).unwrap_or_default();
+        status.apply(&unit, installed);
+        (status, unit)
+    }
+
     fn new(name: &VmName, source: Option<&SourceName>, state: Condition) -> Self {
         Self {
             name: name.clone(),
@@ -237,13 +251,14 @@ impl VmStatus {
         if matches!(state, Condition::Running | Condition::Starting) {
             self.look_for_compositor();
         }
+        let reason = unit.reason();
         let says_why = match state {
-            Condition::Failed | Condition::Restarting => !unit.text.raw().is_empty(),
-            Condition::Running => unit.text.raw().starts_with(DEAD_LINK),
+            Condition::Failed | Condition::Restarting => !reason.raw().is_empty(),
+            Condition::Running => reason.raw().starts_with(DEAD_LINK),
             _ => false,
         };
         if says_why {
-            self.detail = Some(unit.text.printable());
+            self.detail = Some(reason.printable());
         }
     }
 }

@@ -10,11 +10,7 @@ use std::process::Stdio;
 use serde::Serialize;
 
 use crate::base::name::VmName;
-use crate::system::systemd::{UnitStatus, status, systemctl, unit};
-
-/// The units that a VM's unit requires.
-const HELPERS: [&str; 4] =
-    ["microvm-set-booted", "microvm-tap-interfaces", "microvm-pci-devices", "microvm-virtiofsd"];
+use crate::system::systemd::{UnitStatus, helpers, status, systemctl, unit};
 
 /// What systemd does with VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,7 +58,7 @@ pub enum Failure {
     Failed {
         /// The VM.
         name: VmName,
-        /// The last message of its supervisor.
+        /// The last message of its supervisor, or of the unit without which it does not start.
         said: String,
     },
 }
@@ -80,7 +76,7 @@ fn lines(failures: &[Failure]) -> String {
 /// See [`ControlError`].
 pub fn control(verb: Verb, names: &[VmName]) -> Result<(), ControlError> {
     let mut units: Vec<_> = names.iter().map(unit).collect();
-    let helpers = names.iter().flat_map(|name| HELPERS.map(|unit| format!("{unit}@{name}.service")));
+    let helpers = names.iter().flat_map(helpers);
     match verb {
         // They stop by themselves; naming them waits for them.
         Verb::Stop => units.extend(helpers),
@@ -111,7 +107,8 @@ fn skipped(name: &VmName, status: &UnitStatus) -> Option<Failure> {
 }
 
 fn failed(name: &VmName, status: &UnitStatus) -> Option<Failure> {
-    let said = if status.text.raw().is_empty() { "it did not start" } else { status.text.raw() };
+    let reason = status.reason();
+    let said = if reason.raw().is_empty() { "it did not start" } else { reason.raw() };
     matches!(status.active.as_str(), "failed" | "inactive" | "activating")
         .then(|| Failure::Failed { name: name.clone(), said: said.to_owned() })
 }

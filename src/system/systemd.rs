@@ -12,6 +12,13 @@ use crate::base::name::VmName;
 use crate::base::printable::Untrusted;
 use crate::system::program;
 
+/// The units that a VM's unit requires, in the order in which they start.
+pub(super) const HELPERS: [&str; 4] =
+    ["microvm-set-booted", "microvm-tap-interfaces", "microvm-pci-devices", "microvm-virtiofsd"];
+/// What is asked of each unit.
+const PROPERTIES: &str = "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult,\
+                          StateChangeTimestamp,MemoryCurrent,CPUUsageNSec";
+
 /// What systemd knows about a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitStatus {
@@ -23,6 +30,41 @@ pub struct UnitStatus {
     pub text: Untrusted,
     /// Whether systemd skipped its last start because a condition was not met.
     pub skipped: bool,
+    /// When it came into its state, in seconds since 1970.
+    pub since: Option<u64>,
+    /// The memory that its processes use, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The processor time that its processes have used, in nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// The unit without which it does not start and which has failed, if it does not run.
+    pub failed: Option<FailedUnit>,
+}
+
+/// A unit that has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedUnit {
+    /// Its name.
+    pub unit: String,
+    /// What it said, or else what systemd says of its end; untrusted.
+    pub said: Untrusted,
+    /// When it failed, in seconds since 1970.
+    pub since: Option<u64>,
+}
+
+impl UnitStatus {
+    /// Why the unit is in its state: what the [failed unit](Self::failed) said, or its own
+    /// last words, unless these are of an earlier run.
+    pub fn reason(&self) -> Untrusted {
+        match &self.failed {
+            Some(FailedUnit { unit, said, .. }) => format!("{unit}: {}", said.raw()).into(),
+            None if self.does_not_run() => Untrusted::default(),
+            None => self.text.clone(),
+        }
+    }
+
+    fn does_not_run(&self) -> bool {
+        matches!(self.active.as_str(), "" | "inactive")
+    }
 }
 
 /// The name of the unit that runs a VM.
@@ -117,8 +159,14 @@ pub fn escape_path(path: &Path) -> String {
 /// # Errors
 /// See [`reload`].
 pub fn status<'a>(names: impl IntoIterator<Item = &'a VmName>) -> io::Result<BTreeMap<VmName, UnitStatus>> {
-    let units: Vec<_> = names.into_iter().map(unit).collect();
-    if units.is_empty() { Ok(BTreeMap::new()) } else { show(&units) }
+    let units: Vec<_> =
+        names.into_iter().flat_map(|name| [vec![unit(name)], helpers(name).collect()].concat()).collect();
+    if units.is_empty() { Ok(BTreeMap::new()) } else { show(units) }
+}
+
+/// The units that a VM's unit requires.
+pub(super) fn helpers(name: &VmName) -> impl Iterator<Item = String> {
+    HELPERS.into_iter().map(move |helper| format!("{helper}@{name}.service"))
 }
 
 /// The status of the units of VMs that systemd has loaded; no other VM runs, or has failed.
@@ -128,29 +176,62 @@ pub fn status<'a>(names: impl IntoIterator<Item = &'a VmName>) -> io::Result<BTr
 /// # Errors
 /// See [`reload`].
 pub fn loaded() -> io::Result<BTreeMap<VmName, UnitStatus>> {
-    show(&["microvm@*.service".to_owned()])
+    show(["microvm"].iter().chain(&HELPERS).map(|unit| format!("{unit}@*.service")).collect())
 }
 
-fn show(units: &[String]) -> io::Result<BTreeMap<VmName, UnitStatus>> {
-    let mut found = BTreeMap::new();
-    let mut show =
-        systemctl(&["show", "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult", "--"]);
+fn show(units: Vec<String>) -> io::Result<BTreeMap<VmName, UnitStatus>> {
+    let mut show = systemctl(&["show", "--timestamp=unix", PROPERTIES, "--"]);
     let printed = program::output(show.args(units), "")?;
-    for block in String::from_utf8_lossy(&printed).split("\n\n") {
-        let mut name = None;
-        let mut status = UnitStatus::default();
-        for (key, value) in block.lines().filter_map(|line| line.split_once('=')) {
-            match key {
-                "Id" => name = vm_of_unit(value),
-                "ActiveState" => value.clone_into(&mut status.active),
-                "SubState" => value.clone_into(&mut status.sub),
-                "StatusText" => status.text = value.to_owned().into(),
-                "Result" => status.skipped |= value == "exec-condition",
-                "ConditionResult" => status.skipped |= value == "no",
-                _ => {}
-            }
+    let printed = String::from_utf8_lossy(&printed);
+    let blocks: Vec<_> = printed.split("\n\n").map(parse).collect();
+    let mut found: BTreeMap<_, _> =
+        blocks.iter().filter_map(|(id, status, _)| Some((vm_of_unit(id)?, status.clone()))).collect();
+    // The first that failed is why the later ones did not start.
+    for (id, status, result) in blocks.iter().filter(|(_, status, _)| status.active == "failed") {
+        let Some(vm) = vm_of_helper(id) else { continue };
+        let said = match status.text.raw() {
+            "" => format!("failed ({result})").into(),
+            _ => status.text.clone(),
+        };
+        let vm: &mut UnitStatus = found.entry(vm).or_default();
+        if vm.does_not_run() && vm.failed.as_ref().is_none_or(|other| rank(id) < rank(&other.unit)) {
+            vm.failed = Some(FailedUnit { unit: (*id).to_owned(), said, since: status.since });
         }
-        found.extend(name.map(|name| (name, status)));
     }
     Ok(found)
+}
+
+/// A unit's name, its status, and how its last run ended.
+fn parse(block: &str) -> (&str, UnitStatus, &str) {
+    let (mut id, mut result, mut status) = ("", "", UnitStatus::default());
+    // What is not known is `[not set]` or the largest number.
+    let number = |value: &str| value.parse().ok().filter(|number| *number != u64::MAX);
+    for (key, value) in block.lines().filter_map(|line| line.split_once('=')) {
+        match key {
+            "Id" => id = value,
+            "ActiveState" => value.clone_into(&mut status.active),
+            "SubState" => value.clone_into(&mut status.sub),
+            "StatusText" => status.text = value.to_owned().into(),
+            "Result" => {
+                result = value;
+                status.skipped |= value == "exec-condition";
+            }
+            "ConditionResult" => status.skipped |= value == "no",
+            "StateChangeTimestamp" => status.since = value.strip_prefix('@').and_then(number),
+            "MemoryCurrent" => status.memory_bytes = number(value),
+            "CPUUsageNSec" => status.cpu_ns = number(value),
+            _ => {}
+        }
+    }
+    (id, status, result)
+}
+
+/// The VM whose unit requires the unit with this name.
+fn vm_of_helper(unit: &str) -> Option<VmName> {
+    let (helper, name) = unit.split_once('@')?;
+    HELPERS.contains(&helper).then(|| VmName::new(name.strip_suffix(".service")?).ok()).flatten()
+}
+
+fn rank(unit: &str) -> Option<usize> {
+    HELPERS.iter().position(|helper| unit.split('@').next() == Some(helper))
 }
