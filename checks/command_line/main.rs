@@ -31,6 +31,7 @@ mod permissions;
 mod providers;
 mod schema;
 mod shares;
+mod status;
 mod sync;
 mod sync_and_systemd;
 mod sync_at_once;

@@ -15,7 +15,7 @@ use super::completion::vm_names;
 use super::{Exit, StateArgs};
 use crate::base::colour;
 use crate::base::printable::StreamFilter;
-use crate::system::systemd;
+use crate::system::journal;
 
 /// The longest line that is printed in one piece, in bytes; the journal's own limit.
 const MAX_LINE_BYTES: u64 = 48 << 10;
@@ -45,13 +45,9 @@ pub(super) struct LogArgs {
 pub(super) fn run(args: &LogArgs) -> anyhow::Result<Exit> {
     // Also for a VM that cannot run any more.
     let name = args.state.installed().known(&args.name)?;
-    let mut command = Command::new("journalctl");
-    command.arg(format!("--unit={}", systemd::unit(&name))).args(["--no-pager", "--quiet", "--all"]);
+    let mut command = if args.all { journal::of_unit(&name) } else { journal::of_guest(&name) };
     if args.all {
         command.arg("--output=short-iso");
-    } else {
-        // The identifier of this guest's output; a guest cannot choose another.
-        command.arg(format!("--identifier=microvm@{name}")).arg("--output=cat");
     }
     if args.follow {
         command.arg("--follow");

@@ -22,6 +22,7 @@ mod log;
 mod progress;
 mod report;
 mod said;
+mod status;
 mod sync;
 mod units;
 mod vm;
@@ -147,6 +148,8 @@ enum Verb {
     Forget(forget::ForgetArgs),
     /// List the installed VMs and what they do
     List(list::ListArgs),
+    /// Show everything about one VM: its state and the reason, what it uses and what it has
+    Status(status::StatusArgs),
     /// Draw which VM provides which other with a network
     Graph(graph::GraphArgs),
     /// Start VMs and wait until they run
@@ -225,6 +228,7 @@ pub fn main() -> ExitCode {
         Verb::Sync(args) => sync::run(&args),
         Verb::Forget(args) => Ok(forget::run(&args)),
         Verb::List(args) => list::run(&args),
+        Verb::Status(args) => status::run(&args),
         Verb::Graph(args) => graph::run(&args),
         Verb::Start(args) => control::run(Control::Start, &args),
         Verb::Stop(args) => control::run(Control::Stop, &args),

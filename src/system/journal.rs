@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! Messages to systemd's journal, apart from what a guest prints.
+//! Messages to systemd's journal, apart from what a guest prints; and reading both.
 //!
 //! In a unit, the guest's serial console is standard output, and the guest decides
 //! what appears there. So the program sends its own messages directly to the
@@ -12,10 +12,13 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::base::colour;
 use crate::base::name::VmName;
-use crate::system::systemd;
+use crate::base::printable::{Printable, StreamFilter};
+use crate::system::{program, systemd};
 
 /// The journal's socket.
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -70,6 +73,33 @@ pub fn send(priority: Priority, vm: Option<&VmName>, line: &str) -> io::Result<(
     // A journal that is stuck must not stop the supervisor.
     socket.set_nonblocking(true)?;
     socket.send_to(message.as_bytes(), SOCKET).map(drop)
+}
+
+/// The command that prints what a VM's guest has printed, as it is, to its serial console.
+pub fn of_guest(vm: &VmName) -> Command {
+    let mut command = of_unit(vm);
+    // The identifier of this guest's output; a guest cannot choose another.
+    command.arg(format!("--identifier=microvm@{vm}")).arg("--output=cat");
+    command
+}
+
+/// The command that prints what the journal has of a VM's unit.
+pub fn of_unit(vm: &VmName) -> Command {
+    let mut command = Command::new("journalctl");
+    command.arg(format!("--unit={}", systemd::unit(vm))).args(["--no-pager", "--quiet", "--all"]);
+    command
+}
+
+/// The last lines that a VM's guest has printed to its serial console.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn last_of_guest(vm: &VmName, lines: u32) -> io::Result<Vec<Printable>> {
+    let printed = program::output(of_guest(vm).arg(format!("--lines={lines}")), "")?;
+    let mut filter = StreamFilter::default();
+    let text = filter.push(&printed) + &filter.finish();
+    let plain = |line| colour::of_line(line, false).replace('\t', "    ");
+    Ok(text.lines().map(|line| Printable::composed(plain(line))).collect())
 }
 
 /// Sends one message to the kernel's log, which systemd's generators have before
