@@ -31,7 +31,7 @@ const RUN: &str = r#"
     exec 3<&0
     trap 'kill -KILL $!; wait $!; exit' TERM
     [ -t 0 ] && seat='setsid --ctty'
-    $seat env --default-signal=INT,QUIT setpriv --pdeathsig KILL "$@" <&3 3<&- &
+    $seat env --default-signal=HUP,INT,QUIT setpriv --pdeathsig KILL "$@" <&3 3<&- &
     exec 3<&-
     wait $!
     exit $?"#;

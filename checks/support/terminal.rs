@@ -37,8 +37,9 @@ impl Terminal {
         rustix::termios::tcsetwinsize(&near, size(rows, columns)).unwrap();
 
         // Not `command` itself, which would go on holding the other side.
-        let mut seated = Command::new(command.get_program());
-        seated.args(command.get_args());
+        let mut seated = Command::new("env");
+        // A terminal that is hung up says so, also where the tests were started by nohup.
+        seated.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
         if let Some(directory) = command.get_current_dir() {
             seated.current_dir(directory);
         }
