@@ -14,6 +14,7 @@ mod build_when_killed;
 mod check;
 mod configuration;
 mod control;
+mod doctor;
 mod exposure;
 mod generator;
 mod host_verbs;

@@ -18,6 +18,7 @@ mod support;
 mod attackers;
 mod completion;
 mod console;
+mod doctor;
 mod failing;
 mod harness;
 mod hostile_guest;

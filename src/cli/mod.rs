@@ -14,6 +14,7 @@ mod command;
 mod completion;
 mod console;
 mod control;
+mod doctor;
 mod forget;
 mod graph;
 mod host;
@@ -150,6 +151,8 @@ enum Verb {
     List(list::ListArgs),
     /// Show everything about one VM: its state and the reason, what it uses and what it has
     Status(status::StatusArgs),
+    /// Report what this host lacks to run VMs, and what to do about it
+    Doctor(doctor::DoctorArgs),
     /// Draw which VM provides which other with a network
     Graph(graph::GraphArgs),
     /// Start VMs and wait until they run
@@ -229,6 +232,7 @@ pub fn main() -> ExitCode {
         Verb::Forget(args) => Ok(forget::run(&args)),
         Verb::List(args) => list::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Graph(args) => graph::run(&args),
         Verb::Start(args) => control::run(Control::Start, &args),
         Verb::Stop(args) => control::run(Control::Stop, &args),

@@ -10,6 +10,7 @@
 
 pub mod apply;
 mod booted;
+pub mod doctor;
 mod links;
 mod mounts;
 mod network;

@@ -45,11 +45,12 @@ pub struct Started {
     wayland: Option<CatalogWayland>,
 }
 
-fn path(name: &VmName) -> PathBuf {
-    Path::new(DIRECTORY).join(format!("{name}.json"))
-}
-
 impl Started {
+    /// The record's file of the VM called `name`.
+    pub fn path(name: &VmName) -> PathBuf {
+        Path::new(DIRECTORY).join(format!("{name}.json"))
+    }
+
     /// The record of the VM called `name` that starts now, if it can run by the catalog.
     pub fn now(catalog: &Catalog, name: &VmName, package: PathBuf, files: Vec<FileStamp>) -> Option<Self> {
         let vm = catalog.find(name)?;
@@ -65,12 +66,12 @@ impl Started {
     /// When it cannot be written.
     pub fn write(&self) -> io::Result<()> {
         durable::ensure_directory(Path::new(DIRECTORY))?;
-        durable::replace_file(&path(&self.vm.name), &versioned::text_of(self)?, 0o644)
+        durable::replace_file(&Self::path(&self.vm.name), &versioned::text_of(self)?, 0o644)
     }
 
     /// The record of the VM called `name`; none when it does not run.
     pub fn of(name: &VmName) -> Option<Self> {
-        let text = std::fs::read_to_string(path(name)).ok()?;
+        let text = std::fs::read_to_string(Self::path(name)).ok()?;
         versioned::parse(&text, "a record of a start", VERSION).ok()
     }
 
@@ -138,7 +139,7 @@ impl Started {
 /// # Errors
 /// When there is one and it cannot be removed.
 pub fn remove(name: &VmName) -> io::Result<()> {
-    durable::if_present(std::fs::remove_file(path(name))).map(drop)
+    durable::if_present(std::fs::remove_file(Started::path(name))).map(drop)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::base::name::VmName;
@@ -224,6 +224,14 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
         }
     }
     (id, status, result)
+}
+
+/// The file from which systemd reads a unit, if it knows the unit.
+pub fn unit_file(unit: &str) -> Option<PathBuf> {
+    let shown =
+        program::output(&mut systemctl(&["show", "--property=FragmentPath", "--value", "--", unit]), "");
+    let path = String::from_utf8(shown.ok()?).ok()?;
+    Some(path.trim_end()).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The VM whose unit requires the unit with this name.

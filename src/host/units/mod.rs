@@ -102,6 +102,16 @@ pub fn write(paths: &UnitPaths, output: &Path) -> Result<(), (PathBuf, io::Error
     Ok(())
 }
 
+/// The units of the system in this directory that are not those that [`write()`] writes.
+pub fn differing(paths: &UnitPaths, directory: &Path) -> Vec<PathBuf> {
+    let of_system = FILES.iter().filter_map(|(path, _, template)| {
+        Some((directory.join(path.strip_prefix("systemd/system/")?), render(template, paths)))
+    });
+    let is_same =
+        |(path, text): &(PathBuf, String)| std::fs::read_to_string(path).is_ok_and(|found| found == *text);
+    of_system.filter(|file| !is_same(file)).map(|(path, _)| path).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
