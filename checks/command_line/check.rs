@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::program::{call, check, run};
-use crate::support::vm_directory::{Partition, VmDirectory, workplace};
+use crate::support::vm_directory::{Partition, VmDirectory, root_image, workplace};
 
 /// A directory with this many problems, each of another kind.
 const ERRORS: [(&str, &str); 14] = [
@@ -146,7 +146,7 @@ fn directories_are_found_however_they_are_named() {
     let (_guard, root) = workplace();
     let vm = Partition::at(&root).vm("good").image_link("root.img", "/ext/images/root.img");
     fs::create_dir(root.join("images")).unwrap();
-    fs::write(root.join("images/root.img"), "").unwrap();
+    fs::write(root.join("images/root.img"), root_image()).unwrap();
     for (place, name) in [("svc/data", "good"), ("svc/data/good", "."), ("svc/data/good/blk", "..")] {
         run(check(Path::new(name)).current_dir(root.join(place))).finds_nothing();
     }

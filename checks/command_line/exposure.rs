@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use crate::support::program::{build, check, run};
-use crate::support::vm_directory::{Partition, VmDirectory, elf_header, workplace};
+use crate::support::vm_directory::{Partition, VmDirectory, elf_header, root_image, workplace};
 
 struct Place {
     _guard: tempfile::TempDir,
@@ -44,7 +44,7 @@ fn a_share_through_which_another_share_is_found() {
 #[test]
 fn a_share_through_which_an_image_is_found() {
     let place = place(&["w", "store", "w/deep"]);
-    fs::write(place.partition.root.join("store/root.img"), "").unwrap();
+    fs::write(place.partition.root.join("store/root.img"), root_image()).unwrap();
     symlink("/ext/store/root.img", place.partition.root.join("w/deep/middle.img")).unwrap();
     let vm = place.partition.vm("vm").image_link("a.img", "/ext/w/deep/middle.img").share("s", "/ext/w");
     refused(&vm, "s", "contains a directory on the path to blk/a.img");
@@ -57,7 +57,7 @@ fn a_share_through_which_an_image_is_found() {
 #[test]
 fn a_share_that_holds_an_image_or_the_kernel() {
     let place = place(&["x/blk", "z"]);
-    fs::write(place.partition.root.join("x/blk/root.img"), "").unwrap();
+    fs::write(place.partition.root.join("x/blk/root.img"), root_image()).unwrap();
     fs::write(place.partition.root.join("z/vmlinux"), elf_header()).unwrap();
     let vm = place.partition.vm("images");
     fs::remove_dir(vm.path.join("blk")).unwrap();

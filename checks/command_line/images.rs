@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::program::{Ran, check, run};
-use crate::support::vm_directory::{Partition, VmDirectory, make_fifo, workplace};
+use crate::support::vm_directory::{Partition, VmDirectory, make_fifo, root_image, workplace};
 
 fn vm(root: &Path) -> VmDirectory {
     Partition::at(&root.join("partition")).vm("vm")
@@ -127,7 +127,7 @@ fn links_within_the_partition() {
     let vm = vm(&root);
     let partition = root.join("partition");
     fs::create_dir(partition.join("images")).unwrap();
-    fs::write(partition.join("images/root.img"), "").unwrap();
+    fs::write(partition.join("images/root.img"), root_image()).unwrap();
     // Absolute, as Spectrum sees it and as this host does; relative; one after the other.
     let vm = vm
         .image_link("a.img", "/ext/images/root.img")
@@ -165,7 +165,7 @@ fn links_to_a_named_pipe() {
 fn check_builtin(allow: impl Fn(&Path) -> Vec<String>, target: impl Fn(&Path) -> String) -> (Ran, String) {
     let (_guard, root) = workplace();
     fs::create_dir_all(root.join("host/img")).unwrap();
-    fs::write(root.join("host/img/root.img"), "").unwrap();
+    fs::write(root.join("host/img/root.img"), root_image()).unwrap();
     fs::write(root.join("host/outside.img"), "").unwrap();
     let vm = vm(&root).image_link("x.img", target(&root));
     let mut command = check(&vm.path);

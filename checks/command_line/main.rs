@@ -13,6 +13,7 @@ mod build_on_a_bad_disk;
 mod build_when_killed;
 mod check;
 mod configuration;
+mod contents;
 mod control;
 mod doctor;
 mod exposure;

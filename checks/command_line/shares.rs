@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::support::program::{Ran, check, run};
 use crate::support::skip::{needs, root};
-use crate::support::vm_directory::{Partition, VmDirectory, workplace};
+use crate::support::vm_directory::{Partition, VmDirectory, root_image, workplace};
 
 /// A partition in a directory that also holds other things.
 struct Place {
@@ -223,7 +223,7 @@ fn the_vm_directory_itself_wherever_it_is() {
 #[test]
 fn a_share_that_holds_an_image() {
     let place = place();
-    fs::write(place.root.join("partition/documents/root.img"), "").unwrap();
+    fs::write(place.root.join("partition/documents/root.img"), root_image()).unwrap();
     let vm = place.share("/ext/documents").link("blk/root.img", "/ext/documents/root.img");
     refuses(
         &vm,

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`texts`] | names, ids, addresses, paths; and what makes any text printable |
 //! | [`kernels`] | the heads of ELF files, bzImages, arm64 Images, compressed files |
+//! | [`contents`] | what `check` reads inside kernels and images |
 //! | [`documents`] | manifest, catalog, leases, records, declarations, configuration |
 //! | [`records`] | what is read below `/run`, and what `systemctl` prints |
 //! | [`streams`] | what QEMU and Cloud Hypervisor say while they run |
@@ -28,6 +29,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod contents;
 mod documents;
 mod kernels;
 mod mutation;

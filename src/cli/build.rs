@@ -16,7 +16,7 @@ use crate::base::problem::Problems;
 use crate::base::tool::{Tool, ToolError};
 use crate::config::AcceleratorChoice;
 use crate::directory::declared::Declaration;
-use crate::directory::definition::SharedDirectories;
+use crate::directory::definition::{Scan, SharedDirectories};
 use crate::link::id::{LinkError, LinkId};
 use crate::package::planning::{self, Choices};
 use crate::package::{Package, check_output};
@@ -142,8 +142,9 @@ fn plan(args: &BuildArgs, problems: &mut Problems) -> anyhow::Result<Option<Plan
     };
     let tools = super::find_tools(args.tool.iter().cloned().collect());
     let ask_qemu = || super::shows_windows(&tools, architecture);
+    let scan = Scan::new(architecture).with_shared(shared);
     let (definition, found) =
-        read_definition(&args.directory, &args.location, args.hypervisor, architecture, shared, &ask_qemu);
+        read_definition(&args.directory, &args.location, args.hypervisor, &scan, &ask_qemu);
     problems.extend(found.into_sorted());
     if let (Some(declaration), Some(definition)) = (&declaration, &definition) {
         problems.extend(declaration.check(definition).into_sorted());

@@ -13,7 +13,7 @@ use super::report::{self, PrintableProblem};
 use super::{Exit, LocationArgs, StateArgs, host_architecture, read_definition};
 use crate::base::printable::Printable;
 use crate::base::problem::Severity;
-use crate::directory::definition::SharedDirectories;
+use crate::directory::definition::Scan;
 use crate::plan::HypervisorName;
 use crate::state::installed;
 
@@ -85,9 +85,8 @@ fn installed(args: &CheckArgs) -> anyhow::Result<Vec<DirectoryReport>> {
 fn directories(args: &CheckArgs) -> anyhow::Result<Vec<DirectoryReport>> {
     let architecture = host_architecture()?;
     let reports = args.directories.iter().map(|directory| {
-        let shared = SharedDirectories::Here;
-        let (_, problems) =
-            read_definition(directory, &args.location, args.hypervisor, architecture, shared, &|| Ok(()));
+        let scan = Scan::new(architecture).looking_inside();
+        let (_, problems) = read_definition(directory, &args.location, args.hypervisor, &scan, &|| Ok(()));
         let problems = problems.into_sorted().iter().map(PrintableProblem::from).collect();
         DirectoryReport { directory: Printable::new(directory), problems }
     });

@@ -39,7 +39,7 @@ use crate::base::problem::{Problem, Problems};
 use crate::base::tool::{self, Tool};
 use crate::config::Refused;
 use crate::directory::boundary::AllowedPrefix;
-use crate::directory::definition::{self, Definition, Location, SharedDirectories};
+use crate::directory::definition::{Definition, Location, Scan};
 use crate::host::HostError;
 use crate::host::units::UnitPathError;
 use crate::hypervisor::{self, kvm_probe, kvm_record, wayland_probe};
@@ -136,6 +136,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Report every problem of VM directories, or of the installed VMs
+    ///
+    /// It also looks inside the kernel and the images of the directories that are named, and reports
+    /// what keeps a guest from booting.
     Check(check::CheckArgs),
     /// Report every problem of a configuration that can be found without its host
     CheckConfig(check_config::CheckConfigArgs),
@@ -311,19 +314,18 @@ fn shows_windows(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) ->
     qemu.and_then(|tool| tools.get(tool)).map_or(Ok(()), |qemu| wayland_probe::probe(qemu))
 }
 
-/// Reads one VM directory, also for problems with the hypervisor; for `ask_qemu` see
+/// Reads one VM directory with a `scan`, also for problems with the hypervisor; for `ask_qemu` see
 /// [`planning::wayland_problem`].
 fn read_definition(
     directory: &std::path::Path,
     location: &LocationArgs,
     hypervisor: HypervisorName,
-    architecture: Architecture,
-    shared: SharedDirectories,
+    scan: &Scan,
     ask_qemu: &dyn Fn() -> Result<(), String>,
 ) -> (Option<Definition>, Problems) {
     match Location::find(directory, location.user_partition.as_deref(), &location.allow) {
         Ok(found) => {
-            let reading = definition::read_with(&found, architecture, shared);
+            let reading = scan.read(&found);
             let mut problems = reading.problems;
             if reading.wayland {
                 problems.extend(planning::wayland_problem(&found, hypervisor, ask_qemu));

@@ -8,6 +8,7 @@
 
 pub mod boundary;
 pub mod budget;
+pub mod contents;
 pub mod declared;
 pub mod definition;
 pub mod stamp;

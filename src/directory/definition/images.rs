@@ -12,7 +12,7 @@ use rustix::fs::FileType;
 use super::{Directory, Image, MAX_IMAGES, Reader, text};
 use crate::directory::stamp::FileStamp;
 
-const DIRECTORY: &str = "blk";
+pub(super) const DIRECTORY: &str = "blk";
 /// The first bytes of a QCOW2 file (QEMU's `docs/interop/qcow2.txt`).
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
 
@@ -47,6 +47,9 @@ impl Reader<'_> {
             );
             return Vec::new();
         }
+        if let Some(contents) = &mut self.contents {
+            contents.expect(names.len());
+        }
         names.into_iter().filter_map(|name| self.image(&directory, name)).collect()
     }
 
@@ -64,7 +67,12 @@ impl Reader<'_> {
         self.exposure.pass(&found, &entry);
         let length = QCOW2_MAGIC.len() as u64;
         match self.partition.qcow2.get(&found, length, |head| head == QCOW2_MAGIC) {
-            Ok(false) => {}
+            Ok(false) => {
+                let shown = self.shown(&entry);
+                if let Some(contents) = &mut self.contents {
+                    contents.image(&shown, &found);
+                }
+            }
             Ok(true) => self.problems.note(
                 self.shown(&entry),
                 "looks like a QCOW2 image, but the guest gets its bytes as they are",

@@ -126,7 +126,12 @@ impl Reader<'_> {
         let architecture = self.architecture;
         let checked = self.partition.kernels.get(&found, HEAD_BYTES, |head| check_format(head, architecture));
         match checked {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => {
+                let shown = self.shown(ENTRY);
+                if let Some(contents) = &mut self.contents {
+                    contents.kernel(&shown, &found, architecture);
+                }
+            }
             Ok(Err(error)) => {
                 self.problems.error(self.shown(ENTRY), error.to_string(), error.remedy());
                 return None;

@@ -31,8 +31,8 @@ impl Location {
     /// `P/svc/data/NAME`, else the directory itself.
     ///
     /// # Errors
-    /// When the directory does not exist, or does not lie beneath the given
-    /// `user_partition`.
+    /// When the directory does not exist, is a user partition itself, or does not lie
+    /// beneath the given `user_partition`.
     pub fn find(
         directory: &Path,
         user_partition: Option<&Path>,
@@ -57,6 +57,14 @@ impl Location {
                 directory,
                 "is not a directory",
                 "name a VM directory, with vmlinux and blk/ in it",
+            ));
+        }
+        let is_there = |entry: &str| named.join(entry).symlink_metadata().is_ok();
+        if is_there(DATA_DIRECTORY) && !is_there("vmlinux") && !is_there("blk") {
+            return Err(Problem::error(
+                directory,
+                "is a user partition, which holds VM directories in svc/data",
+                format!("name its VM directories: {}/*", directory.join(DATA_DIRECTORY).display()),
             ));
         }
         let partition = match user_partition {

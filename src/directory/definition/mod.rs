@@ -37,6 +37,7 @@ use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems};
 use crate::directory::boundary::{Entry, Place, ResolveError, Resolved, Walker};
 use crate::directory::budget::{Cost, Exceeded};
+use crate::directory::contents::Contents;
 use crate::directory::stamp::FileStamp;
 
 /// The most disk images of one VM: each takes a slot of the guest's PCI bus, of
@@ -120,12 +121,7 @@ pub enum SharedDirectories {
 /// Writes nothing, opens nothing but regular files and directories, and reads no file
 /// beyond its first kilobyte.
 pub fn read(location: &Location, architecture: Architecture) -> Reading {
-    read_with(location, architecture, SharedDirectories::Here)
-}
-
-/// Like [`read`], for shared directories that may not be on this host.
-pub fn read_with(location: &Location, architecture: Architecture, shared: SharedDirectories) -> Reading {
-    Scan { shared, ..Scan::new(architecture) }.read(location)
+    Scan::new(architecture).read(location)
 }
 
 /// Reads many VM directories at about the same time, and examines only once what they
@@ -134,6 +130,7 @@ pub fn read_with(location: &Location, architecture: Architecture, shared: Shared
 pub struct Scan {
     architecture: Architecture,
     shared: SharedDirectories,
+    inside: bool,
     partitions: RefCell<Vec<Rc<Partition>>>,
 }
 
@@ -149,7 +146,19 @@ struct Partition {
 impl Scan {
     /// A scan that has read nothing yet.
     pub fn new(architecture: Architecture) -> Self {
-        Self { architecture, shared: SharedDirectories::Here, partitions: RefCell::default() }
+        Self { architecture, shared: SharedDirectories::Here, inside: false, partitions: RefCell::default() }
+    }
+
+    /// The same, with the shared directories there.
+    #[must_use]
+    pub fn with_shared(self, shared: SharedDirectories) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// The same, but it also looks [inside](Contents) the kernel and the images.
+    #[must_use]
+    pub fn looking_inside(self) -> Self {
+        Self { inside: true, ..self }
     }
 
     /// Reads a VM directory, as [`read`] does.
@@ -165,6 +174,7 @@ impl Scan {
             problems: Problems::default(),
             wayland: false,
             stamps: Vec::new(),
+            contents: self.inside.then(Contents::default),
         };
         let definition = reader.read();
         let Reader { mut problems, wayland, .. } = reader;
@@ -207,6 +217,7 @@ struct Reader<'a> {
     problems: Problems,
     wayland: bool,
     stamps: Vec<FileStamp>,
+    contents: Option<Contents>,
 }
 
 /// A directory of the VM directory, and what is in it.
@@ -240,6 +251,9 @@ impl Reader<'_> {
         self.exposure.protect_vm(&top.place, self.location.relative.as_os_str().is_empty());
         let kernel = self.kernel(&top);
         let images = self.images(&top);
+        if let Some(contents) = self.contents.take() {
+            self.problems.extend(contents.problems(&self.shown(images::DIRECTORY)).into_sorted());
+        }
         let network_providers = self.providers(&top, name.as_ref());
         // Last, when everything that must not be shared is known.
         let shares = self.shares(&top);
