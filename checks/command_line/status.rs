@@ -98,7 +98,7 @@ fn a_running_vm() {
             "memory_mib": 320, "vcpus": 2,
             "links": [{"provider": "netvm", "id": id, "ipv4": ipv4, "mac": null}],
             "shares": [{"tag": "home", "directory": home}], "images": [null], "pci_devices": [],
-            "windows": null, "log": ["one", "two    x", "\\u{1b}]0;t\\u{7}"],
+            "log": ["one", "two    x", "\\u{1b}]0;t\\u{7}"],
         })
     );
 }

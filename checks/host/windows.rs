@@ -283,6 +283,9 @@ fn windows_come_back_with_the_session() {
     let desk = Desk::with_mail_of_alice();
     desk.show("mail", "first");
     desk.wait_windows(ALICE, 1);
+    let status = desk.host.run(&["status", "mail", "--json"]).exits(0).stdout;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["windows"], serde_json::json!({"user": ALICE.uid, "compositor": true}));
     let is_there = || desk.host.machine.path(&socket("mail")).exists();
     for end in [["stop", "sway.service"].as_slice(), &["kill", "--signal=KILL", "sway.service"]] {
         desk.user_manager(ALICE, end).exits(0);

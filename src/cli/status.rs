@@ -15,7 +15,8 @@ use super::report::{self, PrintableProblem};
 use super::{Exit, StateArgs};
 use crate::base::problem::Severity;
 use crate::plan::Accelerator;
-use crate::state::details::{Machine, VmDetails, Windows};
+use crate::state::details::{Machine, VmDetails};
+use crate::state::status::WindowsStatus;
 
 /// The version of the JSON document that `--json` prints.
 const STATUS_VERSION: u32 = 1;
@@ -110,7 +111,7 @@ fn lines(vm: &VmDetails) -> Vec<(&'static str, String)> {
         lines.extend(machine.images.iter().map(|it| ("image", format!("{}: {}", it.entry, it.path))));
         lines.extend(machine.pci_devices.iter().map(|it| ("device", it.clone())));
     }
-    lines.extend(vm.windows.as_ref().map(|it| ("windows", windows(it))));
+    lines.extend(vm.status.windows.as_ref().map(|it| ("windows", windows(it))));
     lines.extend(vm.status.stale.iter().map(|why| ("stale", why.to_string())));
     lines
 }
@@ -122,12 +123,11 @@ fn push_joined<'a>(lines: &mut Vec<(&'a str, String)>, what: &'a str, parts: [Op
     }
 }
 
-fn windows(windows: &Windows) -> String {
+fn windows(windows: &WindowsStatus) -> String {
     let Some(user) = windows.user else { return "none: no wayland-user is configured".to_owned() };
-    let now = match windows.offered {
-        Some(true) => "",
+    let now = match windows.compositor {
+        Some(true) | None => "",
         Some(false) => ", which shows none now (see systemctl --user status microvm-spectrum-wayland there)",
-        None => ", if that offers them (only root may look)",
     };
     format!("in the session of user {user}{now}")
 }

@@ -3,7 +3,6 @@
 
 //! Everything there is to know of one installed VM.
 
-use std::io;
 use std::net::Ipv4Addr;
 
 use serde::Serialize;
@@ -13,8 +12,7 @@ use crate::base::printable::Printable;
 use crate::link::id::LinkId;
 use crate::package::MANIFEST;
 use crate::plan::{Accelerator, Plan};
-use crate::state::catalog::{Catalog, CatalogProblem, CatalogVm, Runnable};
-use crate::state::directory::wayland_socket;
+use crate::state::catalog::{CatalogProblem, CatalogVm};
 use crate::state::installed::Installed;
 use crate::state::status::VmStatus;
 use crate::system::systemd::UnitStatus;
@@ -44,8 +42,6 @@ pub struct VmDetails {
     /// What its package says: the one that it runs from, or that its next start will run.
     #[serde(flatten)]
     pub machine: Option<Machine>,
-    /// Where it shows its windows, if it has any.
-    pub windows: Option<Windows>,
     /// The last lines of its serial console.
     pub log: Vec<Printable>,
 }
@@ -100,21 +96,11 @@ pub struct Image {
     pub path: Printable,
 }
 
-/// Where a VM shows its windows.
-#[derive(Debug, Serialize)]
-pub struct Windows {
-    /// The user id of the session; without one, it shows none.
-    pub user: Option<u32>,
-    /// Whether that session shows them now; unknown to users who may not look.
-    pub offered: Option<bool>,
-}
-
 impl VmDetails {
     /// Asks the catalog, the VM's package, systemd and the journal about the VM called `name`.
     pub fn of(installed: &Installed, name: &VmName) -> Self {
         let catalog = installed.catalog.as_ref();
         let vm = catalog.and_then(|catalog| catalog.find(name));
-        let known = catalog.into_iter().flat_map(Catalog::known).find(|(vm, _)| vm.name == *name);
         let (status, unit) = VmStatus::of_vm(installed, name);
         let UnitStatus { failed, since, memory_bytes, cpu_ns, .. } = unit;
         Self {
@@ -125,7 +111,6 @@ impl VmDetails {
             memory_used: memory_bytes,
             cpu_used_ns: cpu_ns,
             machine: Machine::of(installed, name),
-            windows: known.and_then(|(_, runnable)| Windows::of(name, runnable)),
             log: journal::last_of_guest(name, LOG_LINES).unwrap_or_default(),
             status,
         }
@@ -158,17 +143,5 @@ impl Machine {
             images: images.collect(),
             pci_devices: plan.pci_devices.iter().map(ToString::to_string).collect(),
         })
-    }
-}
-
-impl Windows {
-    fn of(name: &VmName, runnable: &Runnable) -> Option<Self> {
-        let user = runnable.wayland?.user;
-        let offered = match wayland_socket(name).symlink_metadata() {
-            Ok(_) => Some(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
-            Err(_) => None,
-        };
-        Some(Self { user, offered })
     }
 }
