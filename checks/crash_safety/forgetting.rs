@@ -31,14 +31,14 @@ impl Rehearsed {
     fn new() -> Self {
         let stage = Stage::new(Task::Forget);
         stage.reset();
-        run(&mut stage.sync()).exits(0).says_nothing();
+        run(&mut stage.sync()).exits(0).has_no_complaint();
         let unforgotten = stage.found();
         stage.reset();
         let (ran, calls) = stage.trace();
         ran.exits(0).complains(&["user/gone is forgotten", "user/p is forgotten"]);
         let done = stage.found();
         assert_ne!(leases(stage.base()), leases(&done));
-        run(&mut stage.sync()).exits(0).says_nothing();
+        run(&mut stage.sync()).exits(0).has_no_complaint();
         let synced = [unforgotten, stage.found()].map(|tree| unnumbered(&tree));
         let calls: Vec<_> =
             calls.into_iter().filter(|call| call.changes || call.name == "exit_group").collect();
@@ -63,7 +63,7 @@ impl Rehearsed {
             // What is forgotten already is not known any more.
             run(&mut self.stage.forget()).exits(i32::from(which == 1));
         }
-        run(&mut self.stage.sync()).exits(0).says_nothing();
+        run(&mut self.stage.sync()).exits(0).has_no_complaint();
         let expected = &self.synced[usize::from(once_more || which == 1)];
         assert_same(expected, &unnumbered(&self.stage.found()), "the next sync");
     }

@@ -114,9 +114,9 @@ impl Stage {
     /// Makes what is there before: the old VMs, and what is not this program's.
     fn furnish(&self) {
         let (state, own) = (self.state(), self.own());
-        run(&mut self.sync_old()).exits(0).says_nothing();
+        run(&mut self.sync_old()).exits(0).has_no_complaint();
         if self.task == Task::Forget {
-            run(&mut self.sync()).exits(0).says_nothing();
+            run(&mut self.sync()).exits(0).has_no_complaint();
         }
         let text = |path: PathBuf| {
             fs::create_dir_all(path.parent().unwrap()).unwrap();

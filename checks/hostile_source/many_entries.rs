@@ -63,7 +63,7 @@ fn files_of_a_terabyte() {
         let file = fs::File::options().write(true).open(vm.path.join(name)).unwrap();
         file.set_len(1 << 40).unwrap();
     }
-    host.synced().exits(0).says_nothing();
+    host.synced().exits(0).has_no_complaint();
     assert_eq!(host.states()["good"], "runnable");
 }
 

@@ -97,7 +97,7 @@ fn while_swapping(host: &Host, entries: &[&str]) {
     assert!(complained > 0, "nothing was ever swapped while sync looked");
     // It is as it was.
     fs::remove_dir_all(&place).unwrap();
-    host.synced().exits(0).says_nothing();
+    host.synced().exits(0).has_no_complaint();
     let states = host.states();
     assert!(states.len() == 2 && states.values().all(|state| state == "runnable"), "{states:?}");
 }

@@ -106,7 +106,7 @@ fn packages_go_into_the_store_and_stay_there_while_they_are_used() {
     let image = PathBuf::from(image.trim());
     fs::remove_file(b.path.join("blk/root.img")).unwrap();
     symlink(&image, b.path.join("blk/root.img")).unwrap();
-    host.sync("nix-store = true").exits(0).says_nothing();
+    host.sync("nix-store = true").exits(0).has_no_complaint();
     let packages = ["a", "b"].map(|name| host.package(name));
     for (package, name) in packages.iter().zip(["a", "b"]) {
         assert!(
@@ -127,19 +127,19 @@ fn packages_go_into_the_store_and_stay_there_while_they_are_used() {
     }
     // Nothing to do is nothing done.
     let generation = host.catalog()["generation"].clone();
-    host.sync("nix-store = true").exits(0).says_nothing();
+    host.sync("nix-store = true").exits(0).has_no_complaint();
     assert_eq!(host.catalog()["generation"], generation);
     // What runs is kept, and what no VM needs is not.
     symlink(&packages[0], host.state().join("a/booted")).unwrap();
     for name in ["a", "b"] {
         fs::remove_dir_all(host.partition.root.join("svc/data").join(name)).unwrap();
     }
-    host.sync("nix-store = true").exits(0).says_nothing();
+    host.sync("nix-store = true").exits(0).has_no_complaint();
     let live = host.live();
     assert!(live.contains(&packages[0]));
     assert!(!live.contains(&packages[1]) && !live.contains(&image));
     fs::remove_file(host.state().join("a/booted")).unwrap();
-    host.sync("nix-store = true").exits(0).says_nothing();
+    host.sync("nix-store = true").exits(0).has_no_complaint();
     assert!(!host.live().contains(&packages[0]));
 }
 
@@ -149,7 +149,7 @@ fn a_damaged_package_in_the_store_is_mended() {
     let host = Host::new(nix, "damaged");
     host.vm("a");
     let sync = || host.sync("nix-store = true");
-    sync().exits(0).says_nothing();
+    sync().exits(0).has_no_complaint();
     let package = host.package("a");
     let whole = tree::read(&package);
     let writable = |path: &str| {
@@ -171,7 +171,7 @@ fn a_damaged_package_in_the_store_is_mended() {
     ];
     for (number, damage) in damages.into_iter().enumerate() {
         damage();
-        sync().exits(0).says_nothing();
+        sync().exits(0).has_no_complaint();
         assert_same(&whole, &tree::read(&package), &number.to_string());
         done(nix.call("nix-store", [Path::new("--verify-path"), &package]));
         assert!(host.live().contains(&package), "{number}");
@@ -186,12 +186,12 @@ fn a_damaged_package_in_the_store_is_mended() {
     assert!(host.state().join("b/current/bin/microvm-run").is_file());
     assert!(host.live().contains(&package));
     fs::remove_file(root).unwrap();
-    sync().exits(0).says_nothing();
+    sync().exits(0).has_no_complaint();
     assert_same(&whole, &tree::read(&package), "at last");
     // A new VM whose package the store has, damaged.
     fs::remove_dir_all(host.state()).unwrap();
     damages[0]();
-    sync().exits(0).says_nothing();
+    sync().exits(0).has_no_complaint();
     assert_same(&whole, &tree::read(&package), "a new one");
 }
 
@@ -210,14 +210,14 @@ fn what_vms_need_of_the_store_is_kept_wherever_their_packages_are() {
     let vm = host.vm("plain");
     fs::remove_file(vm.path.join("vmlinux")).unwrap();
     symlink(manifest["kernel"]["path"].as_str().unwrap(), vm.path.join("vmlinux")).unwrap();
-    host.sync("").exits(0).says_nothing();
+    host.sync("").exits(0).has_no_complaint();
     assert!(host.package("plain").is_relative());
     assert!(host.live().contains(&kernel));
     fs::remove_dir_all(&vm.path).unwrap();
     let table = format!("[vm.appvm-hello]\nrunner = '{}'\n", runner.display());
-    host.sync_with("", &table).exits(0).says_nothing();
+    host.sync_with("", &table).exits(0).has_no_complaint();
     assert_eq!(host.package("appvm-hello"), runner);
     assert!(host.live().contains(&runner));
-    host.sync("").exits(0).says_nothing();
+    host.sync("").exits(0).has_no_complaint();
     assert_eq!(host.catalog()["vms"].as_array().unwrap().len(), 0);
 }

@@ -108,7 +108,9 @@ fn skipped(name: &VmName, status: &UnitStatus) -> Option<Failure> {
 
 fn failed(name: &VmName, status: &UnitStatus) -> Option<Failure> {
     let reason = status.reason();
-    let said = if reason.raw().is_empty() { "it did not start" } else { reason.raw() };
+    // Between two tries of this start, its unit does not run.
+    let said = [reason.raw(), status.text.raw()].into_iter().find(|said| !said.is_empty());
+    let said = said.unwrap_or("it did not start");
     matches!(status.active.as_str(), "failed" | "inactive" | "activating")
         .then(|| Failure::Failed { name: name.clone(), said: said.to_owned() })
 }
