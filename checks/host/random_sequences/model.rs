@@ -481,7 +481,9 @@ impl Model {
         for name in self.running.keys().filter(|name| !self.catalog.vms.keys().any(|id| id.name == **name)) {
             row(format!("-/{name}"), "running", &[], None, false);
         }
-        for (id, user) in &self.catalog.gone {
+        // Who was forgotten since the last sync is gone at once.
+        let leased = self.leased();
+        for (id, user) in self.catalog.gone.iter().filter(|(id, _)| leased.contains(id)) {
             row(id.to_string(), "removed", &[], *user, false);
         }
         for (name, started) in &self.running {
