@@ -108,9 +108,7 @@ fn skipped(name: &VmName, status: &UnitStatus) -> Option<Failure> {
 
 fn failed(name: &VmName, status: &UnitStatus) -> Option<Failure> {
     let reason = status.reason();
-    // Between two tries of this start, its unit does not run.
-    let said = [reason.raw(), status.text.raw()].into_iter().find(|said| !said.is_empty());
-    let said = said.unwrap_or("it did not start");
+    let said = if reason.raw().is_empty() { "it did not start" } else { reason.raw() };
     matches!(status.active.as_str(), "failed" | "inactive" | "activating")
         .then(|| Failure::Failed { name: name.clone(), said: said.to_owned() })
 }

@@ -30,6 +30,8 @@ pub struct UnitStatus {
     pub text: Untrusted,
     /// Whether systemd skipped its last start because a condition was not met.
     pub skipped: bool,
+    /// Whether its last run failed. Between two tries it is `inactive`, too.
+    pub ended_badly: bool,
     /// When it came into its state, in seconds since 1970.
     pub since: Option<u64>,
     /// The memory that its processes use, in bytes.
@@ -57,7 +59,7 @@ impl UnitStatus {
     pub fn reason(&self) -> Untrusted {
         match &self.failed {
             Some(FailedUnit { unit, said, .. }) => format!("{unit}: {}", said.raw()).into(),
-            None if self.does_not_run() => Untrusted::default(),
+            None if self.does_not_run() && !self.ended_badly => Untrusted::default(),
             None => self.text.clone(),
         }
     }
@@ -214,6 +216,7 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
             "StatusText" => status.text = value.to_owned().into(),
             "Result" => {
                 result = value;
+                status.ended_badly = !matches!(value, "" | "success" | "exec-condition");
                 status.skipped |= value == "exec-condition";
             }
             "ConditionResult" => status.skipped |= value == "no",

@@ -4,7 +4,7 @@
 //! What the kernel and the images hold: whether a VM directory can boot.
 //!
 //! Only `check` of a directory looks this deep. A stranger wrote these files, so each
-//! subject bounds what it reads, and all together have [`TIME`].
+//! subject bounds what it reads, and all together have `TIME`.
 
 mod file_system;
 mod kernel_config;
