@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -31,6 +32,12 @@ fn plan(hypervisor: HypervisorName) -> Plan {
         .map(Value::to_string)
         .find_map(|text| Plan::from_manifest(&text).ok().filter(of_it))
         .unwrap()
+}
+
+/// Waits for a monitor whose process lives.
+fn wait_for_start(plan: &Plan, events: Option<File>) -> std::io::Result<Started> {
+    let (alive, _ends_it) = std::io::pipe().unwrap();
+    hypervisor::running(plan, DEADLINE).wait_for_start(alive.as_fd(), events)
 }
 
 /// What comes of a monitor's answer: its events, to their end.
@@ -104,7 +111,7 @@ fn qemu() {
         |random| bytes(random, &QMP),
         |given| {
             supervisor.send(given.0.clone()).unwrap();
-            follow(hypervisor::running(&plan, DEADLINE).wait_for_start(None))
+            follow(wait_for_start(&plan, None))
         },
     );
     attack(
@@ -118,7 +125,7 @@ fn qemu() {
     );
     // A line without end.
     supervisor.send([&b"{\"QMP\": \""[..], &vec![b'x'; 2 << 20]].concat()).unwrap();
-    let endless = hypervisor::running(&plan, DEADLINE).wait_for_start(None);
+    let endless = wait_for_start(&plan, None);
     assert!(endless.is_err_and(|error| error.to_string().contains("without end")));
 }
 
@@ -145,7 +152,7 @@ fn cloud_hypervisor() {
             writer.write_all(&given.0).unwrap();
             drop(writer);
             let pipe = File::from(std::os::fd::OwnedFd::from(reader));
-            follow(hypervisor::running(&plan, DEADLINE).wait_for_start(Some(pipe)))
+            follow(wait_for_start(&plan, Some(pipe)))
         },
     );
     // Its answers, as its own client prints them.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::link::id::LinkId;
@@ -16,13 +16,13 @@ pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A VMM that runs in the working directory: it knows the VM's sockets and when
 /// to give up. Every call but [`unplug`](Self::unplug) fails with `TimedOut` then.
 pub trait RunningVmm: Send {
-    /// Waits until the VMM answers on its control socket. `events` is the read
-    /// end of the pipe for a VMM that
+    /// Waits until the VMM with this pidfd answers on its control socket. `events`
+    /// is the read end of the pipe for a VMM that
     /// [writes events](super::Hypervisor::writes_events).
     ///
     /// # Errors
     /// When the VMM ends, or does not answer in time.
-    fn wait_for_start(&self, events: Option<File>) -> io::Result<Started>;
+    fn wait_for_start(&self, vmm: BorrowedFd<'_>, events: Option<File>) -> io::Result<Started>;
 
     /// Presses the guest's power button, for a process that is not the supervisor.
     ///

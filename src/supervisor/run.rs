@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -249,7 +250,7 @@ fn report_events(
     let (speaking, silent) = channel();
     let report = move || {
         let Started { mut events, power_button } =
-            match hypervisor::running(&plan, START_TIMEOUT).wait_for_start(events) {
+            match hypervisor::running(&plan, START_TIMEOUT).wait_for_start(vmm.as_fd(), events) {
                 Ok(started) => started,
                 Err(error) => return drop(sender.send(Wake::Started(Err(error)))),
             };

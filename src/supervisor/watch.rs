@@ -144,6 +144,7 @@ impl Watch<'_> {
             }
             // A VMM that ends says more by its status and last words, so it gets a moment.
             Wake::Started(Err(error)) => {
+                self.seen.events_ended = true;
                 let why = format!("no answer from the VMM: {error}");
                 self.kill_after(DRAIN_TIMEOUT, Outcome::NotStarted(why));
             }
@@ -246,9 +247,7 @@ impl Watch<'_> {
     /// Takes what a dead VMM has left: its last events and output.
     fn drain(&mut self, wakes: &Receiver<Wake>) {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
-        while self.seen.outputs_ended < OUTPUTS
-            || (self.seen.power_button.is_some() && !self.seen.events_ended)
-        {
+        while self.seen.outputs_ended < OUTPUTS || !self.seen.events_ended {
             match wakes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Wake::Signal) => self.seen.stopping = true,
                 Ok(Wake::ServerEnded(..)) => {}

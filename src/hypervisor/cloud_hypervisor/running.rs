@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,6 +22,7 @@ use crate::hypervisor::running::{
 };
 use crate::plan::Plan;
 use crate::plan::runtime::SocketNames;
+use crate::system::poll;
 use crate::system::program::{self, ProgramError};
 
 /// How often a call of the API is tried while the VMM starts.
@@ -43,16 +45,15 @@ impl Running {
 }
 
 impl RunningVmm for Running {
-    fn wait_for_start(&self, events: Option<File>) -> io::Result<Started> {
+    fn wait_for_start(&self, vmm: BorrowedFd<'_>, events: Option<File>) -> io::Result<Started> {
         let pipe = events.ok_or_else(|| io::Error::other("the pipe for events is missing"))?;
         let api = self.api.clone();
         let mut events = EventPipe::new(pipe, move || api.call(&["ping"], soon()).is_ok());
         events.wait_for_boot(self.deadline)?;
         while let Err(error) = self.api.call(&["ping"], self.deadline.min(soon())) {
-            if Instant::now() >= self.deadline {
+            if Instant::now() >= self.deadline || poll::is_readable(&vmm, Some(RETRY_INTERVAL))? {
                 return Err(error);
             }
-            std::thread::sleep(RETRY_INTERVAL);
         }
         let events = std::iter::from_fn(move || events.next().transpose());
         let api = self.api.clone();

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
 
 use crate::hypervisor::running::timed_out;
+use crate::system::poll;
 
 /// How often to try a socket that does not exist yet.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
@@ -59,16 +61,16 @@ pub(super) struct Event {
 }
 
 impl Client {
-    /// Connects to a VMM that is starting, waiting for its socket to appear.
-    pub fn connect_to_starting(path: &str, deadline: Instant) -> io::Result<Self> {
+    /// Connects to a VMM that is starting, waiting for its socket to appear, until the
+    /// process with this pidfd has ended.
+    pub fn connect_to_starting(vmm: BorrowedFd<'_>, path: &str, deadline: Instant) -> io::Result<Self> {
         let stream = loop {
             match connect(path, deadline) {
                 Ok(stream) => break stream,
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                    if Instant::now() >= deadline {
+                    if Instant::now() >= deadline || poll::is_readable(&vmm, Some(CONNECT_INTERVAL))? {
                         return Err(e);
                     }
-                    std::thread::sleep(CONNECT_INTERVAL);
                 }
                 Err(error) => return Err(error),
             }
@@ -213,6 +215,7 @@ fn gone() -> io::Error {
 mod tests {
     use super::*;
     use std::io::BufRead as _;
+    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixListener;
 
     /// A QEMU that answers each line it gets with the next of `answers`.
@@ -263,10 +266,14 @@ mod tests {
         let error = Client::connect(&path, soon()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let begun = Instant::now();
-        for connect in [Client::connect, Client::connect_to_starting] {
-            assert_eq!(connect("/nonexistent", soon()).unwrap_err().kind(), io::ErrorKind::NotFound);
-        }
+        let (running, ended) = std::io::pipe().unwrap();
+        let running_vmm = |path: &str, deadline| Client::connect_to_starting(running.as_fd(), path, deadline);
+        assert_eq!(Client::connect("/nonexistent", soon()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(running_vmm("/nonexistent", soon()).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(begun.elapsed() >= Duration::from_millis(400), "the second one waits");
+        drop(ended);
+        let never = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(running_vmm("/nonexistent", never).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

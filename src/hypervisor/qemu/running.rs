@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -39,8 +40,8 @@ impl Running {
 }
 
 impl RunningVmm for Running {
-    fn wait_for_start(&self, _events: Option<File>) -> io::Result<Started> {
-        let mut client = Client::connect_to_starting(&self.sockets.supervisor(), self.deadline)?;
+    fn wait_for_start(&self, vmm: BorrowedFd<'_>, _events: Option<File>) -> io::Result<Started> {
+        let mut client = Client::connect_to_starting(vmm, &self.sockets.supervisor(), self.deadline)?;
         let mut writer = client.writer()?;
         let events = std::iter::from_fn(move || next_event(&mut client).transpose());
         // The reader of the events receives the answer, and passes over it.
