@@ -34,6 +34,7 @@ lib.mapAttrsToList dropIn {
   microvm-set-booted = [ ];
   microvm-pci-devices = [ ];
   microvm-spectrum-resync = [ ];
+  microvm-spectrum-rescan = [ ];
   # What packages of the older convention need, which do not name it themselves.
   microvm-tap-interfaces = [ pkgs.iproute2 ];
   microvm-virtiofsd = [ pkgs.virtiofsd ];

@@ -156,21 +156,16 @@ fn what_is_put_into_a_source_is_seen() {
     host.sync();
     let unit = "microvm-spectrum-source@user.path";
     host.machine.wait_active(unit);
-    // systemd watches again once a scan has ended.
-    let end_of_scan = || wait_for("the end of a scan", || settled(&host, unit).then_some(()));
     host.vm("new");
     wait_for("the VM new", || (all(&host) == ["user/new stopped", "user/old stopped"]).then_some(()));
-    end_of_scan();
     // One that is copied slowly is broken at first, and watched until it is not.
     let slow = host.machine.path(&format!("{PARTITION}/svc/data/slow"));
     fs::create_dir(&slow).unwrap();
     wait_for("the broken VM", || all(&host).contains(&"user/slow broken".to_owned()).then_some(()));
-    end_of_scan();
     fs::create_dir(slow.join("blk")).unwrap();
     symlink("/ext/root.img", slow.join("blk/root.img")).unwrap();
     symlink("/ext/vmlinux", slow.join("vmlinux")).unwrap();
     wait_for("the VM slow", || all(&host).contains(&"user/slow stopped".to_owned()).then_some(()));
-    end_of_scan();
     fs::remove_dir_all(slow).unwrap();
     wait_for("its removal", || all(&host).contains(&"user/slow removed".to_owned()).then_some(()));
     // Its user and addresses are its own until it is forgotten.

@@ -8,7 +8,7 @@ use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 
 /// The units of one VM, and those of all.
-const UNITS: [&str; 9] = [
+const UNITS: [&str; 10] = [
     "microvm@appvm.service",
     "microvm-virtiofsd@appvm.service",
     "microvm-tap-interfaces@appvm.service",
@@ -17,6 +17,7 @@ const UNITS: [&str; 9] = [
     "microvm-spectrum-network.service",
     "microvm-spectrum-sync.service",
     "microvm-spectrum-resync.service",
+    "microvm-spectrum-rescan@user.service",
     "microvms.target",
 ];
 

@@ -101,6 +101,12 @@ enum HostVerb {
         #[arg(value_parser = source)]
         source: SourceName,
     },
+    /// Scan a source again if it has changed since its last scan began (microvm-spectrum-rescan@)
+    Rescan {
+        /// The source
+        #[arg(value_parser = source)]
+        source: SourceName,
+    },
     /// Scan sources again when they are mounted or unmounted (microvm-spectrum-mounts)
     WatchMounts,
     /// Write the drop-ins of all VMs, as a systemd generator
@@ -149,6 +155,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::IsCurrent { name, key } => return is_current(&state, name, key).into(),
         HostVerb::IsAnothers(NameArgs { name }) => return is_anothers(&state, name).into(),
         HostVerb::Pace { source } => return done(host::pace(source)).into(),
+        HostVerb::Rescan { source } => return done(host::rescan(source)).into(),
         HostVerb::WatchMounts => return done(host::watch_mounts(&state)).into(),
         HostVerb::NetworkUp => return done(host::network_up(&environment)).into(),
         HostVerb::Generate { normal, .. } => return generate(&state, normal).into(),

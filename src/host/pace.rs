@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostError, io_error};
+use super::{HostError, io_error, rescan};
 use crate::base::name::SourceName;
 use crate::base::versioned;
 use crate::system::durable;
@@ -53,15 +53,15 @@ impl Scans {
 }
 
 /// Waits before a source that has changed is scanned again, the longer the more often it
-/// has changed.
+/// has changed; then notes what the scan begins with, for [`rescan`](super::rescan()).
 ///
 /// # Errors
-/// When the scans cannot be counted.
+/// When that, or the count of scans, cannot be written.
 pub fn pace(source: &SourceName) -> Result<(), HostError> {
     let wait = count(&Path::new(DIRECTORY).join(format!("{source}.json")))
         .map_err(io_error(format!("{DIRECTORY} cannot be written")))?;
     std::thread::sleep(wait);
-    Ok(())
+    rescan::begin(source).map_err(io_error("what is scanned cannot be noted"))
 }
 
 fn count(path: &Path) -> io::Result<Duration> {

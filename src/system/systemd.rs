@@ -231,10 +231,14 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
 
 /// The file from which systemd reads a unit, if it knows the unit.
 pub fn unit_file(unit: &str) -> Option<PathBuf> {
-    let shown =
-        program::output(&mut systemctl(&["show", "--property=FragmentPath", "--value", "--", unit]), "");
-    let path = String::from_utf8(shown.ok()?).ok()?;
-    Some(path.trim_end()).filter(|path| !path.is_empty()).map(PathBuf::from)
+    property(unit, "FragmentPath").map(PathBuf::from)
+}
+
+/// A property of a unit (`systemctl show`), if it has a value.
+pub fn property(unit: &str, name: &str) -> Option<String> {
+    let shown = program::output(&mut systemctl(&["show", "--property", name, "--value", "--", unit]), "");
+    let value = String::from_utf8(shown.ok()?).ok()?;
+    Some(value.trim_end().to_owned()).filter(|value| !value.is_empty())
 }
 
 /// The VM whose unit requires the unit with this name.

@@ -144,6 +144,7 @@ in
         "microvm"
         "microvm-pci-devices"
         "microvm-set-booted"
+        "microvm-spectrum-rescan"
         "microvm-spectrum-resync"
         "microvm-tap-interfaces"
         "microvm-virtiofsd"

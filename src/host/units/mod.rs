@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 pub use generator::{GenerateError, TARGET, autostarted, generate, generation_of_systemd, is_current};
-pub use sources::{can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched};
+pub use sources::{can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched, watched_paths};
 
 use serde::Serialize;
 
@@ -64,7 +64,7 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 18] = files! {
+const FILES: [(&str, u32, &str); 19] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
@@ -75,6 +75,7 @@ const FILES: [(&str, u32, &str); 18] = files! {
     "systemd/system/microvm-spectrum-network.service": 0o644 = "microvm-spectrum-network.service",
     "systemd/system/microvm-spectrum-resync.service": 0o644 = "microvm-spectrum-resync.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-resync@.service": 0o644 = "microvm-spectrum-resync@.service" "sandbox-of-sync",
+    "systemd/system/microvm-spectrum-rescan@.service": 0o644 = "microvm-spectrum-rescan@.service" "sandbox-of-sync",
     "systemd/system/microvm-spectrum-source@.path": 0o644 = "microvm-spectrum-source@.path",
     "systemd/system/microvms.target": 0o644 = "microvms.target",
     "systemd/user/microvm-spectrum-wayland.service": 0o644 = "microvm-spectrum-wayland.service",

@@ -129,6 +129,14 @@ fn in_a_unit(path: &Path) -> Option<String> {
     (text.chars().all(plain) && text.trim() == text && !up).then(|| text.replace('%', "%%"))
 }
 
+/// What systemd watches for a source, by the catalog that it has read.
+pub fn watched_paths(source: &SourceName) -> Vec<PathBuf> {
+    let drop_in = Path::new(GENERATED).join(format!("{}.d", path_unit(source))).join(DROP_IN);
+    let text = std::fs::read_to_string(drop_in).unwrap_or_default();
+    let paths = text.lines().filter_map(|line| line.strip_prefix("PathChanged="));
+    paths.map(|path| path.replace("%%", "%").into()).collect()
+}
+
 fn write_drop_in(directory: &Path, unit: &str, text: &str) -> io::Result<()> {
     let directory = directory.join(format!("{unit}.d"));
     std::fs::create_dir_all(&directory)?;
