@@ -163,11 +163,40 @@ fn a_broken_vm_is_explained_and_not_started() {
     fs::create_dir(place.host.state.join("a")).unwrap();
     symlink(package, place.host.state.join("a/booted")).unwrap();
     run(&mut place.call(&["stop", "a"])).exits(0).says_nothing();
-    let calls = place.calls();
+    let calls: Vec<_> =
+        place.calls().into_iter().filter(|call| !call.starts_with("systemctl show")).collect();
     assert!(calls.len() == 1 && calls[0].starts_with("systemctl stop -- microvm@a.service "), "{calls:?}");
     // Its log can be read in any case.
     run(&mut place.call(&["log", "a"])).exits(0);
     assert_eq!(place.calls().len(), 1);
+}
+
+#[test]
+fn a_stop_that_kills_a_guest_has_a_status_and_a_sentence_of_its_own() {
+    let place = place();
+    for name in ["a", "b"] {
+        place.host.vm(name);
+    }
+    place.host.synced();
+    // Until it is stopped, `a` runs; `b` was killed at an earlier stop.
+    let stopped = place.bin.join("stopped");
+    let shows = |unit: &str, state: &str| {
+        format!(
+            "printf 'Id=microvm@{unit}.service\\nActiveState={state}\\nResult=exit-code\\nExecMainStatus=8\\n\
+             StatusText=killed \\033[31m\\n\\n'\n"
+        )
+    };
+    let text = format!(
+        "case $1 in\nstop) : >'{0}' ;;\nshow) {1}if [ -e '{0}' ]; then {2} else {3} fi ;;\nesac\n",
+        stopped.display(),
+        shows("b", "failed"),
+        shows("a", "failed"),
+        shows("a", "active"),
+    );
+    place.answers("systemctl", &text);
+    let ran = run(&mut place.call(&["stop", "a", "b"])).exits(1);
+    assert_eq!(ran.stderr, "microvm-spectrum: a has stopped: killed \\u{1b}[31m\n");
+    run(&mut place.call(&["stop", "a", "b"])).exits(0).says_nothing();
 }
 
 #[test]

@@ -503,7 +503,10 @@ fn what_systemd_can_do_is_done() {
     place.sync(&[]).exits(0).warns_of_nothing();
     let unwatch = "stop --no-block -- microvm-spectrum-source@second.path";
     let start = "start --no-block -- microvm@a.service";
-    assert_eq!(place.calls(), ["daemon-reload", unwatch, start]);
+    // Nor does anything of it stay failed.
+    let reset = "reset-failed -- microvm-spectrum-source@second.path microvm-spectrum-resync@second.service \
+                 microvm-spectrum-rescan@second.service";
+    assert_eq!(place.calls(), ["daemon-reload", unwatch, reset, start]);
     // A VM that cannot be stopped does not block the start of others, which no later sync makes up for.
     host.vm("b");
     host.configure("[defaults]\nautostart = true\n");

@@ -4,11 +4,13 @@
 //! A VM's life in its units: start, stop, restart, and how a guest ends it.
 
 use std::fs;
+use std::process::Stdio;
 
-use crate::support::installed::Host;
+use crate::support::installed::{Host, INSTALLED};
 use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
-use crate::support::waiting::wait_for;
+use crate::support::terminal::Terminal;
+use crate::support::waiting::{Collected, wait_for, wait_or_explain};
 
 #[test]
 fn start_use_stop_and_nothing_is_left() {
@@ -46,9 +48,10 @@ fn start_use_stop_and_nothing_is_left() {
     let booted = host.ok(&["readlink", "/var/lib/microvms/appvm/booted"]);
     assert_eq!(booted, host.ok(&["readlink", "-f", "/var/lib/microvms/appvm/current"]));
 
-    host.run(&["restart", "appvm"]).exits(0).says_nothing();
+    // On a busy host it says what it waits for.
+    host.run(&["restart", "appvm"]).exits(0);
     host.wait_boots("appvm", 2);
-    host.run(&["stop", "appvm"]).exits(0).says_nothing();
+    host.run(&["stop", "appvm"]).exits(0);
     assert_eq!(host.state("appvm"), "stopped");
     wait_for("the end of all helpers", || {
         let units = host.ok(&["systemctl", "list-units", "--plain", "--no-legend", "microvm*"]);
@@ -216,7 +219,9 @@ fn a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others() {
 fn a_vm_that_is_removed_while_it_runs_is_stopped() {
     needs!(is_possible());
     let host = Host::new();
-    let directory = host.vm("appvm");
+    // When its virtiofsd ends, the link to the shared directory is gone.
+    host.vm_with_share("appvm");
+    let directory = host.machine.path("/srv/P/svc/data/appvm");
     host.sync();
     host.start("appvm");
     fs::rename(&directory, host.machine.path("/srv/P/away")).unwrap();
@@ -233,6 +238,12 @@ fn a_vm_that_is_removed_while_it_runs_is_stopped() {
     wait_for("the end of its helpers", || {
         (!host.machine.path("/var/lib/microvms/appvm/booted").is_symlink()).then_some(())
     });
+    wait_for("the end of its units", || {
+        let units =
+            host.ok(&["systemctl", "list-units", "--all", "--plain", "--no-legend", "microvm*@appvm*"]);
+        assert!(!units.contains(" failed "), "{units}");
+        (!units.contains(" active ") && !units.contains("activating ")).then_some(())
+    });
     host.sync();
     let all = host.run(&["list", "--all"]).exits(0).stdout;
     let row = all.lines().find(|line| line.starts_with("appvm ")).unwrap_or_else(|| panic!("{all}"));
@@ -243,6 +254,54 @@ fn a_vm_that_is_removed_while_it_runs_is_stopped() {
     host.vm("another");
     host.sync();
     assert_eq!(host.row("appvm")["uid"], 70_000);
+}
+
+#[test]
+fn a_guest_that_hangs_is_killed_and_stop_says_so() {
+    needs!(is_possible());
+    let host = Host::new();
+    let directory = host.vm("appvm");
+    host.sync();
+    let unit = "microvm@appvm.service";
+    // The second signal does what half a minute would.
+    let hang = || {
+        host.start("appvm");
+        host.in_guest("appvm", "killall -STOP head");
+    };
+    let kill = || host.ok(&["systemctl", "kill", "--kill-whom=main", "--signal=TERM", unit]);
+    let why = "appvm has stopped: the virtual machine monitor was killed: a second signal ended the guest's";
+    hang();
+    let mut stop = host.machine.command(INSTALLED, ["stop", "appvm"]);
+    let mut stop = stop.stderr(Stdio::piped()).spawn().unwrap();
+    let said = Collected::from(stop.stderr.take().unwrap());
+    said.wait_for("appvm: waiting for the guest to power off; it is killed after 30 s\n");
+    kill();
+    assert_eq!(wait_for("the end of stop", || stop.try_wait().unwrap()).code(), Some(1));
+    let said = said.all();
+    assert!(said.lines().count() == 2 && said.contains(why), "{said}");
+    assert_eq!(host.state("appvm"), "failed");
+    // It was killed then, and not by this.
+    host.run(&["stop", "appvm"]).exits(0).says_nothing();
+
+    // On a terminal a line counts down, and is gone in the end.
+    hang();
+    let stop = host.machine.command("env", ["TERM=xterm", INSTALLED, "stop", "appvm"]);
+    let mut terminal = Terminal::start(&stop, 24, 120);
+    let seconds = |left: u32| format!("appvm: waiting for the guest to power off; it is killed in {left} s");
+    wait_or_explain(
+        "two numbers of seconds",
+        || ((0..=30).filter(|left| terminal.text().contains(&seconds(*left))).count() >= 2).then_some(()),
+        || terminal.text(),
+    );
+    kill();
+    assert_eq!(terminal.end().code(), Some(1));
+    terminal.wait_for(why);
+
+    // Nothing of a VM that was removed stays failed.
+    assert_eq!(host.machine.property(unit, "ActiveState"), "failed");
+    fs::remove_dir_all(directory).unwrap();
+    host.sync();
+    assert_eq!(host.machine.property(unit, "ActiveState"), "inactive");
 }
 
 #[test]

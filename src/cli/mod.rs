@@ -49,7 +49,7 @@ use crate::state::catalog::Catalog;
 use crate::state::directory::DEFAULT_STATE_DIRECTORY;
 use crate::state::installed::{Installed, VmError};
 use crate::sync::ForgetError;
-use crate::system::control::Verb as Control;
+use crate::system::control::{ControlError, Verb as Control};
 use crate::system::journal;
 
 /// How the program ends.
@@ -79,6 +79,8 @@ impl Exit {
             of_package(error.is_hosts())
         } else if let Some(error) = error.downcast_ref::<LoadError>() {
             of_package(error.is_hosts())
+        } else if let Some(ControlError::Killed(_)) = error.downcast_ref() {
+            Self::Input
         } else if error.is::<VmError>() || error.is::<ForgetError>() {
             Self::Input
         } else if let Some(error) = error.downcast_ref::<WriteError>() {
@@ -161,6 +163,8 @@ enum Verb {
     /// Start VMs and wait until they run
     Start(control::ControlArgs),
     /// Stop VMs: press their power buttons and wait until they have powered off
+    ///
+    /// A guest that has not powered off after 30 seconds is killed.
     Stop(control::ControlArgs),
     /// Stop VMs and start them again
     Restart(control::ControlArgs),

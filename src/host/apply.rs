@@ -132,6 +132,21 @@ pub fn apply_installed(state: &StateDirectory, boot: bool) -> Option<Applied> {
     Some(apply(state, &catalog, false, boot).0)
 }
 
+/// Has systemd forget that units of removed VMs have failed, which nothing will start again.
+fn reset_removed(catalog: &Catalog) {
+    let exist: BTreeSet<_> = catalog.vms.iter().map(|vm| &vm.name).collect();
+    let removed: BTreeSet<_> =
+        catalog.leases.iter().map(|lease| &lease.vm.name).filter(|name| !exist.contains(name)).collect();
+    if removed.is_empty() {
+        return;
+    }
+    let failed = systemd::loaded()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(name, unit)| removed.contains(name) && (unit.active == "failed" || unit.failed.is_some()));
+    systemd::reset_failed(&failed.flat_map(|(name, _)| systemd::units_of(&name)).collect::<Vec<_>>());
+}
+
 /// Where the last sync that came to its end has recorded what it has asked of systemd.
 const RECORD: &str = "/run/microvm-spectrum/applied.json";
 /// The version of that record.
@@ -218,7 +233,11 @@ impl Known {
         if !unwatched.is_empty() {
             // Systemd has no unit any more for one of these that is not running.
             let _ = systemd::stop_soon(&unwatched);
+            systemd::reset_failed(
+                &unwatched.iter().flat_map(|unit| units::with_scans(unit)).collect::<Vec<_>>(),
+            );
         }
+        reset_removed(catalog);
         if run(&start, systemd::start_soon, "VMs cannot be started") {
             jobs.start.clear();
         }

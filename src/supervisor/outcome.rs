@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems};
+use crate::system::systemd::KILLED;
 
 /// How a VM's run ended, with an exit status for the process that started it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Outcome {
             Self::VmmFailed(_) => 5,
             Self::NotStarted(_) => 6,
             Self::ShareFailed { .. } => 7,
-            Self::Killed(_) => 8,
+            Self::Killed(_) => KILLED,
         }
     }
 

@@ -24,6 +24,9 @@ use crate::supervisor::virtiofsd::{self, OpenShare, Privileges, Server};
 
 /// How often to look whether a VM that left its servers still runs.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a VM may take to end whose shared directory cannot be served again: it may
+/// be gone because the VM is, and then a signal comes, or the VM's lock is released.
+const ENDING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long after its start a server is started again at the earliest.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -174,8 +177,11 @@ pub fn serve(serving: &Serving<'_>, open: &Opening<'_>, again: &Again) -> Result
     let mut started = Instant::now();
     notify(&[NotifyState::Ready]);
     let mut look = None;
-    while !servers.is_empty() {
-        let wake = match look {
+    // When the VM must have ended, and what it means if it has not.
+    let mut lost: Option<(Instant, Outcome)> = None;
+    while !servers.is_empty() || lost.is_some() {
+        let alarm = lost.as_ref().map(|(at, _)| at.saturating_duration_since(Instant::now()));
+        let wake = match look.into_iter().chain(alarm).min() {
             None => wakes.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(interval) => wakes.recv_timeout(interval),
         };
@@ -189,17 +195,26 @@ pub fn serve(serving: &Serving<'_>, open: &Opening<'_>, again: &Again) -> Result
                     _ => continue,
                 }
                 std::thread::sleep(MIN_INTERVAL.saturating_sub(started.elapsed()));
-                let shares = open(&|t| t == tag).map_err(Outcome::InputRefused)?;
-                servers.extend(start_open(shares, serving, ended.clone())?);
+                let shares = open(&|t| t == tag).map_err(Outcome::InputRefused);
+                match shares.and_then(|shares| start_open(shares, serving, ended.clone())) {
+                    Ok(again) => servers.extend(again),
+                    Err(why) => drop(lost.get_or_insert((Instant::now() + ENDING_PATIENCE, why))),
+                }
                 started = Instant::now();
             }
             Ok(Wake::Ended(tag, status)) => {
                 let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
                 return Ok(Outcome::ShareFailed { tag, status });
             }
-            Err(RecvTimeoutError::Timeout) if matches!(again, Again::WhileLocked(lock) if Lock::is_held(lock)) =>
-                {}
-            Ok(Wake::Signal) | Err(_) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                if matches!(again, Again::WhileLocked(lock) if !Lock::is_held(lock)) {
+                    break;
+                }
+                if let Some((_, why)) = lost.take_if(|(at, _)| *at <= Instant::now()) {
+                    return Err(why);
+                }
+            }
+            Ok(Wake::Signal) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     Ok(Outcome::PoweredOff)

@@ -14,7 +14,7 @@ use crate::state::catalog::CatalogVm;
 use crate::state::directory::StateDirectory;
 use crate::state::started::Started;
 use crate::state::unwritable;
-use crate::system::accounts;
+use crate::system::{accounts, systemd};
 
 /// Why a VM cannot be forgotten.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +40,8 @@ pub enum ForgetError {
 /// only one VM has it, NAME, and of all of `sources`. Ends all or none.
 ///
 /// First it removes the accounts of their user ids in the directory `accounts`, if one is
-/// given: if it is interrupted, it can be called again. Returns the VMs. The next
-/// sync updates the catalog.
+/// given: if it is interrupted, it can be called again. systemd then forgets that their units
+/// have failed. Returns the VMs. The next sync updates the catalog.
 ///
 /// # Errors
 /// Every reason why not.
@@ -84,6 +84,9 @@ pub fn forget(
     }
     if !chosen.is_empty() {
         leases.write(&state.leases()).map_err(refused)?;
+    }
+    if accounts.is_some() && systemd::is_running() {
+        systemd::reset_failed(&chosen.iter().flat_map(|vm| systemd::units_of(&vm.name)).collect::<Vec<_>>());
     }
     Ok(chosen.into_iter().collect())
 }

@@ -3,14 +3,24 @@
 
 //! Starting, stopping and restarting VMs, by their units.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::process::Stdio;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
 use crate::base::name::VmName;
+use crate::base::printable::Untrusted;
 use crate::system::systemd::{UnitStatus, helpers, status, systemctl, unit};
+
+/// After this time, the caller hears which VMs take so long to stop.
+const SHORT: Duration = Duration::from_secs(3);
+/// How often it hears that.
+const SAY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often to look whether systemd is done.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What systemd does with VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,6 +52,20 @@ pub enum ControlError {
     /// These VMs failed; `systemctl` has printed why, where there are none.
     #[error("{}", lines(.0))]
     Failed(Vec<Failure>),
+    /// All VMs have stopped, these by a kill.
+    #[error("{}", lines(.0))]
+    Killed(Vec<Failure>),
+}
+
+/// A VM that takes long to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// The VM.
+    pub name: VmName,
+    /// Since when it is to stop.
+    pub time: Duration,
+    /// What its supervisor waits for; none says nothing.
+    pub what: Untrusted,
 }
 
 /// Why one VM did not start.
@@ -61,6 +85,9 @@ pub enum Failure {
         /// The last message of its supervisor, or of the unit without which it does not start.
         said: String,
     },
+    /// Its guest did not power off in time.
+    #[error("{0} has stopped: {1}")]
+    Killed(VmName, String),
 }
 
 fn lines(failures: &[Failure]) -> String {
@@ -70,11 +97,12 @@ fn lines(failures: &[Failure]) -> String {
 /// Has systemd do `verb` to VMs, and waits for it.
 ///
 /// `systemctl` prints to the terminal, and asks for a password there if polkit
-/// wants one.
+/// wants one. Tells `waiting`, again and again, which VMs take long to stop.
 ///
 /// # Errors
 /// See [`ControlError`].
-pub fn control(verb: Verb, names: &[VmName]) -> Result<(), ControlError> {
+pub fn control(verb: Verb, names: &[VmName], waiting: impl FnMut(&[Stopping])) -> Result<(), ControlError> {
+    let before = if verb == Verb::Stop { status(names).unwrap_or_default() } else { BTreeMap::new() };
     let mut units: Vec<_> = names.iter().map(unit).collect();
     let helpers = names.iter().flat_map(helpers);
     match verb {
@@ -87,14 +115,51 @@ pub fn control(verb: Verb, names: &[VmName]) -> Result<(), ControlError> {
         }
     }
     let mut command = systemctl(&[&verb.to_string(), "--"]);
-    let ended = command.args(units).stdin(Stdio::inherit()).status().map_err(ControlError::Systemctl)?;
+    command.args(units).stdin(Stdio::inherit());
+    let ended = wait(command, names, waiting).map_err(ControlError::Systemctl)?;
     let failures = match (ended.success(), verb) {
-        (true, Verb::Stop) => return Ok(()),
+        (true, Verb::Stop) => {
+            let is_new = |name: &VmName| before.get(name).is_none_or(|unit| unit.active != "failed");
+            let names: Vec<_> = names.iter().filter(|name| is_new(name)).cloned().collect();
+            let killed = failures(&names, killed);
+            return if killed.is_empty() { Ok(()) } else { Err(ControlError::Killed(killed)) };
+        }
         (true, _) => failures(names, skipped),
         (false, _) if rustix::process::geteuid().is_root() => failures(names, failed),
         (false, _) => return Err(ControlError::NotAuthorised(verb)),
     };
     if ended.success() && failures.is_empty() { Ok(()) } else { Err(ControlError::Failed(failures)) }
+}
+
+/// Runs `systemctl`, and says meanwhile which VMs are stopping.
+fn wait(
+    mut systemctl: Command,
+    names: &[VmName],
+    mut waiting: impl FnMut(&[Stopping]),
+) -> io::Result<ExitStatus> {
+    let mut child = systemctl.spawn()?;
+    let mut say_at = Instant::now() + SHORT;
+    loop {
+        if let Some(ended) = child.try_wait()? {
+            return Ok(ended);
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+        if Instant::now() >= say_at {
+            say_at = Instant::now() + SAY_INTERVAL;
+            let stopping: Vec<_> = status(names)
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|(n, unit)| stopping(n, unit))
+                .collect();
+            waiting(&stopping);
+        }
+    }
+}
+
+fn stopping(name: VmName, unit: UnitStatus) -> Option<Stopping> {
+    let since = SystemTime::UNIX_EPOCH + Duration::from_secs(unit.since?);
+    let time = since.elapsed().unwrap_or_default();
+    (unit.active == "deactivating").then_some(Stopping { name, time, what: unit.text })
 }
 
 fn failures(names: &[VmName], failure: fn(&VmName, &UnitStatus) -> Option<Failure>) -> Vec<Failure> {
@@ -104,6 +169,11 @@ fn failures(names: &[VmName], failure: fn(&VmName, &UnitStatus) -> Option<Failur
 
 fn skipped(name: &VmName, status: &UnitStatus) -> Option<Failure> {
     (status.skipped && status.active != "active").then(|| Failure::Skipped(name.clone()))
+}
+
+fn killed(name: &VmName, status: &UnitStatus) -> Option<Failure> {
+    let said = if status.text.raw().is_empty() { "it was killed" } else { status.text.raw() };
+    status.killed.then(|| Failure::Killed(name.clone(), said.to_owned()))
 }
 
 fn failed(name: &VmName, status: &UnitStatus) -> Option<Failure> {

@@ -17,7 +17,9 @@ pub(super) const HELPERS: [&str; 4] =
     ["microvm-set-booted", "microvm-tap-interfaces", "microvm-pci-devices", "microvm-virtiofsd"];
 /// What is asked of each unit.
 const PROPERTIES: &str = "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult,\
-                          StateChangeTimestamp,MemoryCurrent,CPUUsageNSec";
+                          StateChangeTimestamp,MemoryCurrent,CPUUsageNSec,ExecMainStatus";
+/// The exit status of a supervisor that had to kill its guest.
+pub const KILLED: u8 = 8;
 
 /// What systemd knows about a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct UnitStatus {
     pub skipped: bool,
     /// Whether its last run failed. Between two tries it is `inactive`, too.
     pub ended_badly: bool,
+    /// Whether its last run ended by a kill, because it did not stop in time.
+    pub killed: bool,
     /// When it came into its state, in seconds since 1970.
     pub since: Option<u64>,
     /// The memory that its processes use, in bytes.
@@ -122,6 +126,18 @@ pub fn restart_soon(units: &[String]) -> io::Result<()> {
     Ok(program::run(systemctl(&["try-restart", "--no-block", "--"]).args(units))?)
 }
 
+/// Has systemd forget that units have failed; it may know none of them any more.
+pub fn reset_failed(units: &[String]) {
+    if !units.is_empty() {
+        let _ = systemctl(&["reset-failed", "--"]).args(units).stderr(Stdio::null()).status();
+    }
+}
+
+/// All units of a VM.
+pub fn units_of(name: &VmName) -> Vec<String> {
+    std::iter::once(unit(name)).chain(helpers(name)).collect()
+}
+
 /// The name of the unit of type `suffix` for a path.
 ///
 /// Source: `systemd.unit(5)`, "String escaping for inclusion in unit names".
@@ -161,8 +177,7 @@ pub fn escape_path(path: &Path) -> String {
 /// # Errors
 /// See [`reload`].
 pub fn status<'a>(names: impl IntoIterator<Item = &'a VmName>) -> io::Result<BTreeMap<VmName, UnitStatus>> {
-    let units: Vec<_> =
-        names.into_iter().flat_map(|name| [vec![unit(name)], helpers(name).collect()].concat()).collect();
+    let units: Vec<_> = names.into_iter().flat_map(units_of).collect();
     if units.is_empty() { Ok(BTreeMap::new()) } else { show(units) }
 }
 
@@ -205,7 +220,7 @@ fn show(units: Vec<String>) -> io::Result<BTreeMap<VmName, UnitStatus>> {
 
 /// A unit's name, its status, and how its last run ended.
 fn parse(block: &str) -> (&str, UnitStatus, &str) {
-    let (mut id, mut result, mut status) = ("", "", UnitStatus::default());
+    let (mut id, mut result, mut exit_status, mut status) = ("", "", "", UnitStatus::default());
     // What is not known is `[not set]` or the largest number.
     let number = |value: &str| value.parse().ok().filter(|number| *number != u64::MAX);
     for (key, value) in block.lines().filter_map(|line| line.split_once('=')) {
@@ -220,12 +235,17 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
                 status.skipped |= value == "exec-condition";
             }
             "ConditionResult" => status.skipped |= value == "no",
+            "ExecMainStatus" => exit_status = value,
             "StateChangeTimestamp" => status.since = value.strip_prefix('@').and_then(number),
             "MemoryCurrent" => status.memory_bytes = number(value),
             "CPUUsageNSec" => status.cpu_ns = number(value),
             _ => {}
         }
     }
+    status.killed = match result {
+        "exit-code" => exit_status.parse() == Ok(KILLED),
+        other => other == "timeout",
+    };
     (id, status, result)
 }
 

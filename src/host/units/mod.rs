@@ -14,7 +14,9 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 pub use generator::{GenerateError, TARGET, autostarted, generate, generation_of_systemd, is_current};
-pub use sources::{can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched, watched_paths};
+pub use sources::{
+    can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched, watched_paths, with_scans,
+};
 
 use serde::Serialize;
 

@@ -166,6 +166,14 @@ pub fn watched() -> BTreeSet<String> {
     names.filter(|name| name.starts_with("microvm-spectrum-source@") || name == MOUNTS).collect()
 }
 
+/// The unit that watches a source, and those that it starts.
+pub fn with_scans(path_unit: &str) -> impl Iterator<Item = String> {
+    let source =
+        path_unit.strip_prefix("microvm-spectrum-source@").and_then(|rest| rest.strip_suffix(".path"));
+    let scans = |source| ["resync", "rescan"].map(|scan| format!("microvm-spectrum-{scan}@{source}.service"));
+    std::iter::once(path_unit.to_owned()).chain(source.into_iter().flat_map(scans))
+}
+
 /// The device units of partitions, each with the unit that mounts it, by the catalog
 /// that systemd has read.
 pub fn partitions() -> BTreeSet<(String, String)> {
