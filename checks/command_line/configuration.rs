@@ -93,18 +93,18 @@ fn everything_that_makes_no_sense_is_told_at_once() {
     let (problems, rest) = parse(&ran.stderr);
     assert_eq!(rest, [""; 0]);
     let causes = [
-        "two sources have the name user",
-        "the path of the source relative is not absolute",
-        "the user ids 1000 to 2000 are not a valid range for VMs",
-        "the path of ip, bin/ip, is not absolute",
-        "[vm.\"plain\"] names no VM of a source",
-        "[vm.\"nobody/a\"] names no VM of a source",
-        "[vm.\"user/a b\"] names no VM of a source: a VM name cannot contain the character ' '",
-        "[vm.\"user/a/b\"] names no VM of a source",
-        "[vm.\"\"] names no VM of a source: a VM name cannot be empty",
+        ":8:8: two sources have the name user (see line 3, too)",
+        ":14:8: the path of the source relative is not absolute",
+        ":16:1: the user ids 1000 to 2000 are not a valid range for VMs",
+        ":20:6: the path of ip, bin/ip, is not absolute",
+        ":21:1: [vm.\"plain\"] names no VM of a source",
+        ":22:1: [vm.\"nobody/a\"] names no VM of a source",
+        ":23:1: [vm.\"user/a b\"] names no VM of a source: a VM name cannot contain the character ' '",
+        ":24:1: [vm.\"user/a/b\"] names no VM of a source",
+        ":25:1: [vm.\"\"] names no VM of a source: a VM name cannot be empty",
     ];
     for cause in causes {
-        let expected = format!("{}: {cause}", host.config.display());
+        let expected = format!("{}{cause}", host.config.display());
         assert!(problems.iter().any(|problem| problem.text == expected), "{cause}:\n{}", ran.stderr);
     }
     assert_eq!(problems.len(), causes.len(), "{}", ran.stderr);
@@ -141,8 +141,8 @@ fn a_configuration_is_checked_without_its_host() {
         "[[source]]\nkind = 'builtin'\nname = 'a'\npath = '/a'\n[vm.x]\nvcpus = 300\n[defaults]\nmemory = 1\n",
     );
     run(&mut check_config(&host)).exits(2).complains(&[
-        "[vm.\"x\"] cannot have 300 virtual processors",
-        "[defaults] cannot have 1 MiB of memory",
+        ":6:9: [vm.\"x\"] cannot have 300 virtual processors (vcpus)",
+        ":8:10: [defaults] cannot have 1 MiB of memory",
     ]);
     fs::remove_file(&host.config).unwrap();
     run(&mut check_config(&host)).exits(2).complains(&["cannot be read: No such file"]);

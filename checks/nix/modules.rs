@@ -108,8 +108,7 @@ fn what_the_program_refuses_in_a_configuration() {
         assert!(cases.len() > 20, "only {} configurations", cases.len());
         for (name, Case { text, says }) in cases {
             fs::write(&path, &text).unwrap();
-            let read = Config::read(&path).and_then(|config| config.impossible().or(()).map_err(Refused));
-            let problems: Vec<_> = match read {
+            let problems: Vec<_> = match Config::check(&path) {
                 Ok(()) => panic!("{name}: the program takes\n{text}"),
                 Err(Refused(problems)) => problems.into_sorted().iter().map(ToString::to_string).collect(),
             };

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Exit;
-use crate::config::{Config, Refused};
+use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfigArgs {
@@ -18,6 +18,6 @@ pub(super) struct CheckConfigArgs {
 }
 
 pub(super) fn run(args: &CheckConfigArgs) -> anyhow::Result<Exit> {
-    Config::read(&args.file)?.impossible().or(()).map_err(Refused)?;
+    Config::check(&args.file)?;
     Ok(Exit::Fine)
 }

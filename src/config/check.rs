@@ -7,17 +7,29 @@ use std::collections::BTreeMap;
 
 use super::{Config, MAX_UID, MIN_UID, SourceConfig, SourceKind, Table, UidRange, may_be_a_vms};
 use crate::base::name::{SourceName, VmName};
-use crate::base::problem::{Problem, Problems};
 use crate::link::id::LinkId;
 use crate::package::planning::{self, Sizes};
 use crate::plan::pci::PciAddress;
 
-/// Everything that is wrong with a configuration and the tables of its VMs.
-pub(super) fn check(config: &Config, tables: &[Table]) -> Problems {
-    let mut check = Check { config, tables, problems: Problems::default() };
+/// Something that is wrong with the configuration, and the keys that it is about.
+pub(super) struct Mistake {
+    /// The path of keys to the value; an element of an array has its index as a key.
+    pub at: Vec<String>,
+    /// The value that it contradicts.
+    pub other: Option<Vec<String>>,
+    /// What is wrong.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Everything that is wrong with a configuration, whose sources are in the order of the file,
+/// and the tables of its VMs.
+pub(super) fn check(config: &Config, tables: &[Table]) -> Vec<Mistake> {
+    let mut check = Check { config, tables, mistakes: Vec::new() };
     for (index, source) in config.sources.iter().enumerate() {
-        check.place(source);
-        check.differs(source, config.sources.get(..index).unwrap_or_default());
+        check.place(index, source);
+        check.differs(index, source, config.sources.get(..index).unwrap_or_default());
     }
     check.values();
     for (index, table) in tables.iter().enumerate() {
@@ -29,62 +41,101 @@ pub(super) fn check(config: &Config, tables: &[Table]) -> Problems {
     check.links();
     check.devices();
     check.uids();
-    check.problems
+    check.mistakes
 }
 
 /// The settings that no VM can have.
-pub(super) fn impossible(config: &Config) -> Problems {
-    let mut problems = Problems::default();
-    let tables = config.vms.values().map(|table| (format!("[vm.\"{}\"]", table.key), &table.settings));
-    for (table, settings) in std::iter::once(("[defaults]".to_owned(), &config.defaults)).chain(tables) {
-        let sizes = Sizes {
-            memory_mib: settings.memory.unwrap_or(planning::DEFAULT_MEMORY_MIB),
-            vcpus: settings.vcpus.unwrap_or(1),
-            link_ports: settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS),
-            devices: &settings.devices,
-            wayland_memory_mib: settings.wayland_memory.unwrap_or(planning::DEFAULT_WAYLAND_MEMORY_MIB),
+pub(super) fn impossible(config: &Config) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let tables = config.vms.values();
+    let tables = tables.map(|it| (vec!["vm", it.key.as_str()], format!("[vm.\"{}\"]", it.key), &it.settings));
+    let defaults = (vec!["defaults"], "[defaults]".to_owned(), &config.defaults);
+    for (table, shown, settings) in std::iter::once(defaults).chain(tables) {
+        // One key at a time, so that each rule is about the key that breaks it.
+        let possible = Sizes {
+            memory_mib: planning::DEFAULT_MEMORY_MIB,
+            vcpus: 1,
+            link_ports: planning::DEFAULT_LINK_PORTS,
+            devices: &[],
+            wayland_memory_mib: planning::DEFAULT_WAYLAND_MEMORY_MIB,
         };
-        let found = planning::check_sizes(&sizes, &config.path);
-        let named = |problem: Problem| Problem { cause: format!("{table} {}", problem.cause), ..problem };
-        problems.extend(found.into_sorted().into_iter().map(named));
+        let keys = [
+            ("memory", settings.memory.map(|memory_mib| Sizes { memory_mib, ..possible })),
+            ("vcpus", settings.vcpus.map(|vcpus| Sizes { vcpus, ..possible })),
+            ("link-ports", settings.link_ports.map(|link_ports| Sizes { link_ports, ..possible })),
+            ("devices", Some(Sizes { devices: &settings.devices, ..possible })),
+            (
+                "wayland-memory",
+                settings.wayland_memory.map(|wayland_memory_mib| Sizes { wayland_memory_mib, ..possible }),
+            ),
+        ];
+        for (key, sizes) in keys.into_iter().filter_map(|(key, sizes)| Some((key, sizes?))) {
+            for problem in planning::check_sizes(&sizes, &config.path).into_sorted() {
+                let at = table.iter().chain([&key]).map(|&part| part.to_owned()).collect();
+                let names_it = problem.cause.contains(key);
+                let sets = if names_it { String::new() } else { format!(" ({key})") };
+                let cause = format!("{shown} {}{sets}", problem.cause);
+                mistakes.push(Mistake { at, other: None, cause, remedy: problem.remedy });
+            }
+        }
     }
-    problems
+    mistakes
 }
 
 struct Check<'a> {
     config: &'a Config,
     tables: &'a [Table],
-    problems: Problems,
+    mistakes: Vec<Mistake>,
+}
+
+fn keys(path: &[&str]) -> Vec<String> {
+    path.iter().map(|&key| key.to_owned()).collect()
 }
 
 impl Check<'_> {
-    fn error(&mut self, cause: impl Into<String>, remedy: impl Into<String>) {
-        self.problems.error(&self.config.path, cause, remedy);
+    fn error(&mut self, at: &[&str], cause: impl Into<String>, remedy: impl Into<String>) {
+        let (cause, remedy) = (cause.into(), remedy.into());
+        self.mistakes.push(Mistake { at: keys(at), other: None, cause, remedy });
+    }
+
+    /// Like [`Self::error`], of two values that contradict each other.
+    fn conflict(&mut self, at: &[&str], other: &[&str], cause: String, remedy: &str) {
+        let remedy = remedy.to_owned();
+        self.mistakes.push(Mistake { at: keys(at), other: Some(keys(other)), cause, remedy });
     }
 
     /// A source is at a path, or is a partition.
-    fn place(&mut self, source: &SourceConfig) {
-        let name = &source.name;
+    fn place(&mut self, index: usize, source: &SourceConfig) {
+        let (name, index) = (&source.name, index.to_string());
+        let at = |key| ["source", index.as_str(), key];
         match (source.path(), &source.partuuid) {
-            (Some(path), None) if !path.is_absolute() => self
-                .error(format!("the path of the source {name} is not absolute"), "write the path from / on"),
+            (Some(path), None) if !path.is_absolute() => self.error(
+                &at("path"),
+                format!("the path of the source {name} is not absolute"),
+                "write the path from / on",
+            ),
             (Some(_), None) => {}
             (None, Some(_)) if source.kind == SourceKind::UserPartition => {}
             (None, Some(_)) => self.error(
+                &at("partuuid"),
                 format!("the source {name} has a partuuid, but is not a user-partition"),
                 "mount the partition yourself and set path",
             ),
             (None, None) => self.error(
+                &["source", &index],
                 format!("the source {name} has neither a path nor a partuuid"),
                 "set path, or partuuid for a partition that appears by itself",
             ),
-            (Some(_), Some(_)) => self.error(
+            (Some(_), Some(_)) => self.conflict(
+                &at("partuuid"),
+                &at("path"),
                 format!("the source {name} has both a path and a partuuid"),
                 "keep path if you mount it yourself, partuuid if it should be mounted when it appears",
             ),
         }
         if *name == SourceName::configuration() {
             self.error(
+                &at("name"),
                 format!("the source name {name} is reserved for VMs that have a runner"),
                 "rename the source",
             );
@@ -92,20 +143,24 @@ impl Check<'_> {
     }
 
     /// No two sources have one name or one place.
-    fn differs(&mut self, source: &SourceConfig, earlier: &[SourceConfig]) {
-        let name = &source.name;
-        let same_place = |other: &&SourceConfig| {
+    fn differs(&mut self, index: usize, source: &SourceConfig, earlier: &[SourceConfig]) {
+        let (name, index) = (&source.name, index.to_string());
+        let same_place = |other: &SourceConfig| {
             other.vm_directories() == source.vm_directories()
                 || (other.partuuid.is_some() && other.partuuid == source.partuuid)
         };
-        if earlier.iter().any(|other| other.name == *name) {
-            self.error(format!("two sources have the name {name}"), "rename one of them");
+        let find = |is: &dyn Fn(&SourceConfig) -> bool| {
+            earlier.iter().enumerate().find(|(_, other)| is(other)).map(|(other, it)| (other.to_string(), it))
+        };
+        if let Some((other, _)) = find(&|other| other.name == *name) {
+            let (at, other) = (["source", &index, "name"], ["source", &other, "name"]);
+            self.conflict(&at, &other, format!("two sources have the name {name}"), "rename one of them");
         }
-        if let Some(other) = earlier.iter().find(same_place).filter(|other| other.name != *name) {
-            self.error(
-                format!("the sources {} and {name} are the same place", other.name),
-                "remove one of them",
-            );
+        if let Some((place, other)) = find(&same_place).filter(|(_, other)| other.name != *name) {
+            let key = |source: &SourceConfig| if source.partuuid.is_some() { "partuuid" } else { "path" };
+            let cause = format!("the sources {} and {name} are the same place", other.name);
+            let (at, other) = (["source", &index, key(source)], ["source", &place, key(other)]);
+            self.conflict(&at, &other, cause, "remove one of them");
         }
     }
 
@@ -113,27 +168,32 @@ impl Check<'_> {
         let Config { defaults, uids: UidRange { first, last }, tools, .. } = self.config;
         if !may_be_a_vms(*first) || !may_be_a_vms(*last) || last < first {
             self.error(
+                &["uids"],
                 format!("the user ids {first} to {last} are not a valid range for VMs"),
                 format!("choose an unused range from {MIN_UID} on"),
             );
         }
         for (tool, program) in tools.iter().filter(|(_, program)| !program.is_absolute()) {
             self.error(
+                &["tools", tool.as_str()],
                 format!("the path of {tool}, {}, is not absolute", program.display()),
                 "write the path from / on",
             );
         }
         if defaults.runner.is_some() || defaults.uid.is_some() {
             self.error(
+                &["defaults", if defaults.uid.is_some() { "uid" } else { "runner" }],
                 "[defaults] sets runner or uid, which can only belong to one VM",
                 "set it in the table of that VM",
             );
         }
         if !defaults.links.is_empty() {
-            self.error("[defaults] declares links", "declare each in the table of its VM");
+            let remedy = "declare each in the table of its VM";
+            self.error(&["defaults", "links"], "[defaults] declares links", remedy);
         }
         if !defaults.devices.is_empty() {
-            self.error("[defaults] lists devices", "list each in the table of its VM");
+            let remedy = "list each in the table of its VM";
+            self.error(&["defaults", "devices"], "[defaults] lists devices", remedy);
         }
     }
 
@@ -145,6 +205,7 @@ impl Check<'_> {
             let name = key.rsplit('/').next().unwrap_or(key);
             let why = VmName::new(name).err().map(|error| format!(": {error}")).unwrap_or_default();
             self.error(
+                &["vm", key],
                 format!("[vm.\"{key}\"] names no VM of a source{why}"),
                 "write [vm.\"SOURCE/NAME\"]; NAME alone is enough where there is only one source",
             );
@@ -155,7 +216,9 @@ impl Check<'_> {
         if let Some(id) = id
             && let Some(other) = earlier.iter().find(|other| other.id.as_ref() == Some(id))
         {
-            self.error(
+            self.conflict(
+                &["vm", key],
+                &["vm", &other.key],
                 format!("[vm.\"{}\"] and [vm.\"{key}\"] name the same VM, {id}", other.key),
                 "merge the two tables",
             );
@@ -168,6 +231,7 @@ impl Check<'_> {
         let Some(runner) = &settings.runner else {
             if of_runners {
                 self.error(
+                    &["vm", key],
                     format!("[vm.\"{key}\"] has no runner"),
                     "set runner = \"PATH\", or name the VM's source",
                 );
@@ -176,18 +240,21 @@ impl Check<'_> {
         };
         if id.is_some() && !of_runners {
             self.error(
+                &["vm", key, "runner"],
                 format!("[vm.\"{key}\"] sets runner, but is a VM of a source"),
                 "write [vm.NAME]: a VM that has a runner belongs to no source",
             );
         }
         if !runner.is_absolute() {
             self.error(
+                &["vm", key, "runner"],
                 format!("the runner of [vm.\"{key}\"] is not an absolute path"),
                 "write the path from / on",
             );
         }
         for setting in settings.of_a_definition() {
             self.error(
+                &["vm", key, setting],
                 format!("[vm.\"{key}\"] sets {setting}, which its runner has built in"),
                 "remove that key here, and build the runner with it",
             );
@@ -201,6 +268,7 @@ impl Check<'_> {
             && settings.autostart == Some(true)
         {
             self.error(
+                &["vm", key, "autostart"],
                 format!("[vm.\"{key}\"] sets autostart, but source '{name}' does not allow it"),
                 format!("set autostart = true for the [[source]] {name}, or remove it here"),
             );
@@ -208,11 +276,13 @@ impl Check<'_> {
     }
 
     fn links(&mut self) {
-        let mut links: BTreeMap<LinkId, &str> = BTreeMap::new();
+        let mut links: BTreeMap<LinkId, (&str, &str)> = BTreeMap::new();
         for Table { key, settings, .. } in self.tables {
-            for id in settings.links.values() {
-                if let Some(other) = links.insert(*id, key) {
-                    self.error(
+            for (provider, id) in &settings.links {
+                if let Some((other, others)) = links.insert(*id, (key, provider.as_str())) {
+                    self.conflict(
+                        &["vm", key, "links", provider.as_str()],
+                        &["vm", other, "links", others],
                         format!("[vm.\"{other}\"] and [vm.\"{key}\"] both declare the link id {id}"),
                         "change one of them",
                     );
@@ -223,20 +293,23 @@ impl Check<'_> {
 
     /// A device belongs to one VM, even while that VM does not run.
     fn devices(&mut self) {
-        let mut devices: BTreeMap<PciAddress, &str> = BTreeMap::new();
+        let mut devices: BTreeMap<PciAddress, (&str, String)> = BTreeMap::new();
         for Table { key, settings, .. } in self.tables {
-            for device in &settings.devices {
-                match devices.insert(*device, key) {
-                    Some(other) if other == key => self.error(
-                        format!("[vm.\"{key}\"] lists the device {device} twice"),
-                        "remove one of them",
-                    ),
-                    Some(other) => self.error(
-                        format!("[vm.\"{other}\"] and [vm.\"{key}\"] both list the device {device}"),
-                        "give it to one of them",
-                    ),
-                    None => {}
-                }
+            for (index, device) in settings.devices.iter().enumerate() {
+                let index = index.to_string();
+                let Some((other, others)) = devices.insert(*device, (key, index.clone())) else { continue };
+                let (cause, remedy) = if other == key {
+                    (format!("[vm.\"{key}\"] lists the device {device} twice"), "remove one of them")
+                } else {
+                    let cause = format!("[vm.\"{other}\"] and [vm.\"{key}\"] both list the device {device}");
+                    (cause, "give it to one of them")
+                };
+                self.conflict(
+                    &["vm", key, "devices", &index],
+                    &["vm", other, "devices", &others],
+                    cause,
+                    remedy,
+                );
             }
         }
     }
@@ -246,12 +319,15 @@ impl Check<'_> {
         for (key, uid) in self.tables.iter().filter_map(|table| Some((&table.key, table.settings.uid?))) {
             if !may_be_a_vms(uid) {
                 self.error(
+                    &["vm", key, "uid"],
                     format!("[vm.\"{key}\"] has the user id {uid}, which no VM can have"),
                     format!("choose an unused id from {MIN_UID} to {MAX_UID}"),
                 );
             }
             if let Some(other) = uids.insert(uid, key) {
-                self.error(
+                self.conflict(
+                    &["vm", key, "uid"],
+                    &["vm", other, "uid"],
                     format!("[vm.\"{other}\"] and [vm.\"{key}\"] both have the user id {uid}"),
                     "change one of them",
                 );

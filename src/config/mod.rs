@@ -116,6 +116,20 @@ impl Config {
     /// Everything that is wrong with it, a value with its line and column; an error
     /// of the host when the file exists and cannot be read.
     pub fn read(path: &Path) -> Result<Self, Refused> {
+        Self::with_text(path).map(|(config, _)| config)
+    }
+
+    /// Checks the configuration at `path`, also for settings that no VM can have; `sync` reports
+    /// these for the VMs that have them.
+    ///
+    /// # Errors
+    /// See [`Self::read`].
+    pub fn check(path: &Path) -> Result<(), Refused> {
+        let (config, text) = Self::with_text(path)?;
+        Ok(parse::placed(path, &text, check::impossible(&config)).or(())?)
+    }
+
+    fn with_text(path: &Path) -> Result<(Self, String), Refused> {
         let text = std::fs::read_to_string(path).map_err(|error| -> Problems {
             let cause = format!("cannot be read: {error}");
             match error.kind() {
@@ -129,15 +143,15 @@ impl Config {
         })?;
         let mut config: Self = parse::parse(path, &text)?;
         path.clone_into(&mut config.path);
-        // Stable: those of a kind stay in their order.
-        config.sources.sort_by_key(|source| source.kind != SourceKind::Builtin);
         let tables: Vec<_> = std::mem::take(&mut config.tables)
             .into_iter()
             .map(|(key, settings)| Table { id: config.id_of(&key, &settings), key, settings })
             .collect();
-        check::check(&config, &tables).or(())?;
+        parse::placed(path, &text, check::check(&config, &tables)).or(())?;
+        // Stable: those of a kind stay in their order.
+        config.sources.sort_by_key(|source| source.kind != SourceKind::Builtin);
         config.vms = tables.into_iter().filter_map(|table| Some((table.id.clone()?, table))).collect();
-        Ok(config)
+        Ok((config, text))
     }
 
     /// The VM that the key of a table names.
@@ -176,11 +190,6 @@ impl Config {
     /// The VMs that run from a package that was built elsewhere, and that package.
     pub fn runners(&self) -> impl Iterator<Item = (VmId, &Path)> {
         self.tables().filter_map(|(id, vm)| Some((id.clone(), vm.runner.as_deref()?)))
-    }
-
-    /// The settings that no VM can have; `sync` reports them for the VMs that have them.
-    pub fn impossible(&self) -> Problems {
-        check::impossible(self)
     }
 
     /// The VMs that have settings of their own, with the keys of their tables.
@@ -299,6 +308,42 @@ mod tests {
                 "{text}: {printed}"
             );
         }
+    }
+
+    #[test]
+    fn values_out_of_range_and_conflicts_have_places_too() {
+        let other = SOURCE.replace("'user'", "'other'").replace("/srv/P", "/srv/Q");
+        let builtin = "[[source]]\nkind = 'builtin'\nname = 'other'\npath = 'vms'\n";
+        let places = |text: &str| {
+            let printed = read(text).unwrap_err();
+            let lines = printed.lines().filter(|line| line.starts_with("error: "));
+            lines.map(|line| line.replace("error: config.toml:", "")).collect::<Vec<_>>()
+        };
+        // Built-in sources are read first, and the places are those of the file.
+        assert_eq!(
+            places(&format!("{SOURCE}{}{builtin}", other.replace("/srv/Q", "/srv/P"))),
+            [
+                "11:8: two sources have the name other (see line 7, too)",
+                "12:8: the path of the source other is not absolute",
+                "8:8: the sources user and other are the same place (see line 4, too)",
+            ]
+            .map(str::to_owned)
+        );
+        let tables = "[vm.'user/b']\nuid = 70001\ndevices = ['0000:01:00.0', '0000:02:00.0']\n\
+                      links = { net = 'a546' }\n[vm.'user/a']\nuid = 70001\n\
+                      devices = ['0000:03:00.0',\n '0000:02:00.0']\n[vm.'user/a'.links]\nx = 'a546'\n\
+                      [uids]\nfirst = 2\nlast = 1\n[tools]\nip = 'ip'\n";
+        assert_eq!(
+            places(&format!("{SOURCE}{tables}")),
+            [
+                "10:7: [vm.\"user/a\"] and [vm.\"user/b\"] both have the user id 70001 (see line 6, too)",
+                "12:2: [vm.\"user/a\"] and [vm.\"user/b\"] both list the device 0000:02:00.0 (see line 7, too)",
+                "14:5: [vm.\"user/a\"] and [vm.\"user/b\"] both declare the link id a546 (see line 8, too)",
+                "15:1: the user ids 2 to 1 are not a valid range for VMs",
+                "19:6: the path of ip, ip, is not absolute",
+            ]
+            .map(str::to_owned)
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize as _;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
 
 use super::Config;
+use super::check::Mistake;
 use crate::base::problem::{Problem, Problems};
 
 /// Reads the text of the file at `path`.
@@ -41,6 +42,46 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Config, Problems> {
             Some(key) => taken_out.push(key),
             None => return Err(problems),
         }
+    }
+}
+
+/// The problems that mistakes in the text of the file at `path` are, each at its place.
+pub(super) fn placed(path: &Path, text: &str, mistakes: Vec<Mistake>) -> Problems {
+    let mut problems = Problems::default();
+    let table = if mistakes.is_empty() { None } else { DeTable::parse(text).ok() };
+    let place = |keys: &[String]| {
+        let byte = table.as_ref().and_then(|table| byte_of(table.get_ref(), keys)).unwrap_or_default();
+        position(text, byte)
+    };
+    for Mistake { at, other, mut cause, remedy } in mistakes {
+        let mut at = place(&at);
+        if let Some(mut other) = other.map(|other| place(&other)) {
+            if other > at {
+                std::mem::swap(&mut at, &mut other);
+            }
+            cause += &format!(" (see line {}, too)", other.0);
+        }
+        problems.error(format!("{}:{}:{}", path.display(), at.0, at.1), cause, remedy);
+    }
+    problems
+}
+
+/// Where the value at this path of keys begins, or else the innermost table around it.
+fn byte_of(table: &DeTable<'_>, keys: &[String]) -> Option<usize> {
+    let (first, rest) = keys.split_first()?;
+    let value = table.get(first.as_str())?;
+    Some(byte_in(value.get_ref(), rest).unwrap_or(value.span().start))
+}
+
+fn byte_in(value: &DeValue<'_>, keys: &[String]) -> Option<usize> {
+    match value {
+        DeValue::Table(table) => byte_of(table, keys),
+        DeValue::Array(values) => {
+            let (index, rest) = keys.split_first()?;
+            let value = values.get(index.parse::<usize>().ok()?)?;
+            Some(byte_in(value.get_ref(), rest).unwrap_or(value.span().start))
+        }
+        _ => None,
     }
 }
 
