@@ -16,6 +16,7 @@ mod configuration;
 mod contents;
 mod control;
 mod doctor;
+mod exit_statuses;
 mod exposure;
 mod generator;
 mod host_verbs;

@@ -8,12 +8,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod imports;
+mod manual;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use clap::CommandFactory as _;
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -44,28 +42,6 @@ fn schema_of_the_catalog() {
     let schema = schemars::schema_for!(microvm_spectrum::state::catalog::Catalog);
     let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
     assert_generated(&project("docs/catalog.schema.json"), &text);
-}
-
-#[test]
-fn man_pages() {
-    let temporary = tempfile::tempdir().unwrap();
-    clap_mangen::generate_to(microvm_spectrum::cli::Cli::command(), temporary.path()).unwrap();
-    let pages = |directory: &Path| -> BTreeMap<_, _> {
-        fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap())
-            .map(|entry| (entry.file_name(), fs::read_to_string(entry.path()).unwrap()))
-            .collect()
-    };
-    let expected = pages(temporary.path());
-    assert!(expected.len() > 5, "{:?}", expected.keys());
-    let directory = project("docs/man");
-    for (name, text) in &expected {
-        assert_generated(&directory.join(name), text);
-    }
-    let found = pages(&directory);
-    let commands = found.keys().filter(|name| Path::new(name).extension().is_some_and(|e| e == "1"));
-    assert_eq!(commands.collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
 }
 
 #[test]

@@ -18,6 +18,10 @@ fn a_host_that_can_run_vms_lacks_no_more_than_it_lost() {
     let is_error = |line: &str| line.starts_with("error: ");
     assert!(!before.lines().any(is_error) && !before.contains("microvm@"), "{before}");
 
+    host.machine.write("/srv/damaged/.microvm-spectrum/current/catalog.json", "{}");
+    let said = host.run(&["doctor", "--state-dir", "/srv/damaged"]).exits(1).stdout;
+    assert!(said.contains("error: /srv/damaged/.microvm-spectrum/current/catalog.json: "), "{said}");
+
     let nft = host.ok(&["sh", "-c", "readlink -f \"$(command -v nft)\""]);
     host.ok(&["mv", &nft, "/srv/nft"]);
     let unit = "/usr/local/lib/systemd/system/microvm@.service";
