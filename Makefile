@@ -100,8 +100,18 @@ install:
 	$(program) completion fish >$(DESTDIR)$(PREFIX)/share/$(word 3,$(completions))
 	$(program) units --output $(DESTDIR)$(PREFIX)/lib --program $(PREFIX)/bin/microvm-spectrum --state-dir $(STATE_DIR)
 
-# Removes what `make install` has installed; VMs, configuration and leases stay.
+# Removes what `make install` has installed; VMs, configuration and leases stay. Where this
+# host's systemd has read it, nothing of it goes on, and none of its units stays failed.
+of_this_host := test -z '$(DESTDIR)' && test "$$(systemctl show --property=FragmentPath --value microvms.target 2>/dev/null)" -ef '$(PREFIX)/lib/systemd/system/microvms.target'
+going_on := systemctl list-units --plain --no-legend --state=active,activating,reloading,deactivating
 uninstall:
+	@if $(of_this_host); then \
+		running=$$($(going_on) 'microvm@*.service' | cut --delimiter=' ' --fields=1); \
+		test -z "$$running" || { echo "VMs are running: first run 'microvm-spectrum stop --all', or systemctl stop for" $$running >&2; exit 1; }; \
+		systemctl disable --quiet microvm-spectrum-sync.service microvms.target; \
+		systemctl stop 'microvm*.path' 'microvm*.service' microvms.target 'run-*microvm?x2dspectrum*.mount' 'system-microvm*.slice'; \
+		systemctl reset-failed 'microvm*' || :; \
+	fi
 	rm -f $(DESTDIR)$(PREFIX)/bin/microvm-spectrum $(DESTDIR)$(PREFIX)/share/man/man[15]/microvm-spectrum*.[15]
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(completions))
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm-*
@@ -111,6 +121,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/network/10-microvm-spectrum.network
 	rm -f $(DESTDIR)$(PREFIX)/lib/udev/rules.d/85-microvm-spectrum.rules
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/microvm-spectrum.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microvm-spectrum.conf
+	@test -n '$(DESTDIR)' || ! test -d /run/systemd/system || systemctl daemon-reload
 
 demo:
 	@checks/demo $(if $(KEEP),--keep '$(KEEP)')

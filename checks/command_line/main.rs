@@ -32,6 +32,7 @@ mod output;
 mod packages;
 mod permissions;
 mod providers;
+mod readme;
 mod schema;
 mod shares;
 mod status;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: EUPL-1.2
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
-//! A VM's life in its units: start, stop, restart, and how a guest ends it.
+//! A VM's life in its units: start, stop, restart, and how a guest ends it. `readme` has the
+//! life of a VM that nothing happens to.
 
 use std::fs;
 use std::process::Stdio;
@@ -11,67 +12,6 @@ use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 use crate::support::terminal::Terminal;
 use crate::support::waiting::{Collected, wait_for, wait_or_explain};
-
-#[test]
-fn start_use_stop_and_nothing_is_left() {
-    needs!(is_possible());
-    let host = Host::new();
-    host.vm_with_share("appvm");
-    host.sync();
-    let row = host.row("appvm");
-    assert_eq!(
-        (&row["state"], &row["source"], &row["uid"]),
-        (&"stopped".into(), &"user".into(), &70_000.into())
-    );
-    host.run(&["start", "appvm"]).exits(0).says_nothing();
-    // Started means that the control socket answers.
-    assert!(host.machine.path("/run/microvm/appvm/appvm.control.sock").exists());
-    assert_eq!(host.state("appvm"), "running");
-    host.wait_boots("appvm", 1);
-    assert_eq!(
-        host.in_guest(
-            "appvm",
-            "mount-share home /mnt; cat /mnt/from-host; echo new >/mnt/new; ls -n /mnt/new"
-        ),
-        "hello from the host\n-rw-r--r--    1 0        0                4 Jan  1 00:00 /mnt/new"
-            .replace("Jan  1 00:00 ", &month_day_time(&host))
-    );
-    // Each runs as who it should.
-    for (pattern, uid) in
-        [("microvm-spectrum vm run", "70000"), ("qemu-system", "70000"), ("virtiofsd --fd", "4242")]
-    {
-        for pid in host.processes(pattern) {
-            assert_eq!(host.ok(&["stat", "--format=%u", &format!("/proc/{pid}")]), uid, "{pattern}");
-        }
-        assert!(!host.processes(pattern).is_empty(), "{pattern}");
-    }
-    let booted = host.ok(&["readlink", "/var/lib/microvms/appvm/booted"]);
-    assert_eq!(booted, host.ok(&["readlink", "-f", "/var/lib/microvms/appvm/current"]));
-
-    // On a busy host it says what it waits for.
-    host.run(&["restart", "appvm"]).exits(0);
-    host.wait_boots("appvm", 2);
-    host.run(&["stop", "appvm"]).exits(0);
-    assert_eq!(host.state("appvm"), "stopped");
-    wait_for("the end of all helpers", || {
-        let units = host.ok(&["systemctl", "list-units", "--plain", "--no-legend", "microvm*"]);
-        units.is_empty().then_some(())
-    });
-    for pattern in ["qemu-system", "virtiofsd", "microvm-spectrum"] {
-        assert!(host.processes(pattern).is_empty(), "{pattern}");
-    }
-    for directory in ["/run/microvm", "/run/microvm-virtiofsd"] {
-        assert_eq!(fs::read_dir(host.machine.path(directory)).unwrap().count(), 0, "{directory}");
-    }
-    assert!(!host.machine.path("/var/lib/microvms/appvm/booted").is_symlink());
-}
-
-/// The time of a file that was made now, as busybox' `ls` prints it.
-fn month_day_time(host: &Host) -> String {
-    let line = host.in_guest("appvm", "ls -n /mnt/new");
-    let words: Vec<_> = line.split_whitespace().collect();
-    format!("{} {:>2} {} ", words[5], words[6], words[7])
-}
 
 #[test]
 fn a_guest_that_powers_off_stays_off_and_one_that_reboots_goes_on() {

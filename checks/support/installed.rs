@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::support::guest::{GUEST_USER, part};
@@ -37,23 +37,31 @@ impl Host {
 
     /// Like [`Host::new`], where sources are watched.
     pub fn watching() -> Self {
-        let machine = Machine::boot();
-        let copy = |from: PathBuf, to: &str, mode: u32| {
-            let to = machine.path(to);
-            fs::copy(&from, &to).unwrap_or_else(|e| panic!("{} to {}: {e}", from.display(), to.display()));
-            fs::set_permissions(to, fs::Permissions::from_mode(mode)).unwrap();
-        };
-        copy(PROGRAM.into(), INSTALLED, 0o755);
-        copy(part("VIRTIOFSD"), "/usr/local/bin/virtiofsd", 0o755);
-        machine.mkdir(&format!("{PARTITION}/svc/data"));
-        copy(part("KERNEL"), &format!("{PARTITION}/vmlinux"), 0o644);
-        copy(part("ROOT"), &format!("{PARTITION}/root.img"), 0o644);
-        let host = Self { machine };
+        let host = Self::bare(&[]);
+        host.copy(PROGRAM, INSTALLED, 0o755);
+        host.copy(part("KERNEL"), &format!("{PARTITION}/vmlinux"), 0o644);
+        host.copy(part("ROOT"), &format!("{PARTITION}/root.img"), 0o644);
         host.configure("");
         host.ok(&[INSTALLED, "units", "--output", "/usr/local/lib"]);
         host.ok(&["systemd-sysusers"]);
         host.ok(&["systemd-tmpfiles", "--create", "/usr/local/lib/tmpfiles.d/microvm-spectrum.conf"]);
         host
+    }
+
+    /// A machine, booted with options of `checks/systemd-box`, where the program is not installed
+    /// yet, with an empty partition.
+    pub fn bare(options: &[&str]) -> Self {
+        let host = Self { machine: Machine::boot_with(options) };
+        host.copy(part("VIRTIOFSD"), "/usr/local/bin/virtiofsd", 0o755);
+        host.machine.mkdir(&format!("{PARTITION}/svc/data"));
+        host
+    }
+
+    /// Copies a file of this system into the machine.
+    pub fn copy(&self, from: impl AsRef<Path>, to: &str, mode: u32) {
+        let (from, to) = (from.as_ref(), self.machine.path(to));
+        fs::copy(from, &to).unwrap_or_else(|e| panic!("{} to {}: {e}", from.display(), to.display()));
+        fs::set_permissions(to, fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// Writes the configuration: one partition, QEMU with TCG, and `more`.

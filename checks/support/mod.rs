@@ -12,6 +12,7 @@ pub mod installed;
 pub mod links;
 pub mod program;
 pub mod random;
+pub mod readme;
 pub mod running_vm;
 pub mod skip;
 pub mod systemd_machine;

@@ -68,6 +68,12 @@ impl Terminal {
         self.shown.text()
     }
 
+    /// Everything that it has shown, after the program's end.
+    #[track_caller]
+    pub fn all(&self) -> String {
+        self.shown.all()
+    }
+
     /// Waits until it has shown this.
     #[track_caller]
     pub fn wait_for(&self, wanted: &str) {
@@ -138,7 +144,7 @@ fn watch(terminal: &Weak<File>, all: &Collected) {
         // An error is what remains when the other side is closed.
         match near.read(&mut buffer) {
             Ok(length @ 1..) => all.add(&buffer[..length]),
-            _ => return,
+            _ => return all.end(),
         }
     }
 }

@@ -53,13 +53,18 @@ impl Collected {
             while let Ok(length @ 1..) = pipe.read(&mut buffer) {
                 all.add(&buffer[..length]);
             }
-            all.ended.store(true, Ordering::Release);
+            all.end();
         });
         collected
     }
 
     pub fn add(&self, bytes: &[u8]) {
         self.bytes.lock().unwrap().extend(bytes);
+    }
+
+    /// No more will come.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     pub fn text(&self) -> String {
