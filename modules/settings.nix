@@ -15,6 +15,9 @@ let
     };
   inherit (import ../nix/lib/choices.nix) hypervisors accelerators;
   linkId = types.strMatching "[0-9a-fA-F]{4}";
+  byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+  port = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9][0-9]|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})";
+  portForward = types.strMatching "${byte}\\.${byte}\\.${byte}\\.${byte}:${port}:${port}(/udp)?";
   pciAddress = types.strMatching "[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]";
 in
 {
@@ -55,6 +58,18 @@ in
     example.netvm = "a546";
     description = ''
       The ids of links to network providers, four hexadecimal digits by the provider's name, instead of derived ones.
+    '';
+  };
+  uplink = setting types.bool true ''
+    Whether it is connected to the host's network, by passt; when null, it is not. Its guest reaches what the host reaches.
+  '';
+  ports = mkOption {
+    type = types.listOf portForward;
+    default = [ ];
+    example = [ "127.0.0.1:8080:80" ];
+    description = ''
+      Ports of the host that lead to its guest: `ADDRESS:HOSTPORT:GUESTPORT`, with `/udp` behind it for UDP. They need
+      `uplink`.
     '';
   };
   devices = mkOption {

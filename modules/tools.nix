@@ -23,6 +23,7 @@ in
       microvm-spectrum = lib.getExe' cfg.package "microvm-spectrum";
       ip = lib.getExe' pkgs.iproute2 "ip";
       nft = lib.getExe' pkgs.nftables "nft";
+      passt = lib.getExe' pkgs.passt "passt";
       virtiofsd = lib.getExe' pkgs.virtiofsd "virtiofsd";
       cloud-hypervisor = lib.getExe' pkgs.cloud-hypervisor "cloud-hypervisor";
       ch-remote = lib.getExe' pkgs.cloud-hypervisor "ch-remote";

@@ -37,5 +37,6 @@ lib.mapAttrsToList dropIn {
   microvm-spectrum-rescan = [ ];
   # What packages of the older convention need, which do not name it themselves.
   microvm-tap-interfaces = [ pkgs.iproute2 ];
+  microvm-uplink = [ ];
   microvm-virtiofsd = [ pkgs.virtiofsd ];
 }

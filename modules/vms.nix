@@ -67,6 +67,8 @@ let
           vcpus
           accel
           devices
+          uplink
+          ports
           autostart
           uid
           wayland
@@ -99,6 +101,8 @@ let
                 shares
                 linkIds
                 devices
+                ports
+                uplink
                 allow
                 ;
               # What starts a VM and what runs in it are the same program.

@@ -4,11 +4,14 @@
 //! What the guest sees: Spectrum's devices, and nothing else.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use crate::support::guest::GUEST_USER;
-use crate::support::running_vm::{Place, Running};
+use crate::support::running_vm::{Place, Running, kill};
 use crate::support::skip::{is_root, needs, root, skipped};
+use crate::support::waiting::wait_for;
 
 #[test]
 fn guest_has_spectrums_devices() {
@@ -221,4 +224,35 @@ fn a_guests_root_is_an_ordinary_user_of_the_host() {
     assert_eq!(fs::metadata(shared.join("secret")).unwrap().mode() & 0o7777, 0o600);
     assert!(running.shutdown().success());
     running.end().assert(0, "the guest powered off");
+}
+
+#[test]
+fn a_port_of_the_host_leads_to_a_guest_with_an_uplink_and_passt_ends_with_it() {
+    let place = Place::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let forward = format!("--port=127.0.0.1:{port}:80");
+    let package = place.build(&place.vm("netvm"), &["--uplink", &forward]);
+    let run = place.run_directory("run");
+    // passt never runs as root, but as nobody.
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut running = Running::start(&package, &run);
+    running.wait_until_up();
+    let mut shell = running.console();
+    let network = "ip link set eth0 up; ip address add 192.0.0.2/29 dev eth0";
+    shell.run(&format!("{network}; ping -c 1 -W 1 192.0.0.1; echo hello >/tmp/index.html; httpd -h /tmp"));
+    let fetched = wait_for("an answer of the guest", || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok().filter(|_| text.contains("\r\n\r\n"))?;
+        Some(text)
+    });
+    assert!(fetched.ends_with("hello\n"), "{fetched}");
+    drop(shell);
+    kill(running.process("passt"), "KILL");
+    running.end().assert(7, "passt, which connects it to the host's network, ended");
+    let mut again = Running::start(&package, &run);
+    again.wait_until_up();
+    assert!(again.shutdown().success());
+    again.end().assert(0, "the guest powered off");
 }

@@ -10,7 +10,7 @@ use crate::package_files::{self, Case};
 use crate::support::vm_directory::{Partition, VmDirectory, elf_header, workplace};
 
 /// Every case has its folder in `packages/`, and every folder its case.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "appvm-lynx",
     "builtin",
     "hostile-names",
@@ -18,6 +18,7 @@ pub const NAMES: [&str; 7] = [
     "newer-version-wayland",
     "older-version",
     "pci-devices",
+    "uplink",
 ];
 
 fn partition(root: &Path) -> Partition {
@@ -95,6 +96,21 @@ fn pci_devices() {
     let vm = partition(&root).vm("netvm").image("root.img", b"root");
     let options = ["--device=0000:01:00.0", "--device=0000:41:1f.7", "--link-ports=7"];
     package_files::packages_match(&Case { name: "pci-devices", root: &root, vm: &vm, options: &options });
+}
+
+/// A connection to the host's network, which the administrator gives and no directory. The passt is
+/// not on this host.
+#[test]
+fn uplink() {
+    let (_guard, root) = workplace();
+    let vm = partition(&root).vm("netvm").image("root.img", b"root");
+    let options = [
+        "--tool=passt=/opt/elsewhere/passt",
+        "--uplink",
+        "--port=127.0.0.1:8080:80",
+        "--port=0.0.0.0:53:5353/udp",
+    ];
+    package_files::packages_match(&Case { name: "uplink", root: &root, vm: &vm, options: &options });
 }
 
 /// Names that mean something to a shell or to an option parser.

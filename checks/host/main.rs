@@ -41,4 +41,5 @@ mod session;
 mod sources;
 mod unit_security;
 mod upgrade;
+mod uplinks;
 mod windows;

@@ -8,9 +8,10 @@ use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 
 /// The units of one VM, and those of all.
-const UNITS: [&str; 10] = [
+const UNITS: [&str; 11] = [
     "microvm@appvm.service",
     "microvm-virtiofsd@appvm.service",
+    "microvm-uplink@appvm.service",
     "microvm-tap-interfaces@appvm.service",
     "microvm-pci-devices@appvm.service",
     "microvm-set-booted@appvm.service",
@@ -34,6 +35,7 @@ fn systemd_finds_nothing_to_complain_of_and_little_that_is_exposed() {
     let bounds = [
         ("microvm@appvm.service", 0.8),
         ("microvm-virtiofsd@appvm.service", 4.0),
+        ("microvm-uplink@appvm.service", 3.0),
         ("microvm-pci-devices@appvm.service", 4.0),
         ("microvm-spectrum-sync.service", 3.0),
         ("microvm-spectrum-resync.service", 3.0),

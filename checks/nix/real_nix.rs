@@ -300,6 +300,7 @@ impl Machine {
             // What packages name, and VMs execute.
             "ip": find("ip"),
             "nft": find("nft"),
+            "passt": find("passt"),
             "qemu": part("QEMU"),
             "virtiofsd": parts[3],
         });

@@ -22,6 +22,7 @@ in
     pair: linkIds.link "client" "provider" (linkIds.derive pair.client pair.provider)
   ) input.pairs;
   devices = map (of settings.devices.type) input.devices;
+  ports = map (of settings.ports.type) input.ports;
   cycles = map cycles input.graphs;
   inherit (import ../../nix/lib/choices.nix) hypervisors accelerators;
 }

@@ -15,6 +15,7 @@ use microvm_spectrum::link::graph::{Blocked, blocked};
 use microvm_spectrum::link::id::LinkId;
 use microvm_spectrum::plan::HypervisorName;
 use microvm_spectrum::plan::pci::PciAddress;
+use microvm_spectrum::plan::uplink::PortForward;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -64,6 +65,7 @@ struct InNix {
     normal: Vec<String>,
     derived: Vec<Value>,
     devices: Vec<bool>,
+    ports: Vec<bool>,
     cycles: Vec<Vec<String>>,
     hypervisors: BTreeSet<String>,
     accelerators: BTreeSet<String>,
@@ -103,6 +105,7 @@ fn the_rules_of_nix_are_those_of_the_program() {
     let names = texts(random, &["a", "_x", "netvm", "app-1.b", &longest]);
     let link_ids = texts(random, &["a546", "0000", "FFFF", "ffFf", "0001", "A5b6"]);
     let devices = texts(random, &["0000:01:00.0", "10de:ff:1f.7", "0000:0a:19.1"]);
+    let ports = texts(random, &["127.0.0.1:8080:80", "0.0.0.0:53:53/udp", "255.10.99.100:1:21212"]);
     let graphs: Vec<Graph> = (0..SAMPLES).map(|_| graph(random)).collect();
     let pair = |client: &str, provider: &str| json!({ "client": client, "provider": provider });
     let mut pairs: Vec<_> = (0..300).map(|n| pair(&format!("app{n}"), &format!("netvm.{}", n % 7))).collect();
@@ -111,12 +114,13 @@ fn the_rules_of_nix_are_those_of_the_program() {
     let reserved = ["app112093", "app21947"];
     pairs.extend(reserved.map(|client| pair(client, "netvm")));
     let samples = json!({
-        "names": names, "linkIds": link_ids, "devices": devices, "graphs": graphs, "pairs": pairs
+        "names": names, "linkIds": link_ids, "devices": devices, "ports": ports, "graphs": graphs, "pairs": pairs
     });
     for lib in libs() {
         let found = in_nix(&samples, &lib);
         compare("name", &names, &found.names, |text| VmName::new(text).is_ok());
         compare("device", &devices, &found.devices, |text| text.parse::<PciAddress>().is_ok());
+        compare("port", &ports, &found.ports, |text| text.parse::<PortForward>().is_ok());
         compare("link id", &link_ids, &found.link_ids, |text| text.parse::<LinkId>().is_ok());
         for (index, id) in link_ids.iter().enumerate() {
             if let Ok(parsed) = id.parse::<LinkId>() {

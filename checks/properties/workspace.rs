@@ -110,6 +110,7 @@ pub fn choices(hypervisor: HypervisorName, vmm: &Path, program: &Path) -> Choice
         links: BTreeMap::new(),
         devices: Vec::new(),
         wayland_memory_mib: 256,
+        uplink: None,
     }
 }
 

@@ -26,6 +26,9 @@ in
   # In MiB, a power of two; null for the program's default.
   waylandMemory ? null,
   devices ? [ ],
+  # Whether it is connected to the host's network, and the ports of the host that lead to it.
+  uplink ? false,
+  ports ? [ ],
   linkIds ? { },
   providers ? vmDir.providers or null,
   shares ? vmDir.shares or null,
@@ -35,6 +38,7 @@ in
   cloud-hypervisor ? pkgs.cloud-hypervisor,
   iproute2 ? pkgs.iproute2,
   nftables ? pkgs.nftables,
+  passt ? pkgs.passt,
   qemu ? pkgs.qemu_kvm,
   virtiofsd ? pkgs.virtiofsd,
 }:
@@ -142,6 +146,12 @@ let
         ]
     )
     ++ (
+      if ports != [ ] && !uplink then
+        [ "${vmName}: ports are forwarded by an uplink; set uplink = true" ]
+      else
+        [ ]
+    )
+    ++ (
       if accel == "tcg" && hypervisor == "cloud-hypervisor" then
         [ ''${vmName}: cloud-hypervisor always uses KVM; accel = "tcg" takes hypervisor = "qemu"'' ]
       else
@@ -183,6 +193,7 @@ let
       }
   )
   // lib.optionalAttrs (shareTags != [ ]) { virtiofsd = "${virtiofsd}/bin/virtiofsd"; }
+  // lib.optionalAttrs uplink { passt = "${passt}/bin/passt"; }
   // lib.optionalAttrs (providerNames != [ ]) {
     ip = "${iproute2}/bin/ip";
     nft = "${nftables}/bin/nft";
@@ -204,6 +215,8 @@ let
   ++ lib.optional (hypervisor == "qemu") "--accel=${if accel == "auto" then "kvm" else accel}"
   ++ lib.optional (waylandMemory != null) "--wayland-memory=${toString waylandMemory}"
   ++ map (device: "--device=${device}") devices
+  ++ lib.optional uplink "--uplink"
+  ++ map (port: "--port=${port}") ports
   ++ map (link: "--link=${link.provider}=${link.id}") links
   ++ lib.mapAttrsToList (prefix: directory: "--allow=${prefix}=${directory}") allow
   ++ lib.mapAttrsToList (tool: path: "--tool=${tool}=${path}") tools;

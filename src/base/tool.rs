@@ -32,6 +32,9 @@ pub enum Tool {
     /// nftables' tool, which loads the rules that join the taps of a link.
     #[serde(rename = "nft")]
     Nft,
+    /// passt, which connects a VM to the host's network without privileges.
+    #[serde(rename = "passt")]
+    Passt,
     /// QEMU for 64-bit Arm.
     #[serde(rename = "qemu-system-aarch64")]
     QemuAarch64,
@@ -45,12 +48,13 @@ pub enum Tool {
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ChRemote,
         Self::CloudHypervisor,
         Self::Ip,
         Self::MicrovmSpectrum,
         Self::Nft,
+        Self::Passt,
         Self::QemuAarch64,
         Self::QemuX86,
         Self::Virtiofsd,
@@ -64,6 +68,7 @@ impl Tool {
             Self::Ip => "ip",
             Self::MicrovmSpectrum => "microvm-spectrum",
             Self::Nft => "nft",
+            Self::Passt => "passt",
             Self::QemuAarch64 => "qemu-system-aarch64",
             Self::QemuX86 => "qemu-system-x86_64",
             Self::Virtiofsd => "virtiofsd",
@@ -77,6 +82,7 @@ impl Tool {
             Self::Ip => "package iproute2 of Debian and Nixpkgs",
             Self::MicrovmSpectrum => "this program",
             Self::Nft => "package nftables of Debian and Nixpkgs",
+            Self::Passt => "package passt of Debian and Nixpkgs",
             Self::QemuAarch64 => "package qemu-system-arm of Debian, qemu of Nixpkgs",
             Self::QemuX86 => "package qemu-system-x86 of Debian, qemu of Nixpkgs",
             Self::Virtiofsd => "package virtiofsd of Debian 13 or Nixpkgs, or cargo install virtiofsd",

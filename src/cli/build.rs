@@ -21,6 +21,7 @@ use crate::link::id::{LinkError, LinkId};
 use crate::package::planning::{self, Choices};
 use crate::package::{Package, check_output};
 use crate::plan::pci::{PciAddress, PciAddressError};
+use crate::plan::uplink::{PortForward, PortForwardError};
 use crate::plan::{HypervisorName, Plan};
 
 #[derive(Debug, Args)]
@@ -72,6 +73,14 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = parse_device)]
     device: Vec<PciAddress>,
 
+    /// Connect the VM to the host's network, by passt
+    #[arg(long)]
+    uplink: bool,
+
+    /// Forward a port of the host to the guest, such as 127.0.0.1:8080:80, with /udp behind it for UDP; can be repeated
+    #[arg(long, value_name = "ADDRESS:HOSTPORT:GUESTPORT", value_parser = parse_port, requires = "uplink")]
+    port: Vec<PortForward>,
+
     /// Allow shared directories that exist only on the host that runs the VM: check absolute links by
     /// their text here, and follow them when the VM starts
     #[arg(long)]
@@ -106,6 +115,10 @@ fn parse_link(text: &str) -> Result<(VmName, LinkId), String> {
 
 fn parse_device(text: &str) -> Result<PciAddress, String> {
     text.parse().map_err(|error: PciAddressError| error.to_string())
+}
+
+fn parse_port(text: &str) -> Result<PortForward, String> {
+    text.parse().map_err(|error: PortForwardError| error.to_string())
 }
 
 pub(super) fn run(args: &BuildArgs) -> anyhow::Result<Exit> {
@@ -149,6 +162,10 @@ fn plan(args: &BuildArgs, problems: &mut Problems) -> anyhow::Result<Option<Plan
     if let (Some(declaration), Some(definition)) = (&declaration, &definition) {
         problems.extend(declaration.check(definition).into_sorted());
     }
+    if args.uplink {
+        let ask_passt = || super::has_vhost_user(&tools);
+        problems.extend(planning::uplink_problem(&args.directory, args.hypervisor, &ask_passt));
+    }
     let choices = choices(args, architecture, tools);
     let plan = match definition {
         Some(definition) => planning::make(&definition, &choices),
@@ -172,6 +189,7 @@ fn choices(args: &BuildArgs, architecture: Architecture, tools: BTreeMap<Tool, P
         link_ports: args.link_ports,
         links: args.link.iter().cloned().collect(),
         devices: args.device.clone(),
+        uplink: args.uplink.then(|| args.port.clone()),
         wayland_memory_mib: args.wayland_memory,
     }
 }

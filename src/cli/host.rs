@@ -60,6 +60,8 @@ enum HostVerb {
     PciRelease(NameArgs),
     /// Serve a VM's shared directories (microvm-virtiofsd@)
     Virtiofsd(NameArgs),
+    /// Become the passt that connects a VM to the host's network (microvm-uplink@)
+    Uplink(NameArgs),
     /// Mount a small file system on a VM's runtime directory (microvm@)
     MountRuntime(NameArgs),
     /// Unmount it, and remove the directory for the session that shows a VM's windows
@@ -132,6 +134,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::TapDown(NameArgs { name }) => (name, host::tap_down(&state, name, &environment)),
         HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name, &environment)),
         HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name, &environment)),
+        HostVerb::Uplink(NameArgs { name }) => (name, host::connect_uplink(&state, name)),
         HostVerb::MountRuntime(NameArgs { name }) => (name, host::mount_runtime(name)),
         HostVerb::UnmountRuntime(NameArgs { name }) => (name, host::unmount_runtime(name)),
         HostVerb::MountWayland { name, vm, session, without_security_context } => {

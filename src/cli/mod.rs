@@ -42,7 +42,7 @@ use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{Definition, Location, Scan};
 use crate::host::HostError;
 use crate::host::units::UnitPathError;
-use crate::hypervisor::{self, kvm_probe, kvm_record, wayland_probe};
+use crate::hypervisor::{self, kvm_probe, kvm_record, passt_probe, wayland_probe};
 use crate::package::{LoadError, WriteError, planning};
 use crate::plan::{Accelerator, HypervisorName};
 use crate::state::catalog::Catalog;
@@ -316,6 +316,12 @@ fn shows_windows(tools: &BTreeMap<Tool, PathBuf>, architecture: Architecture) ->
     let qemu = hypervisor::description(HypervisorName::Qemu).tools(architecture).first();
     // A missing QEMU is reported with the other problems.
     qemu.and_then(|tool| tools.get(tool)).map_or(Ok(()), |qemu| wayland_probe::probe(qemu))
+}
+
+/// Whether passt, if there is one, has vhost-user.
+fn has_vhost_user(tools: &BTreeMap<Tool, PathBuf>) -> bool {
+    // A missing one is reported with the other problems.
+    tools.get(&Tool::Passt).is_none_or(|passt| passt_probe::has_vhost_user(passt))
 }
 
 /// Reads one VM directory with a `scan`, also for problems with the hypervisor; for `ask_qemu` see

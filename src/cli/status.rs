@@ -15,7 +15,7 @@ use super::report::{self, PrintableProblem};
 use super::{Exit, StateArgs};
 use crate::base::problem::Severity;
 use crate::plan::Accelerator;
-use crate::state::details::{Machine, VmDetails};
+use crate::state::details::{Machine, Uplink, VmDetails};
 use crate::state::status::WindowsStatus;
 
 /// The version of the JSON document that `--json` prints.
@@ -107,6 +107,7 @@ fn lines(vm: &VmDetails) -> Vec<(&'static str, String)> {
         lines.extend(
             links.map(|it| ("address", format!("{} from {} (link {})", it.ipv4, it.provider, it.id))),
         );
+        lines.extend(machine.uplink.iter().map(|it| ("uplink", uplink(it))));
         lines.extend(machine.shares.iter().map(|it| ("share", format!("{}: {}", it.tag, it.directory))));
         lines.extend(machine.images.iter().map(|it| ("image", format!("{}: {}", it.entry, it.path))));
         lines.extend(machine.pci_devices.iter().map(|it| ("device", it.clone())));
@@ -114,6 +115,12 @@ fn lines(vm: &VmDetails) -> Vec<(&'static str, String)> {
     lines.extend(vm.status.windows.as_ref().map(|it| ("windows", windows(it))));
     lines.extend(vm.status.stale.iter().map(|why| ("stale", why.to_string())));
     lines
+}
+
+fn uplink(uplink: &Uplink) -> String {
+    let ports =
+        if uplink.ports.is_empty() { String::new() } else { format!(", ports {}", uplink.ports.join(" ")) };
+    format!("{} from the host{ports}", uplink.ipv4)
 }
 
 fn push_joined<'a>(lines: &mut Vec<(&'a str, String)>, what: &'a str, parts: [Option<String>; 2]) {

@@ -10,7 +10,8 @@ use clap::Args;
 
 use super::progress::Progress;
 use super::{
-    Exit, StateArgs, fail, find_tools, host_architecture, report, said, shows_windows, usable_accelerator,
+    Exit, StateArgs, fail, find_tools, has_vhost_user, host_architecture, report, said, shows_windows,
+    usable_accelerator,
 };
 use crate::base::problem::Problems;
 use crate::config::{self, Config};
@@ -65,7 +66,7 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
     let tools = find_tools(config.tools.clone());
     let path = std::env::var_os("PATH").unwrap_or_default();
     let record = (!args.no_systemd && !args.dry_run).then_some(Path::new(kvm_record::PATH));
-    let (accelerator, windows) = (OnceCell::new(), OnceCell::new());
+    let (accelerator, windows, vhost_user) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
     let progress = Progress::new("reading VMs");
     let host = Surroundings {
         state,
@@ -73,6 +74,7 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
         tools: &tools,
         accelerator: &|| *accelerator.get_or_init(|| usable_accelerator(&tools, architecture, record)),
         shows_windows: &|| windows.get_or_init(|| shows_windows(&tools, architecture)).clone(),
+        has_vhost_user: &|| *vhost_user.get_or_init(|| has_vhost_user(&tools)),
         for_units: !args.no_systemd,
         nix_store: (args.nix_store || config.nix_store).then(|| NixStore::find(&path)).transpose()?,
         progress: &|done, all| progress.show(done, all),

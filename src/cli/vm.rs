@@ -44,6 +44,9 @@ enum VmVerb {
         /// Use shared directories that another process serves already, and start no virtiofsd
         #[arg(long)]
         external_virtiofsd: bool,
+        /// Use the passt that another process runs already, and start none
+        #[arg(long)]
+        external_uplink: bool,
         /// Start a VM with windows also where no Wayland compositor is
         #[arg(long)]
         without_compositor: bool,
@@ -66,6 +69,8 @@ enum VmVerb {
     PciSetup(PackageArgs),
     /// Serve the VM's shared directories (bin/virtiofsd-run)
     Virtiofsd(PackageArgs),
+    /// Connect the VM to the host's network (bin/uplink-run)
+    Uplink(PackageArgs),
 }
 
 /// At most a year, so that adding it to the clock's time cannot overflow.
@@ -82,7 +87,8 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
     | VmVerb::TapUp(package)
     | VmVerb::TapDown(package)
     | VmVerb::PciSetup(package)
-    | VmVerb::Virtiofsd(package)) = &args.verb;
+    | VmVerb::Virtiofsd(package)
+    | VmVerb::Uplink(package)) = &args.verb;
     let plan = match package::load(&package.package) {
         Ok(plan) => plan,
         Err(error) => {
@@ -91,12 +97,13 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
         }
     };
     match &args.verb {
-        VmVerb::Run { stop_timeout, external_virtiofsd, without_compositor, .. } => {
+        VmVerb::Run { stop_timeout, external_virtiofsd, external_uplink, without_compositor, .. } => {
             let variable = std::env::var_os;
             let display = variable("WAYLAND_DISPLAY");
             let options = Options {
                 stop_timeout: Duration::from_secs(*stop_timeout),
                 external_virtiofsd: *external_virtiofsd,
+                external_uplink: *external_uplink,
                 compositor: compositor::socket(display.as_deref(), variable("XDG_RUNTIME_DIR").as_deref()),
                 without_compositor: *without_compositor,
             };
@@ -113,6 +120,7 @@ pub(super) fn run(args: &VmArgs) -> ExitCode {
         VmVerb::TapDown(_) => done(host::links_down(&plan, &environment())),
         VmVerb::PciSetup(_) => done(host::pci_setup_devices(&plan.pci_devices, &environment())),
         VmVerb::Virtiofsd(_) => serve_shares(&plan),
+        VmVerb::Uplink(_) => done(host::become_uplink(&plan)),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::base::name::{SourceName, VmName};
 use crate::link::id::LinkId;
 use crate::package::planning::{self, Sizes};
 use crate::plan::pci::PciAddress;
+use crate::plan::uplink::PortForward;
 
 /// Something that is wrong with the configuration, and the keys that it is about.
 pub(super) struct Mistake {
@@ -40,6 +41,7 @@ pub(super) fn check(config: &Config, tables: &[Table]) -> Vec<Mistake> {
     }
     check.links();
     check.devices();
+    check.ports();
     check.uids();
     check.mistakes
 }
@@ -195,6 +197,11 @@ impl Check<'_> {
             let remedy = "list each in the table of its VM";
             self.error(&["defaults", "devices"], "[defaults] lists devices", remedy);
         }
+        if defaults.uplink.is_some() || !defaults.ports.is_empty() {
+            let key = if defaults.uplink.is_some() { "uplink" } else { "ports" };
+            let remedy = "set them in the table of each VM that has them";
+            self.error(&["defaults", key], "[defaults] sets uplink or ports", remedy);
+        }
     }
 
     /// A table is for a VM that a source may have.
@@ -310,6 +317,40 @@ impl Check<'_> {
                     cause,
                     remedy,
                 );
+            }
+        }
+    }
+
+    /// At a port of the host one VM listens, also while it does not run.
+    fn ports(&mut self) {
+        let mut ports: Vec<(PortForward, &str, String)> = Vec::new();
+        for Table { key, settings, .. } in self.tables {
+            if !settings.ports.is_empty() && settings.uplink != Some(true) {
+                self.error(
+                    &["vm", key, "ports"],
+                    format!("[vm.\"{key}\"] lists ports and has no uplink, which would forward them"),
+                    "set uplink = true beside them, or remove them",
+                );
+            }
+            for (index, port) in settings.ports.iter().enumerate() {
+                let index = index.to_string();
+                if let Some((other, of, others)) = ports.iter().find(|(other, ..)| other.collides(port)) {
+                    let cause = if of == key {
+                        format!("[vm.\"{key}\"] forwards one port of the host twice: {other} and {port}")
+                    } else {
+                        let tables = format!("[vm.\"{of}\"] and [vm.\"{key}\"]");
+                        format!("{tables} forward the same port of the host: {other} and {port}")
+                    };
+                    let remedy = "choose another port or address of the host for one of them";
+                    let (of, others) = (of.to_owned(), others.clone());
+                    self.conflict(
+                        &["vm", key, "ports", &index],
+                        &["vm", of, "ports", &others],
+                        cause,
+                        remedy,
+                    );
+                }
+                ports.push((*port, key, index));
             }
         }
     }

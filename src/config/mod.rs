@@ -293,6 +293,35 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_the_host_is_one_vms_alone_and_needs_an_uplink() {
+        let table = |name: &str, rest: &str| format!("[vm.{name}]\nuplink = true\n{rest}\n");
+        let config =
+            read(&format!("{SOURCE}{}", table("a", "ports = ['127.0.0.1:80:80', '0.0.0.0:80:80/udp']")));
+        let a = config.unwrap().settings(&"user/a".parse().unwrap());
+        assert_eq!((a.uplink, a.ports.len()), (Some(true), 2));
+        let printed = read(&format!(
+            "{SOURCE}[defaults]\nuplink = true\n{}{}[vm.c]\nports = ['127.0.0.1:9:9']\n",
+            table("a", "ports = ['127.0.0.1:80:80', '127.0.0.1:81:80', '127.0.0.1:81:82']"),
+            table("b", "ports = ['0.0.0.0:80:8080', '127.0.0.2:81:80', '127.0.0.1:80:80/udp']"),
+        ));
+        let printed = printed.unwrap_err();
+        for part in [
+            "[vm.\"a\"] and [vm.\"b\"] forward the same port of the host: 127.0.0.1:80:80 and 0.0.0.0:80:8080",
+            "[vm.\"a\"] forwards one port of the host twice: 127.0.0.1:81:80 and 127.0.0.1:81:82",
+            "[vm.\"c\"] lists ports and has no uplink",
+            "[defaults] sets uplink or ports",
+        ] {
+            assert!(printed.contains(part), "{part}: {printed}");
+        }
+        assert_eq!(printed.matches("error:").count(), 4, "{printed}");
+        let printed = read(&format!("{SOURCE}{}", table("a", "ports = ['8080:80']"))).unwrap_err();
+        assert!(
+            printed.starts_with("error: config.toml:7:9: vm.a.ports: '8080:80' is not ADDRESS:"),
+            "{printed}"
+        );
+    }
+
+    #[test]
     fn mistakes_have_a_line_and_a_column() {
         for (text, place, cause) in [
             ("[defaults]\nmemroy = 5\n", "config.toml:2:1", "unknown field `memroy`"),

@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use crate::base::name::VmName;
 use crate::link::id::LinkId;
 use crate::plan::pci::PciAddress;
+use crate::plan::uplink::PortForward;
 use crate::plan::{Accelerator, HypervisorName};
 
 /// What executes a guest's instructions, as the administrator chooses it.
@@ -81,6 +82,11 @@ pub struct Settings {
     /// The PCI devices of the host that it gets.
     #[serde(default)]
     pub devices: Vec<PciAddress>,
+    /// Whether it is connected to the host's network.
+    pub uplink: Option<bool>,
+    /// The ports of the host that lead to its guest.
+    #[serde(default)]
+    pub ports: Vec<PortForward>,
     /// The user id that it runs as, instead of the next one of the range.
     #[serde(default, deserialize_with = "number")]
     pub uid: Option<u32>,
@@ -108,6 +114,8 @@ impl Settings {
             wayland_memory: self.wayland_memory.or(defaults.wayland_memory),
             links: self.links.clone(),
             devices: self.devices.clone(),
+            uplink: self.uplink,
+            ports: self.ports.clone(),
             uid: self.uid,
             wayland_user: self.wayland_user.clone().or_else(|| defaults.wayland_user.clone()),
             wayland: self.wayland.or(defaults.wayland),
@@ -126,6 +134,8 @@ impl Settings {
             ("wayland-memory", self.wayland_memory.is_some()),
             ("links", !self.links.is_empty()),
             ("devices", !self.devices.is_empty()),
+            ("uplink", self.uplink.is_some()),
+            ("ports", !self.ports.is_empty()),
         ]
         .into_iter()
         .filter_map(|(key, set)| set.then_some(key))

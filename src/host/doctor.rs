@@ -12,7 +12,7 @@ use crate::base::architecture::Architecture;
 use crate::base::problem::{Problem, Problems};
 use crate::base::tool::Tool;
 use crate::config::UidRange;
-use crate::hypervisor::{self, kvm_probe, wayland_probe};
+use crate::hypervisor::{self, kvm_probe, passt_probe, wayland_probe};
 use crate::plan::HypervisorName;
 use crate::state::installed::Installed;
 use crate::state::started::Started;
@@ -45,6 +45,7 @@ pub fn examine(patient: &Patient) -> Problems {
     let mut problems = Problems::default();
     problems.extend(tools(patient));
     problems.extend(qemu(patient));
+    problems.extend(passt(patient));
     problems.extend(devices());
     problems.extend(user_namespaces());
     problems.extend(account_services());
@@ -84,6 +85,24 @@ fn missing(patient: &Patient, tool: Tool) -> Option<(PathBuf, &'static str)> {
         Some(path) if !path.is_file() => Some((path.clone(), "does not exist")),
         Some(_) => None,
     }
+}
+
+/// What uplinks need of passt.
+fn passt(patient: &Patient) -> Option<Problem> {
+    let Some(path) = patient.tools.get(&Tool::Passt).filter(|path| path.is_file()) else {
+        let remedy = install(Tool::Passt);
+        return Some(Problem::note(Tool::Passt.as_str(), "is not in PATH: no VM can have an uplink", remedy));
+    };
+    let remedy = "use passt 2024_11 or later, as Debian 13 and Nixpkgs have it";
+    let old = match (passt_probe::guards_loopback(path), passt_probe::has_vhost_user(path)) {
+        (true, true) => return None,
+        (true, false) => "has no vhost-user: no VM of Cloud Hypervisor can have an uplink",
+        (false, _) => {
+            "is old: no VM of Cloud Hypervisor can have an uplink, and a hostile guest to which ports of the \
+             loopback are forwarded reaches all of the host's loopback"
+        }
+    };
+    Some(Problem::note(path, old, remedy))
 }
 
 fn install(tool: Tool) -> String {

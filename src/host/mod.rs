@@ -22,6 +22,7 @@ mod runtime;
 mod shares;
 mod taps;
 pub mod units;
+mod uplink;
 mod wayland;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub use run::{run, stop};
 pub use runtime::{mount_runtime, unmount_runtime};
 pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
+pub use uplink::{become_uplink, connect_uplink};
 pub use wayland::{Person, Session, mount_wayland, offer_compositor};
 
 use crate::base::name::VmName;

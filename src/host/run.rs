@@ -20,7 +20,7 @@ use crate::base::name::VmName;
 use crate::base::printable::printable;
 use crate::package::{Script, Whose, whose};
 use crate::plan::runtime::SocketNames;
-use crate::state::directory::{SHARES_DIRECTORY, StateDirectory, wayland_socket};
+use crate::state::directory::{SHARES_DIRECTORY, StateDirectory, UPLINK_DIRECTORY, wayland_socket};
 use crate::system::durable::if_present;
 use crate::system::process::{in_background, keep_memory_private};
 use crate::system::program;
@@ -28,7 +28,7 @@ use crate::system::program;
 /// Runs the `microvm-run` of the package that a VM was started from, in the working
 /// directory: becomes it, or returns the status of one that is another program's.
 ///
-/// Root serves the shared directories elsewhere, and the compositor of a session listens
+/// Root serves the shared directories elsewhere, passt and the compositor of a session listen
 /// elsewhere; their sockets get links here, where packages look for them.
 ///
 /// # Errors
@@ -41,6 +41,12 @@ pub fn run(state: &StateDirectory, name: &VmName) -> Result<u8, HostError> {
     match whose(&package, Script::Run)? {
         Whose::Ours(plan) => {
             command.arg("--external-virtiofsd");
+            if let Some(uplink) = &plan.uplink {
+                let target = Path::new(UPLINK_DIRECTORY).join(name.as_str()).join(&uplink.socket);
+                link(&target, Path::new(&uplink.socket))
+                    .map_err(io_error("the socket of passt cannot be linked to"))?;
+                command.arg("--external-uplink");
+            }
             if plan.wayland.is_some() {
                 // It leads nowhere while there is no compositor.
                 link(&wayland_socket(name), Path::new(&SocketNames::new(name).wayland()))

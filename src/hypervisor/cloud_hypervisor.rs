@@ -22,6 +22,7 @@ use crate::base::architecture::Architecture;
 use crate::base::tool::Tool;
 use crate::plan::pci::PciAddress;
 use crate::plan::runtime::SocketNames;
+use crate::plan::uplink::UplinkPlan;
 use crate::plan::{InterfacePlan, Plan};
 
 /// The slots of its bus (`pci/src/bus.rs`, `NUM_DEVICE_IDS`) without those that
@@ -62,6 +63,11 @@ impl Hypervisor for CloudHypervisor {
 
     fn ends_on_reset(&self, _plan: &Plan) -> bool {
         false
+    }
+
+    /// It has no other connection to a process than vhost-user.
+    fn uplink_is_vhost_user(&self) -> bool {
+        true
     }
 
     fn room_for_devices(&self, own: usize, _link_ports: usize) -> Option<usize> {
@@ -105,7 +111,9 @@ impl Hypervisor for CloudHypervisor {
         option("--fs", plan.shares.iter().map(|s| &s.tag).enumerate().map(fs).collect());
         // device_model.md, "virtio-net"; a tap that exists is used as it is.
         let net = |i: &InterfacePlan| format!("tap={},mac={}", i.tap, i.mac);
-        option("--net", plan.interfaces.iter().map(net).collect());
+        // vhost-user-net-testing.md, "Setting up VM(s)": the back end has the socket.
+        let uplink = |it: &UplinkPlan| format!("vhost_user=true,socket={},mac={}", it.socket, it.mac);
+        option("--net", plan.interfaces.iter().map(net).chain(plan.uplink.iter().map(uplink)).collect());
         // vfio.md, "Direct Device Assignment with Cloud Hypervisor".
         let device = |(index, device): (usize, &PciAddress)| {
             format!("path={},id=pci{index}", quoted(&format!("/sys/bus/pci/devices/{device}/")))

@@ -40,6 +40,10 @@ pub trait Hypervisor: Sync {
     /// Whether the VMM ends when the guest of this plan is reset, and another is to run it.
     fn ends_on_reset(&self, plan: &Plan) -> bool;
 
+    /// Whether passt exchanges a VM's frames with the VMM through the guest's memory
+    /// (vhost-user), and not through the socket itself.
+    fn uplink_is_vhost_user(&self) -> bool;
+
     /// How many of the host's PCI devices a VM can have, beside `own` images,
     /// shares, interfaces and devices for windows and `link_ports` ports; `None` when
     /// there are too many of these.

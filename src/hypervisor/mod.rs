@@ -12,6 +12,7 @@
 
 mod cloud_hypervisor;
 pub mod description;
+pub mod passt_probe;
 mod qemu;
 pub mod running;
 

@@ -62,6 +62,11 @@ impl Hypervisor for Qemu {
         plan.wayland.is_some()
     }
 
+    /// QEMU 7.2 and later also take the frames from the socket, and Debian 12's passt knows nothing else.
+    fn uplink_is_vhost_user(&self) -> bool {
+        false
+    }
+
     fn room_for_devices(&self, own: usize, link_ports: usize) -> Option<usize> {
         let slots = MAX_PORT_SLOTS.min(SLOTS.saturating_sub(own));
         (slots * FUNCTIONS).checked_sub(link_ports)
@@ -105,6 +110,16 @@ impl Hypervisor for Qemu {
             args.json("-netdev", &tap(&id, &interface.tap, files.vhost_net));
             args.device(
                 &json!({"driver": "virtio-net-pci", "netdev": id, "mac": interface.mac, "romfile": ""}),
+            );
+        }
+        if let Some(uplink) = &plan.uplink {
+            let address = json!({"type": "unix", "path": uplink.socket});
+            args.json(
+                "-netdev",
+                &json!({"type": "stream", "id": "uplink", "server": false, "addr": address}),
+            );
+            args.device(
+                &json!({"driver": "virtio-net-pci", "netdev": "uplink", "mac": uplink.mac, "romfile": ""}),
             );
         }
         if let Some(wayland) = &plan.wayland {

@@ -141,6 +141,19 @@ impl FromStr for LinkId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddress([u8; 6]);
 
+impl MacAddress {
+    /// The address of a VM's uplink, which follows from the VM's name.
+    ///
+    /// It is locally administered (the bit 0x02 of the first byte, IEEE 802), and begins with 02, so
+    /// that it has nothing of [`OUI`].
+    pub fn of_uplink(vm: &VmName) -> Self {
+        let digest = Sha256::digest(format!("uplink\n{vm}"));
+        let mut bytes = [0x02; 6];
+        bytes.iter_mut().skip(1).zip(digest).for_each(|(byte, of_digest)| *byte = of_digest);
+        Self(bytes)
+    }
+}
+
 /// A text is not a MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a MAC address is six pairs of upper-case hexadecimal digits such as 0A:B3:EC:00:A5:46")]

@@ -16,6 +16,7 @@ use crate::hypervisor;
 use crate::link::id::LinkId;
 use crate::plan::pci::{self, MAX_DEVICES, PciAddress};
 use crate::plan::runtime::SocketNames;
+use crate::plan::uplink::{PortForward, UplinkPlan};
 use crate::plan::{
     Accelerator, DefinitionPlace, FilePlan, HypervisorName, InterfacePlan, MANIFEST_VERSION, Plan, SharePlan,
     WaylandPlan,
@@ -62,6 +63,8 @@ pub struct Choices {
     pub devices: Vec<PciAddress>,
     /// The address space for the buffers of windows, in MiB, a power of two.
     pub wayland_memory_mib: u32,
+    /// The ports of the host that lead to the guest, if the VM has an uplink.
+    pub uplink: Option<Vec<PortForward>>,
 }
 
 /// What executes the guest's instructions: `chosen`, or else what `probe` finds out.
@@ -91,7 +94,8 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
     let own = definition.images.len()
         + definition.shares.len()
         + definition.network_providers.len()
-        + usize::from(definition.wayland);
+        + usize::from(definition.wayland)
+        + usize::from(choices.uplink.is_some());
     let room = hypervisor::description(choices.hypervisor).room_for_devices(own, choices.link_ports.into());
     let cause = match room {
         Some(room) if choices.devices.len() <= room => return problems,
@@ -125,6 +129,9 @@ pub fn check_choices(choices: &Choices, directory: &Path) -> Problems {
     });
     for tool in hypervisor::description(choices.hypervisor).tools(choices.architecture) {
         require(*tool, choices, directory, &instead, &mut problems);
+    }
+    if choices.uplink.is_some() {
+        require(Tool::Passt, choices, directory, "", &mut problems);
     }
     problems
 }
@@ -221,6 +228,24 @@ pub fn wayland_problem(
     Some(Problem::error(location.directory().join("wayland"), cause, remedy))
 }
 
+/// What keeps passt from connecting a VM of this hypervisor, if anything; `ask_passt` finds out
+/// whether the passt that will do so has vhost-user.
+pub fn uplink_problem(
+    directory: &Path,
+    hypervisor: HypervisorName,
+    ask_passt: &dyn Fn() -> bool,
+) -> Option<Problem> {
+    if !hypervisor::description(hypervisor).uplink_is_vhost_user() || ask_passt() {
+        return None;
+    }
+    Some(Problem::error(
+        directory,
+        format!("has an uplink, and this passt has no vhost-user, which {hypervisor} needs"),
+        "use passt 2024_11 or later (Debian 13 and Nixpkgs have it; --tool, for sync in [tools] of the configuration), or \
+         hypervisor = \"qemu\" for this VM (--hypervisor qemu)",
+    ))
+}
+
 /// Reports a tool that is missing; the remedy begins with what can be done `instead`.
 fn require(tool: Tool, choices: &Choices, directory: &Path, instead: &str, problems: &mut Problems) {
     if !choices.tools.contains_key(&tool) {
@@ -246,6 +271,8 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
     check_texts(definition, &tools, &mut problems);
     let interfaces = interfaces(definition, &choices.links, &mut problems);
     problems.or(())?;
+    let has_vhost_user =
+        choices.uplink.is_some() && hypervisor::description(choices.hypervisor).uplink_is_vhost_user();
     Ok(Plan {
         version: MANIFEST_VERSION,
         name: definition.name.clone(),
@@ -253,7 +280,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
         hypervisor: choices.hypervisor,
         accelerator: choices.accelerator,
         memory_mib: choices.memory_mib,
-        shared_memory: !definition.shares.is_empty(),
+        shared_memory: !definition.shares.is_empty() || has_vhost_user,
         vcpus: choices.vcpus,
         definition: DefinitionPlace {
             directory: definition.location.relative.clone(),
@@ -268,6 +295,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             .collect(),
         shares: shares(definition),
         interfaces,
+        uplink: choices.uplink.as_ref().map(|ports| UplinkPlan::new(&definition.name, ports)),
         link_ports: choices.link_ports,
         pci_devices: choices.devices.clone(),
         wayland: definition.wayland.then_some(WaylandPlan { memory_mib: choices.wayland_memory_mib }),
@@ -283,6 +311,7 @@ fn tools(definition: &Definition, choices: &Choices) -> BTreeMap<Tool, PathBuf> 
             || match tool {
                 Tool::MicrovmSpectrum => true,
                 Tool::Virtiofsd => !definition.shares.is_empty(),
+                Tool::Passt => choices.uplink.is_some(),
                 Tool::Ip | Tool::Nft => !definition.network_providers.is_empty(),
                 _ => false,
             }

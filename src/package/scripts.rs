@@ -28,6 +28,8 @@ pub enum Script {
     TapDown,
     /// Serves the shared directories.
     Virtiofsd,
+    /// Connects the VM to the host's network.
+    Uplink,
     /// Hands the PCI devices to VFIO, as root.
     PciSetup,
 }
@@ -43,6 +45,7 @@ impl Script {
             Self::TapUp => ("tap-up", "tap-up"),
             Self::TapDown => ("tap-down", "tap-down"),
             Self::Virtiofsd => ("virtiofsd-run", "virtiofsd"),
+            Self::Uplink => ("uplink-run", "uplink"),
             Self::PciSetup => ("pci-setup", "pci-setup"),
         }
     }
@@ -66,6 +69,9 @@ pub(super) fn of(plan: &Plan) -> Vec<Script> {
     }
     if !plan.shares.is_empty() {
         scripts.push(Script::Virtiofsd);
+    }
+    if plan.uplink.is_some() {
+        scripts.push(Script::Uplink);
     }
     if !plan.pci_devices.is_empty() {
         scripts.push(Script::PciSetup);

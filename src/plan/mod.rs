@@ -9,6 +9,7 @@
 
 pub mod pci;
 pub mod runtime;
+pub mod uplink;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::directory::boundary::{Boundary, ResolveError, Walker};
 use crate::directory::stamp::FileStamp;
 use crate::link::id::{InterfaceName, LinkId, MacAddress};
 use crate::plan::pci::PciAddress;
+use crate::plan::uplink::UplinkPlan;
 
 /// The version of the manifest that this program writes and reads.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -100,7 +102,7 @@ pub struct Plan {
     pub accelerator: Accelerator,
     /// The guest's memory, in MiB.
     pub memory_mib: u32,
-    /// Whether guest memory is shared with other processes (virtio-fs needs it).
+    /// Whether guest memory is shared with other processes (virtio-fs and vhost-user need it).
     pub shared_memory: bool,
     /// The number of virtual processors.
     pub vcpus: u16,
@@ -116,6 +118,9 @@ pub struct Plan {
     pub shares: Vec<SharePlan>,
     /// The network interfaces of links to providers.
     pub interfaces: Vec<InterfacePlan>,
+    /// The connection to the host's network, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkPlan>,
     /// How many interfaces of links can be plugged in while the VM runs: as many as it
     /// can have clients (QEMU needs a port for each).
     pub link_ports: u8,

@@ -60,6 +60,11 @@ impl SocketNames {
         format!("{}.virtiofs-{index}.sock", self.name)
     }
 
+    /// The passt of the uplink.
+    pub fn uplink(&self) -> String {
+        format!("{}.uplink.sock", self.name)
+    }
+
     /// The socket of the Wayland compositor, or a symbolic link to it, which may lead to
     /// nothing. The VMM connects to it when the guest opens a connection.
     pub fn wayland(&self) -> String {
@@ -234,7 +239,7 @@ mod tests {
     #[test]
     fn names_are_short_enough() {
         let names = SocketNames::new(&VmName::new("n".repeat(64)).unwrap());
-        for name in names.of_vmm().into_iter().chain([names.virtiofsd(99), names.wayland()]) {
+        for name in names.of_vmm().into_iter().chain([names.virtiofsd(99), names.wayland(), names.uplink()]) {
             assert!(name.len() <= 107, "{name}");
         }
     }
@@ -242,14 +247,16 @@ mod tests {
     #[test]
     fn no_two_vms_share_a_name() {
         let mut seen = std::collections::BTreeSet::new();
-        let words = ["run", "control", "console", "supervisor", "virtiofs-0", "wayland", "lock", "sock"];
+        let words =
+            ["run", "control", "console", "supervisor", "virtiofs-0", "wayland", "uplink", "lock", "sock"];
         let vms = ["vm".to_owned()].into_iter().chain(words.iter().map(|word| format!("vm.{word}")));
         let vms = vms.chain(words.iter().flat_map(|a| words.iter().map(move |b| format!("vm.{a}.{b}"))));
         for vm in vms {
             let names = SocketNames::new(&VmName::new(&vm).unwrap());
             let locks =
                 [names.run_lock(), names.control_lock(), names.console_lock(), names.control_lock_of_vmm()];
-            for name in names.of_vmm().into_iter().chain(locks).chain([names.virtiofsd(0), names.wayland()]) {
+            let served = [names.virtiofsd(0), names.wayland(), names.uplink()];
+            for name in names.of_vmm().into_iter().chain(locks).chain(served) {
                 assert!(seen.insert(name.clone()), "another VM also has the name {name} of {vm}");
             }
         }

@@ -23,6 +23,7 @@ use crate::directory::stamp::FileStamp;
 use crate::link::id::LinkId;
 use crate::plan::HypervisorName;
 use crate::plan::pci::PciAddress;
+use crate::plan::uplink::PortForward;
 use crate::state::place::PackagePlace;
 
 /// The version of the catalog that this program writes and reads.
@@ -152,12 +153,22 @@ pub struct Runnable {
     /// The host's PCI devices that it gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<PciAddress>,
+    /// Its connection to the host's network, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<CatalogUplink>,
     /// Where it shows its windows, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wayland: Option<CatalogWayland>,
     /// Its kernel and its images, in this order, when `sync` looked at them; then the
     /// manifest of a package that was built elsewhere, which may be replaced there.
     pub files: Vec<FileStamp>,
+}
+
+/// The connection of a VM to the host's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogUplink {
+    /// The ports of the host that lead to the guest.
+    pub ports: Vec<PortForward>,
 }
 
 /// Where a VM shows its windows.

@@ -11,6 +11,7 @@ use crate::base::name::VmName;
 use crate::base::printable::Printable;
 use crate::link::id::LinkId;
 use crate::package::MANIFEST;
+use crate::plan::uplink::UplinkPlan;
 use crate::plan::{Accelerator, Plan};
 use crate::state::catalog::{CatalogProblem, CatalogVm};
 use crate::state::installed::Installed;
@@ -57,6 +58,9 @@ pub struct Machine {
     pub vcpus: u16,
     /// The links to network providers.
     pub links: Vec<Link>,
+    /// The connection to the host's network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<Uplink>,
     /// The shared directories.
     pub shares: Vec<Share>,
     /// The disk images.
@@ -76,6 +80,24 @@ pub struct Link {
     pub ipv4: Ipv4Addr,
     /// The MAC address that the guest sees.
     pub mac: String,
+}
+
+/// The connection of a VM to the host's network.
+#[derive(Debug, Serialize)]
+pub struct Uplink {
+    /// The address that the guest gets.
+    pub ipv4: Ipv4Addr,
+    /// The MAC address that the guest sees.
+    pub mac: String,
+    /// The ports of the host that lead to the guest.
+    pub ports: Vec<String>,
+}
+
+impl Uplink {
+    fn of(plan: &UplinkPlan) -> Self {
+        let ports = plan.ports.iter().map(ToString::to_string).collect();
+        Self { ipv4: plan.ipv4, mac: plan.mac.to_string(), ports }
+    }
 }
 
 /// A shared directory.
@@ -139,6 +161,7 @@ impl Machine {
             memory_mib: plan.memory_mib,
             vcpus: plan.vcpus,
             links: links.collect(),
+            uplink: plan.uplink.as_ref().map(Uplink::of),
             shares: shares.collect(),
             images: images.collect(),
             pci_devices: plan.pci_devices.iter().map(ToString::to_string).collect(),

@@ -34,6 +34,8 @@ pub const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/microvms";
 pub const RUNTIME_DIRECTORY: &str = "/run/microvm";
 /// Holds a directory for each VM with shared directories, for the sockets of virtiofsd.
 pub const SHARES_DIRECTORY: &str = "/run/microvm-virtiofsd";
+/// Holds a directory for each running VM with an uplink, for the socket of passt.
+pub const UPLINK_DIRECTORY: &str = "/run/microvm-uplink";
 /// Holds a directory for each running VM with windows; it belongs to the user whose session shows
 /// them.
 pub const WAYLAND_DIRECTORY: &str = "/run/microvm-spectrum-wayland";

@@ -22,6 +22,7 @@ mod output;
 mod run;
 mod shares;
 mod shutdown;
+pub mod uplink;
 pub mod virtiofsd;
 mod watch;
 mod windows;

@@ -33,6 +33,8 @@ pub enum Outcome {
         /// How virtiofsd ended.
         status: String,
     },
+    /// passt, which connects the VM to the host's network, ended as it says (status 7).
+    UplinkFailed(String),
     /// The VMM was killed because the guest did not power off (status 8).
     Killed(String),
 }
@@ -47,7 +49,7 @@ impl Outcome {
             Self::Panicked => 4,
             Self::VmmFailed(_) => 5,
             Self::NotStarted(_) => 6,
-            Self::ShareFailed { .. } => 7,
+            Self::ShareFailed { .. } | Self::UplinkFailed(_) => 7,
             Self::Killed(_) => KILLED,
         }
     }
@@ -82,6 +84,9 @@ impl fmt::Display for Outcome {
                     printable(status)
                 )
             }
+            Self::UplinkFailed(status) => {
+                write!(f, "passt, which connects it to the host's network, ended: {}", printable(status))
+            }
             Self::Killed(why) => write!(f, "the virtual machine monitor was killed: {}", printable(why)),
         }
     }
@@ -99,6 +104,7 @@ mod tests {
             Outcome::NotStarted(text.clone()),
             Outcome::HostFailed(text.clone()),
             Outcome::ShareFailed { tag: text.clone(), status: text.clone() },
+            Outcome::UplinkFailed(text.clone()),
             Outcome::Killed(text),
         ] {
             assert!(!outcome.to_string().contains(['\n', '\x1b']), "{outcome}");

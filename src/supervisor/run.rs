@@ -19,7 +19,7 @@ use super::output::{self, LastLine, say};
 use super::shares::Others;
 use super::watch::{End, Seen, Wake, Watch};
 use super::windows::CompositorLink;
-use super::{Outcome, dead_links, files, no_thread, on_signal, shares, windows};
+use super::{Outcome, dead_links, files, no_thread, on_signal, shares, uplink, windows};
 use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems};
 use crate::hypervisor;
@@ -55,6 +55,8 @@ pub struct Options {
     pub stop_timeout: Duration,
     /// Whether another process must serve the shared directories.
     pub external_virtiofsd: bool,
+    /// Whether another process must run passt.
+    pub external_uplink: bool,
     /// The socket of the session's Wayland compositor, if there is a session.
     pub compositor: Option<PathBuf>,
     /// Whether a VM with windows starts where no compositor is. A link to one that is in
@@ -101,6 +103,13 @@ fn start_and_watch(plan: &Plan, options: &Options) -> Result<Outcome, Outcome> {
             shares::start(plan, &wanted, patience, ended)?
         };
         (own, patience) = (Some(servers.iter().map(|it| it.tag.clone()).collect()), Duration::ZERO);
+        let uplink = if options.external_uplink {
+            uplink::check_served(plan)?;
+            None
+        } else {
+            let ended = sender.clone();
+            uplink::start(plan, move |status| drop(ended.send(Wake::UplinkEnded(status))))?
+        };
         let others = Others::of(plan, &servers);
         let started = Instant::now();
         let (mut vmm, events) = spawn_vmm(plan, &files)?;
@@ -108,7 +117,8 @@ fn start_and_watch(plan: &Plan, options: &Options) -> Result<Outcome, Outcome> {
         let links = report_events(plan, &vmm, events, sender.clone())?;
         let seen = Seen::default();
         let stop_timeout = options.stop_timeout;
-        match (Watch { plan, vmm, servers, last_words, stop_timeout, sender, seen }).until_end(&wakes) {
+        match (Watch { plan, vmm, servers, uplink, last_words, stop_timeout, sender, seen }).until_end(&wakes)
+        {
             End::Over(outcome) => break outcome,
             End::Reset => {}
         }

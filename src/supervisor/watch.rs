@@ -12,8 +12,9 @@ use sd_notify::NotifyState;
 
 use super::output::{LastLine, say};
 use super::shutdown::PRESS_INTERVAL;
+use super::uplink::Passt;
 use super::virtiofsd::Server;
-use super::{Outcome, notify, shares};
+use super::{Outcome, notify, shares, uplink};
 use crate::hypervisor;
 use crate::hypervisor::running::{PowerButton, VmmEvent};
 use crate::plan::Plan;
@@ -21,9 +22,9 @@ use crate::system::process::Process;
 
 /// How long a VMM may take to end after its guest has.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long after the end of a virtiofsd its VMM may end: virtiofsd ends in good
+/// How long after the end of a virtiofsd or passt its VMM may end: they end in good
 /// order when the VMM does.
-const SHARE_WINDOW: Duration = Duration::from_secs(1);
+const SERVER_WINDOW: Duration = Duration::from_secs(1);
 /// How close together the resets of one reboot are.
 const RESET_WINDOW: Duration = Duration::from_millis(500);
 /// How long to wait for the rest of a dead VMM's events and output.
@@ -38,6 +39,7 @@ pub(super) enum Wake {
     Event(io::Result<Option<VmmEvent>>),
     VmmEnded(io::Result<ExitStatus>),
     ServerEnded(String, io::Result<ExitStatus>),
+    UplinkEnded(io::Result<ExitStatus>),
     OutputEnded,
 }
 
@@ -55,6 +57,7 @@ pub(super) struct Watch<'a> {
     pub vmm: Process,
     // Dropped after the VMM.
     pub servers: Vec<Server>,
+    pub uplink: Option<Passt>,
     pub last_words: LastLine,
     pub stop_timeout: Duration,
     /// For the threads of servers that are started again.
@@ -74,7 +77,7 @@ pub(super) struct Seen {
     kill: Option<(Instant, Outcome)>,
     press_at: Option<Instant>,
     /// A server that ended in good order, and when that is a failure.
-    share_alarm: Option<(Instant, String, String)>,
+    server_alarm: Option<(Instant, Outcome)>,
     reset_at: Option<Instant>,
     events_ended: bool,
     outputs_ended: usize,
@@ -101,8 +104,8 @@ impl Watch<'_> {
 
     fn next_alarm(&self) -> Option<Instant> {
         let kill = self.seen.kill.as_ref().map(|(at, _)| *at);
-        let share = self.seen.share_alarm.as_ref().map(|(at, ..)| *at);
-        [kill, self.seen.press_at, share].into_iter().flatten().min()
+        let server = self.seen.server_alarm.as_ref().map(|(at, _)| *at);
+        [kill, self.seen.press_at, server].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -113,8 +116,8 @@ impl Watch<'_> {
             self.seen.outcome.get_or_insert(outcome);
             self.vmm.kill();
         }
-        if let Some((_, tag, status)) = self.seen.share_alarm.take_if(|(at, ..)| *at <= now) {
-            self.share_failed(tag, status);
+        if let Some((_, outcome)) = self.seen.server_alarm.take_if(|(at, _)| *at <= now) {
+            self.server_failed(outcome);
         }
         if self.seen.press_at.is_some_and(|at| at <= now) {
             self.seen.press_at = Some(now + PRESS_INTERVAL);
@@ -156,6 +159,7 @@ impl Watch<'_> {
                 self.kill_after(END_TIMEOUT, Outcome::VmmFailed(format!("no events from the VMM: {why}")));
             }
             Wake::ServerEnded(tag, status) => self.server_ended(tag, status),
+            Wake::UplinkEnded(status) => self.uplink_ended(status),
             Wake::OutputEnded => self.seen.outputs_ended += 1,
             Wake::VmmEnded(_) => {}
         }
@@ -190,7 +194,7 @@ impl Watch<'_> {
             VmmEvent::EndedByReset => {
                 say(&self.plan.name, "the guest was reset");
                 self.seen.ended_by_reset = true;
-                self.seen.share_alarm = None;
+                self.seen.server_alarm = None;
                 self.seen.press_at = None;
                 let why = "it did not end after a reset of the guest".to_owned();
                 return self.kill_after(END_TIMEOUT, Outcome::VmmFailed(why));
@@ -201,7 +205,7 @@ impl Watch<'_> {
         };
         self.seen.outcome.get_or_insert(outcome.clone());
         // A server that ends now does so because of this.
-        self.seen.share_alarm = None;
+        self.seen.server_alarm = None;
         self.seen.press_at = None;
         self.kill_after(END_TIMEOUT, outcome);
         if !hypervisor::description(self.plan.hypervisor).ends_with_guest() {
@@ -213,15 +217,34 @@ impl Watch<'_> {
         let orderly = status.as_ref().is_ok_and(ExitStatus::success);
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
         if !orderly {
-            self.share_failed(tag, status);
+            self.server_failed(Outcome::ShareFailed { tag, status });
         } else if !hypervisor::description(self.plan.hypervisor).reset_drops_shares() {
-            self.seen.share_alarm = Some((Instant::now() + SHARE_WINDOW, tag, status));
+            let outcome = Outcome::ShareFailed { tag, status };
+            self.seen.server_alarm = Some((Instant::now() + SERVER_WINDOW, outcome));
         } else if self.seen.outcome.is_none()
             && let Err(outcome) = self.serve_again(&tag)
         {
             let problems = outcome.problems().into_iter().map(|p| p.cause).collect::<Vec<_>>();
             let why = if problems.is_empty() { outcome.to_string() } else { problems.join(", ") };
-            self.share_failed(tag, format!("it cannot be started again: {why}"));
+            let status = format!("it cannot be started again: {why}");
+            self.server_failed(Outcome::ShareFailed { tag, status });
+        }
+    }
+
+    fn uplink_ended(&mut self, status: io::Result<ExitStatus>) {
+        let orderly = status.as_ref().is_ok_and(ExitStatus::success);
+        let failed = Outcome::UplinkFailed(status.map_or_else(|e| e.to_string(), |s| s.to_string()));
+        if !orderly {
+            self.server_failed(failed);
+        } else if !hypervisor::description(self.plan.hypervisor).reset_drops_shares() {
+            self.seen.server_alarm = Some((Instant::now() + SERVER_WINDOW, failed));
+        } else if self.seen.outcome.is_none() {
+            self.uplink = None;
+            let sender = self.sender.clone();
+            match uplink::start(self.plan, move |status| drop(sender.send(Wake::UplinkEnded(status)))) {
+                Ok(passt) => self.uplink = passt,
+                Err(outcome) => self.server_failed(Outcome::UplinkFailed(outcome.to_string())),
+            }
         }
     }
 
@@ -236,9 +259,9 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Ends the VM: a guest whose shared directory is gone hangs at the next access.
-    fn share_failed(&mut self, tag: String, status: String) {
-        let outcome = Outcome::ShareFailed { tag, status };
+    /// Ends the VM: a guest whose shared directory is gone hangs at the next access, and one whose
+    /// passt is gone has no network until its VMM starts again.
+    fn server_failed(&mut self, outcome: Outcome) {
         self.seen.outcome.get_or_insert(outcome.clone());
         self.vmm.terminate();
         self.kill_after(END_TIMEOUT, outcome);
@@ -250,7 +273,7 @@ impl Watch<'_> {
         while self.seen.outputs_ended < OUTPUTS || !self.seen.events_ended {
             match wakes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Wake::Signal) => self.seen.stopping = true,
-                Ok(Wake::ServerEnded(..)) => {}
+                Ok(Wake::ServerEnded(..) | Wake::UplinkEnded(_)) => {}
                 Ok(wake) => self.take(wake),
                 Err(_) => break,
             }

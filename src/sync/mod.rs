@@ -64,6 +64,8 @@ pub struct Surroundings<'a> {
     pub accelerator: &'a dyn Fn() -> Accelerator,
     /// Whether the guests of QEMU can show windows, and why not.
     pub shows_windows: &'a dyn Fn() -> Result<(), String>,
+    /// Whether passt has vhost-user, which Cloud Hypervisor needs for uplinks.
+    pub has_vhost_user: &'a dyn Fn() -> bool,
     /// Whether the VMs will run in this host's units, as users of their own.
     pub for_units: bool,
     /// The Nix store that receives the packages; without one they are in the state directory.

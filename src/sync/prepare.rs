@@ -18,7 +18,7 @@ use crate::package::Package;
 use crate::package::planning::{self, Choices};
 use crate::plan::pci;
 use crate::plan::{HypervisorName, Plan};
-use crate::state::catalog::{CatalogLink, CatalogProblem, CatalogVm, Runnable, VmState};
+use crate::state::catalog::{CatalogLink, CatalogProblem, CatalogUplink, CatalogVm, Runnable, VmState};
 use crate::state::place::PackagePlace;
 use crate::state::{nix_store, unreadable};
 
@@ -121,6 +121,11 @@ impl Round<'_> {
         let find = || planning::wayland_problem(location, choices.hypervisor, self.host.shows_windows);
         let no_windows = if reading.wayland { find() } else { None };
         vm.problems.extend(no_windows.clone());
+        let no_uplink = match choices.uplink {
+            Some(_) => planning::uplink_problem(&vm.path, choices.hypervisor, self.host.has_vhost_user),
+            None => None,
+        };
+        vm.problems.extend(no_uplink.clone());
         let Some(definition) = reading.definition else {
             vm.problems.extend(planning::check_choices(&choices, &vm.path).into_sorted());
             return None;
@@ -135,7 +140,7 @@ impl Round<'_> {
                 return None;
             }
         };
-        if no_windows.is_some() {
+        if no_windows.or(no_uplink).is_some() {
             return None;
         }
         for share in &plan.shares {
@@ -176,6 +181,7 @@ impl Round<'_> {
             restart_if_changed: vm.settings.restart_if_changed.unwrap_or(false),
             links: plan.interfaces.iter().map(|it| CatalogLink::new(&it.provider, it.link)).collect(),
             devices: plan.pci_devices.clone(),
+            uplink: plan.uplink.as_ref().map(|uplink| CatalogUplink { ports: uplink.ports.clone() }),
             wayland,
             files,
         };
@@ -196,6 +202,7 @@ impl Round<'_> {
             link_ports: settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS),
             links: BTreeMap::new(),
             devices: settings.devices.clone(),
+            uplink: (settings.uplink == Some(true)).then(|| settings.ports.clone()),
             wayland_memory_mib: settings.wayland_memory.unwrap_or(planning::DEFAULT_WAYLAND_MEMORY_MIB),
         }
     }

@@ -13,8 +13,13 @@ use crate::base::printable::Untrusted;
 use crate::system::program;
 
 /// The units that a VM's unit requires, in the order in which they start.
-pub(super) const HELPERS: [&str; 4] =
-    ["microvm-set-booted", "microvm-tap-interfaces", "microvm-pci-devices", "microvm-virtiofsd"];
+pub(super) const HELPERS: [&str; 5] = [
+    "microvm-set-booted",
+    "microvm-tap-interfaces",
+    "microvm-pci-devices",
+    "microvm-virtiofsd",
+    "microvm-uplink",
+];
 /// What is asked of each unit.
 const PROPERTIES: &str = "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult,\
                           StateChangeTimestamp,MemoryCurrent,CPUUsageNSec,ExecMainStatus";

@@ -147,6 +147,7 @@ in
         "microvm-spectrum-rescan"
         "microvm-spectrum-resync"
         "microvm-tap-interfaces"
+        "microvm-uplink"
         "microvm-virtiofsd"
       ])
       (
@@ -400,6 +401,7 @@ in
         microvm-spectrum = "${pkgs.microvm-spectrum}/bin/microvm-spectrum";
         ip = "${pkgs.iproute2}/bin/ip";
         nft = "${pkgs.nftables}/bin/nft";
+        passt = "${pkgs.passt}/bin/passt";
         virtiofsd = "/mine";
         cloud-hypervisor = "${pkgs.cloud-hypervisor}/bin/cloud-hypervisor";
         ch-remote = "${pkgs.cloud-hypervisor}/bin/ch-remote";
@@ -439,6 +441,8 @@ in
             vcpus = 2;
             accel = "tcg";
             devices = [ "0000:01:00.0" ];
+            uplink = true;
+            ports = [ "127.0.0.1:8080:80" ];
             linkIds.netvm = "a546";
             allow."/usr/img" = "/srv/img";
             shares.documents = "/srv/documents";
@@ -457,6 +461,8 @@ in
         hypervisor = "qemu";
         linkPorts = 3;
         devices = [ "0000:01:00.0" ];
+        uplink = true;
+        ports = [ "127.0.0.1:8080:80" ];
         linkIds.netvm = "a546";
         allow."/usr/img" = "/srv/img";
         shares.documents = "/srv/documents";
@@ -482,6 +488,7 @@ in
     "microvm-spectrum"
     "name"
     "pkgs"
+    "ports"
     "vmDir"
   ] (lib.attrNames (built (vms { netvm.vmDir = ./vms/netvm; }) "netvm"));
 

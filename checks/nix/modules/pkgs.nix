@@ -21,6 +21,7 @@ let
     "iproute2"
     "microvm-spectrum"
     "nftables"
+    "passt"
     "qemu_kvm"
     "systemd"
     "virtiofsd"

@@ -33,6 +33,11 @@
         accel = "auto";
         links.netvm = "a546";
         devices = [ "0000:01:00.0" ];
+        uplink = true;
+        ports = [
+          "127.0.0.1:8080:80"
+          "0.0.0.0:53:53/udp"
+        ];
         uid = 70001;
         link-ports = 4;
         wayland = "without-security-context";
@@ -44,6 +49,8 @@
       netvm = {
         vmDir = ./vms/netvm;
         linkPorts = 16;
+        uplink = true;
+        ports = [ "127.0.0.1:8081:80" ];
         uid = 70002;
       };
       appvm-hello = {

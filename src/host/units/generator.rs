@@ -21,6 +21,7 @@ use super::{DROP_IN, GENERATED, UnitPathError, UnitPaths, sources};
 use crate::base::name::VmName;
 use crate::base::template::render;
 use crate::plan::HypervisorName;
+use crate::plan::uplink::PortForward;
 use crate::state::catalog::{Catalog, CatalogError, CatalogVm, Runnable, VmState};
 use crate::state::directory::StateDirectory;
 use crate::system::durable;
@@ -30,6 +31,8 @@ use crate::system::trust::{self, Untrusted};
 const TEMPLATE: &str = include_str!("templates/drop-in.conf.hbs");
 /// The template of `microvm-tap-interfaces@`'s drop-in.
 const TAPS_TEMPLATE: &str = include_str!("templates/drop-in-taps.conf.hbs");
+/// The template of `microvm-uplink@`'s drop-in.
+const UPLINK_TEMPLATE: &str = include_str!("templates/drop-in-uplink.conf.hbs");
 /// The template of the drop-ins of the other units of a VM.
 const USER_TEMPLATE: &str = include_str!("templates/drop-in-user.conf.hbs");
 /// The target for the VMs that start with the host.
@@ -122,6 +125,9 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
         };
         write("microvm", &render(TEMPLATE, &data))?;
         write("microvm-tap-interfaces", &render(TAPS_TEMPLATE, &data))?;
+        if runnable.uplink.is_some() {
+            write("microvm-uplink", &render(UPLINK_TEMPLATE, &data))?;
+        }
         let user = render(USER_TEMPLATE, &data);
         for unit in ["microvm-virtiofsd", "microvm-pci-devices"] {
             write(unit, &user)?;
@@ -162,6 +168,10 @@ fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
         let user = wayland.user?;
         Some(json!({"uid": user, "without_security_context": wayland.without_security_context}))
     });
+    let uplink = runnable.uplink.as_ref().map(|uplink| {
+        let loopback = uplink.ports.iter().any(|port| port.address.is_loopback());
+        json!({"loopback": loopback, "privileged": uplink.ports.iter().any(PortForward::is_privileged)})
+    });
     json!({
         "name": vm.name,
         "source": vm.source,
@@ -169,13 +179,15 @@ fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
         "providers": providers,
         "devices": !runnable.devices.is_empty(),
         "session": session,
+        "uplink": uplink,
         "inet": runnable.hypervisor == HypervisorName::CloudHypervisor,
     })
 }
 
 /// A word that differs when the drop-ins of a VM do: hexadecimal digits.
 fn key(data: &Value) -> String {
-    let digest = Sha256::digest([TEMPLATE, TAPS_TEMPLATE, USER_TEMPLATE, &data.to_string()].concat());
+    let digest =
+        Sha256::digest([TEMPLATE, TAPS_TEMPLATE, UPLINK_TEMPLATE, USER_TEMPLATE, &data.to_string()].concat());
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

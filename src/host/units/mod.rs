@@ -66,9 +66,10 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 19] = files! {
+const FILES: [(&str, u32, &str); 20] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
+    "systemd/system/microvm-uplink@.service": 0o644 = "microvm-uplink@.service",
     "systemd/system/microvm-tap-interfaces@.service": 0o644 = "microvm-tap-interfaces@.service",
     "systemd/system/microvm-pci-devices@.service": 0o644 = "microvm-pci-devices@.service",
     "systemd/system/microvm-set-booted@.service": 0o644 = "microvm-set-booted@.service",

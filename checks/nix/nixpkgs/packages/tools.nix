@@ -75,6 +75,7 @@ in
   nftables = wrap "nftables" { inherit (machine) nft; };
   nixfmt = wrap "nixfmt" { inherit (machine) nixfmt; };
   nixfmt-tree = absent "nixfmt-tree" [ "treefmt" ];
+  passt = wrap "passt" { inherit (machine) passt; };
   perl = wrap "perl" { inherit (machine) perl; };
   qemu_kvm = wrap "qemu" {
     qemu-system-x86_64 = machine.qemu;

@@ -1,0 +1,13 @@
+/usr/bin/cloud-hypervisor \
+  --api-socket 'path=netvm.control.sock' \
+  --event-monitor 'fd=3' \
+  --cpus 'boot=1' \
+  --memory 'size=1024M,shared=on' \
+  --kernel @ROOT@/partition/svc/data/netvm/vmlinux \
+  --cmdline 'console=ttyS0 root=PARTLABEL=root' \
+  --disk 'path="@ROOT@/partition/svc/data/netvm/blk/root.img",readonly=on,image_type=raw,sparse=off' \
+  --net 'vhost_user=true,socket=netvm.uplink.sock,mac=02:3D:19:AE:64:6D' \
+  --serial 'file=/dev/stdout' \
+  --console pty \
+  --pvpanic \
+  --no-shutdown

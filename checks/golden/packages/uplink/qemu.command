@@ -1,0 +1,35 @@
+/usr/bin/qemu-system-x86_64 \
+  -name 'guest=netvm,process=netvm' \
+  -nodefaults \
+  -no-user-config \
+  -display none \
+  -sandbox 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny' \
+  -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
+  -machine q35 \
+  -accel 'tcg,split-wx=on' \
+  -cpu max \
+  -smp 1 \
+  -m 1024M \
+  -kernel @ROOT@/partition/svc/data/netvm/vmlinux \
+  -append 'console=ttyS0 root=PARTLABEL=root' \
+  -chardev 'file,id=serial,path=/dev/stdout' \
+  -serial chardev:serial \
+  -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/netvm/blk/root.img","locking":"off","read-only":true},"node-name":"disk0","read-only":true}' \
+  -device '{"drive":"disk0","driver":"virtio-blk-pci"}' \
+  -chardev 'socket,id=console,path=netvm.console.sock,server=on,wait=off' \
+  -device '{"driver":"virtio-serial-pci","id":"serial-bus"}' \
+  -device '{"chardev":"console","driver":"virtconsole","id":"hvc0"}' \
+  -netdev '{"addr":{"path":"netvm.uplink.sock","type":"unix"},"id":"uplink","server":false,"type":"stream"}' \
+  -device '{"driver":"virtio-net-pci","mac":"02:3D:19:AE:64:6D","netdev":"uplink","romfile":""}' \
+  -device '{"addr":"0x1d.0x0","bus":"pcie.0","chassis":1,"driver":"pcie-root-port","id":"port0","multifunction":true}' \
+  -device '{"addr":"0x1d.0x1","bus":"pcie.0","chassis":2,"driver":"pcie-root-port","id":"port1","multifunction":false}' \
+  -device '{"addr":"0x1d.0x2","bus":"pcie.0","chassis":3,"driver":"pcie-root-port","id":"port2","multifunction":false}' \
+  -device '{"addr":"0x1d.0x3","bus":"pcie.0","chassis":4,"driver":"pcie-root-port","id":"port3","multifunction":false}' \
+  -device '{"addr":"0x1d.0x4","bus":"pcie.0","chassis":5,"driver":"pcie-root-port","id":"port4","multifunction":false}' \
+  -device '{"addr":"0x1d.0x5","bus":"pcie.0","chassis":6,"driver":"pcie-root-port","id":"port5","multifunction":false}' \
+  -device '{"addr":"0x1d.0x6","bus":"pcie.0","chassis":7,"driver":"pcie-root-port","id":"port6","multifunction":false}' \
+  -device '{"addr":"0x1d.0x7","bus":"pcie.0","chassis":8,"driver":"pcie-root-port","id":"port7","multifunction":false}' \
+  -device '{"driver":"pvpanic-pci"}' \
+  -device '{"driver":"virtio-rng-pci"}' \
+  -qmp 'unix:netvm.supervisor.sock,server=on,wait=off' \
+  -qmp 'unix:netvm.control.sock,server=on,wait=off'
