@@ -94,6 +94,8 @@ install:
 	install --directory $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
 	install --mode=644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install --mode=644 docs/man/*.5 $(DESTDIR)$(PREFIX)/share/man/man5
+	install -D --target-directory=$(DESTDIR)$(PREFIX)/share/microvm-spectrum/guest guest/build-kernel guest/microvm-guest
+	install --mode=644 guest/kernel.config guest/*.service $(DESTDIR)$(PREFIX)/share/microvm-spectrum/guest
 	install --directory $(foreach place,$(completions),$(DESTDIR)$(PREFIX)/share/$(dir $(place)))
 	$(program) completion bash >$(DESTDIR)$(PREFIX)/share/$(word 1,$(completions))
 	$(program) completion zsh >$(DESTDIR)$(PREFIX)/share/$(word 2,$(completions))
@@ -114,6 +116,7 @@ uninstall:
 	fi
 	rm -f $(DESTDIR)$(PREFIX)/bin/microvm-spectrum $(DESTDIR)$(PREFIX)/share/man/man[15]/microvm-spectrum*.[15]
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/,$(completions))
+	rm -rf $(DESTDIR)$(PREFIX)/share/microvm-spectrum
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm@.service $(DESTDIR)$(PREFIX)/lib/systemd/system/microvm-*
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/microvms.target
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/user/microvm-spectrum-wayland.service

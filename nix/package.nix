@@ -25,6 +25,7 @@ rustPlatform.buildRustPackage {
         "Cargo.toml"
         "checks"
         "docs"
+        "guest"
         "rustfmt.toml"
         "src"
       ]
@@ -45,6 +46,7 @@ rustPlatform.buildRustPackage {
     $out/bin/microvm-spectrum completion bash >$out/share/bash-completion/completions/microvm-spectrum
     $out/bin/microvm-spectrum completion zsh >$out/share/zsh/site-functions/_microvm-spectrum
     $out/bin/microvm-spectrum completion fish >$out/share/fish/vendor_completions.d/microvm-spectrum.fish
+    install -D --target-directory=$out/share/microvm-spectrum/guest guest/*
     $out/bin/microvm-spectrum units --output $out/lib --program $out/bin/microvm-spectrum
   '';
 

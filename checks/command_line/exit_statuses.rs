@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::program::{build, call};
+use crate::support::vm_directory::root_image;
 use crate::sync_host::{Host, host, script};
 
 /// Those that need VMs that run, or a host that lacks nothing: tests of the suite `host` bring
@@ -64,6 +65,15 @@ fn every_documented_status_is_one_that_a_command_ends_with() {
     fs::create_dir_all(damaged.join(".microvm-spectrum/current")).unwrap();
     fs::write(damaged.join(".microvm-spectrum/current/catalog.json"), "{}").unwrap();
     let damaged = damaged.as_mut_os_str().to_str().unwrap().to_owned();
+
+    let (disk, kernel) = (host.root.join("disk.img"), directory("good").join("vmlinux"));
+    fs::write(&disk, root_image()).unwrap();
+    let made_in = host.root.join("new");
+    for place in [made_in.as_path(), &made_in, Path::new("/proc/nowhere")] {
+        let mut command = call(["new", "fresh", "--directory"]);
+        command.arg(place).arg("--from").arg(&disk).arg("--kernel").arg(&kernel);
+        ended("new", status(&mut command));
+    }
 
     for name in ["good", "odd"] {
         ended("check", status(&mut call(["check", directory(name).to_str().unwrap()])));

@@ -28,6 +28,7 @@ mod list;
 mod many_sources;
 mod name;
 mod namespace;
+mod new;
 mod output;
 mod packages;
 mod permissions;

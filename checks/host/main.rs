@@ -32,6 +32,7 @@ mod networks;
 mod networks_failures;
 mod nix_store;
 mod older_packages;
+mod own_vm;
 mod picture;
 mod random_attack;
 mod random_sequences;

@@ -18,7 +18,7 @@ let
     {
       x86_64-linux = {
         linux = "x86_64";
-        fragment = ../../checks/guest/kernel.config;
+        fragment = ../../guest/kernel.config;
         image = "vmlinux";
         # The ELF file, without symbols: they are most of it.
         install = "strip --strip-all -o $out vmlinux";

@@ -4,7 +4,7 @@
 //! `microvm-spectrum check`
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::report::{self, PrintableProblem};
 use super::{Exit, LocationArgs, StateArgs, host_architecture, read_definition};
 use crate::base::printable::Printable;
-use crate::base::problem::Severity;
+use crate::base::problem::{Problems, Severity};
 use crate::directory::definition::Scan;
 use crate::plan::HypervisorName;
 use crate::state::installed;
@@ -41,8 +41,9 @@ pub(super) struct CheckArgs {
     state: StateArgs,
 }
 
+/// What `check` prints about all directories.
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     version: u32,
     errors: usize,
     notes: usize,
@@ -50,13 +51,20 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct DirectoryReport {
+pub(super) struct DirectoryReport {
     directory: Printable,
     problems: Vec<PrintableProblem>,
 }
 
+impl DirectoryReport {
+    pub(super) fn of(directory: &Path, problems: Problems) -> Self {
+        let problems = problems.into_sorted().iter().map(PrintableProblem::from).collect();
+        Self { directory: Printable::new(directory), problems }
+    }
+}
+
 impl Report {
-    fn of(directories: Vec<DirectoryReport>) -> Self {
+    pub(super) fn of(directories: Vec<DirectoryReport>) -> Self {
         let all = || directories.iter().flat_map(|directory| &directory.problems);
         let count = |severity| all().filter(|problem| problem.severity() == severity).count();
         let (errors, notes) = (count(Severity::Error), count(Severity::Note));
@@ -87,13 +95,12 @@ fn directories(args: &CheckArgs) -> anyhow::Result<Vec<DirectoryReport>> {
     let reports = args.directories.iter().map(|directory| {
         let scan = Scan::new(architecture).looking_inside();
         let (_, problems) = read_definition(directory, &args.location, args.hypervisor, &scan, &|| Ok(()));
-        let problems = problems.into_sorted().iter().map(PrintableProblem::from).collect();
-        DirectoryReport { directory: Printable::new(directory), problems }
+        DirectoryReport::of(directory, problems)
     });
     Ok(reports.collect())
 }
 
-fn print(mut out: &mut dyn Write, json: bool, report: &Report) -> io::Result<()> {
+pub(super) fn print(mut out: &mut dyn Write, json: bool, report: &Report) -> io::Result<()> {
     if json {
         serde_json::to_writer_pretty(&mut *out, report)?;
         return writeln!(out);

@@ -20,6 +20,7 @@ mod graph;
 mod host;
 mod list;
 mod log;
+mod new;
 mod progress;
 mod report;
 mod said;
@@ -137,6 +138,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Make a VM directory out of a root file system and a kernel
+    New(new::NewArgs),
     /// Report every problem of VM directories, or of the installed VMs
     ///
     /// It also looks inside the kernel and the images of the directories that are named, and reports
@@ -231,6 +234,7 @@ pub fn main() -> ExitCode {
     completion::answer();
     journal::connect(std::env::var_os("JOURNAL_STREAM").as_deref());
     let ended = match parse().command {
+        Verb::New(args) => new::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::CheckConfig(args) => check_config::run(&args),
         Verb::Build(args) => build::run(&args),

@@ -126,7 +126,7 @@ impl SourceConfig {
     }
 }
 
-/// The entries of a directory, sorted by name; none when there are more than `most`.
+/// The entries of a directory that are not being made, sorted by name; none when there are more than `most`.
 fn entries(directory: &OwnedFd, most: usize) -> io::Result<Option<Vec<(OsString, FileType)>>> {
     let mut found = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -138,7 +138,9 @@ fn entries(directory: &OwnedFd, most: usize) -> io::Result<Option<Vec<(OsString,
             let found = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
             file_type = found.map_or(file_type, |found| FileType::from_raw_mode(found.st_mode));
         }
-        if name != "." && name != ".." {
+        // One that is being made appears when it is complete.
+        let is_being_made = name.to_str().and_then(durable::replaced_by).is_some();
+        if name != "." && name != ".." && !is_being_made {
             if found.len() == most {
                 return Ok(None);
             }
@@ -163,6 +165,8 @@ mod tests {
         for index in 0..8 {
             std::fs::create_dir(data.join(format!("vm-{index:05}"))).unwrap();
         }
+        // Not one of them, and nothing to tell the user about.
+        std::fs::create_dir(data.join(".vm-new.1234.tmp")).unwrap();
         let path = root.join("config.toml");
         let text =
             format!("[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '{}'\n", root.display());

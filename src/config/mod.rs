@@ -7,6 +7,7 @@
 //! their order, and has the settings, which are never part of a VM directory.
 
 mod check;
+pub mod edit;
 pub mod location;
 mod parse;
 mod settings;
@@ -141,17 +142,22 @@ impl Config {
             }
             .into()
         })?;
-        let mut config: Self = parse::parse(path, &text)?;
+        Ok((Self::of_text(path, &text)?, text))
+    }
+
+    /// Like [`Self::read`], for the text that the file at `path` has, or will have.
+    fn of_text(path: &Path, text: &str) -> Result<Self, Refused> {
+        let mut config: Self = parse::parse(path, text)?;
         path.clone_into(&mut config.path);
         let tables: Vec<_> = std::mem::take(&mut config.tables)
             .into_iter()
             .map(|(key, settings)| Table { id: config.id_of(&key, &settings), key, settings })
             .collect();
-        parse::placed(path, &text, check::check(&config, &tables)).or(())?;
+        parse::placed(path, text, check::check(&config, &tables)).or(())?;
         // Stable: those of a kind stay in their order.
         config.sources.sort_by_key(|source| source.kind != SourceKind::Builtin);
         config.vms = tables.into_iter().filter_map(|table| Some((table.id.clone()?, table))).collect();
-        Ok((config, text))
+        Ok(config)
     }
 
     /// The VM that the key of a table names.

@@ -11,4 +11,5 @@ pub mod budget;
 pub mod contents;
 pub mod declared;
 pub mod definition;
+pub mod making;
 pub mod stamp;

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use rustix::fs::MemfdFlags;
@@ -77,6 +77,48 @@ pub fn output(command: &mut Command, input: &str) -> Result<Vec<u8>, ProgramErro
 /// See [`run`].
 pub fn output_until(command: &mut Command, deadline: Instant) -> Result<Vec<u8>, ProgramError> {
     execute(command, "", Some(deadline))
+}
+
+/// Runs a program whose standard input `write` writes.
+///
+/// # Errors
+/// See [`run`]; an error of `write`, unless the program ended before it had read everything.
+pub fn feed(command: &mut Command, write: impl FnOnce(ChildStdin) -> io::Result<()>) -> io::Result<()> {
+    stream(command.stdin(Stdio::piped()).stdout(Stdio::null()), |child| {
+        child.stdin.take().map_or(Ok(()), write)
+    })
+}
+
+/// Runs a program with this `input`, whose standard output `read` reads.
+///
+/// # Errors
+/// See [`run`]; an error of `read`, unless the program failed.
+pub fn drain(
+    command: &mut Command,
+    input: Stdio,
+    read: impl FnOnce(ChildStdout) -> io::Result<()>,
+) -> io::Result<()> {
+    stream(command.stdin(input).stdout(Stdio::piped()), |child| child.stdout.take().map_or(Ok(()), read))
+}
+
+fn stream(command: &mut Command, talk: impl FnOnce(&mut Child) -> io::Result<()>) -> io::Result<()> {
+    let stderr = memory_file()?;
+    let mut child =
+        command.stderr(stderr.try_clone()?).spawn().map_err(|error| not_executed(command, error))?;
+    let talked = talk(&mut child);
+    let ended_itself = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    if talked.as_ref().is_err_and(|error| !ended_itself(error)) {
+        // It need not see the end of what it was given, nor say everything.
+        child.kill()?;
+        child.wait()?;
+        return talked;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        let said = reason(&String::from_utf8_lossy(&contents(stderr)?));
+        return Err(ProgramError::Failed { command: shown(command), status, said }.into());
+    }
+    talked
 }
 
 fn execute(command: &mut Command, input: &str, deadline: Option<Instant>) -> Result<Vec<u8>, ProgramError> {

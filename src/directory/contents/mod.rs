@@ -12,6 +12,8 @@ mod partition_table;
 mod parts;
 mod pvh_entry;
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,36 @@ const DRIVERS: [(&str, &[&str]); 3] = [
     ("virtio-blk", &["VIRTIO_BLK"]),
     ("the partition table", &["EFI_PARTITION"]),
 ];
+
+/// What an image holds that is to become a VM's.
+#[derive(Debug)]
+pub enum Held {
+    /// A file system, of this name, from its first byte on.
+    FileSystem(&'static str),
+    /// A partition `root`.
+    Root,
+    /// Neither, and what it has instead.
+    Other(String),
+}
+
+/// What an image of `length` bytes holds.
+///
+/// # Errors
+/// When it cannot be read in time.
+pub fn held(image: File, length: u64) -> io::Result<Held> {
+    let late = |unread| match unread {
+        Unread::Io(error) => error,
+        Unread::Late => io::ErrorKind::TimedOut.into(),
+    };
+    let image = Parts::new(image, Instant::now() + TIME);
+    if let Some(found) = FileSystem::at(&image, 0).map_err(late)? {
+        return Ok(Held::FileSystem(found.name));
+    }
+    Ok(match partition_table::read(&image, length).map_err(late)? {
+        Table::Root(_) => Held::Root,
+        Table::Without(what) => Held::Other(what),
+    })
+}
 
 /// What was found so far in the files of one VM directory.
 #[derive(Debug)]
