@@ -4,11 +4,12 @@
 //! How a VM's run ends, when the guest or its user ends it.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::running_vm::{Place, Running, kill};
+use crate::support::running_vm::{Place, Running, descendants, kill};
 use crate::support::tree::names;
 use crate::support::waiting::wait_for;
 
@@ -167,7 +168,7 @@ fn a_log_that_nobody_reads_does_not_keep_the_vm() {
     let place = Place::new();
     let package = place.build(&place.vm("unread"), &[]);
     let run = place.run_directory("run");
-    let (_unread, pipe) = std::io::pipe().unwrap();
+    let (unread, pipe) = std::io::pipe().unwrap();
     let mut child = Command::new(package.join("bin/microvm-run"))
         .args(["--stop-timeout", "3"])
         .current_dir(&run)
@@ -190,8 +191,17 @@ fn a_log_that_nobody_reads_does_not_keep_the_vm() {
         std::thread::sleep(Duration::from_secs(2));
         (console.stdout.as_mut().unwrap().read(&mut answer).unwrap() > 0).then_some(console)
     });
-    // The pipe and all buffers on the way are full by then.
-    std::thread::sleep(Duration::from_secs(2));
+    // Until the pipes on the way are full, to the supervisor and from it.
+    let vmm = wait_for("the VMM", || {
+        descendants(child.id()).into_iter().find_map(|(process, _)| {
+            let pipe = std::fs::File::open(format!("/proc/{process}/fd/1")).ok()?;
+            rustix::io::ioctl_fionread(&pipe).is_ok().then_some(pipe)
+        })
+    });
+    for pipe in [vmm.as_fd(), unread.as_fd()] {
+        let is_full = || rustix::io::ioctl_fionread(pipe).unwrap() > 60 << 10;
+        wait_for("a full pipe", || is_full().then_some(()));
+    }
     kill(child.id(), "TERM");
     let status = wait_for("the end of the supervisor", || child.try_wait().unwrap());
     let _ = console.kill().and_then(|()| console.wait());

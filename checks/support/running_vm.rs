@@ -311,7 +311,8 @@ fn is_alive(process: &ProcessId) -> bool {
     status(process.0).is_some_and(|(_, started)| started == process.1)
 }
 
-fn descendants(of: u32) -> Vec<ProcessId> {
+/// The processes that a process has started, and those that they have.
+pub fn descendants(of: u32) -> Vec<ProcessId> {
     let all: Vec<_> = fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
