@@ -43,6 +43,7 @@ use crate::directory::boundary::AllowedPrefix;
 use crate::directory::definition::{Definition, Location, Scan};
 use crate::host::HostError;
 use crate::host::units::UnitPathError;
+use crate::hypervisor::kvm_probe::NoKvm;
 use crate::hypervisor::{self, kvm_probe, kvm_record, passt_probe, wayland_probe};
 use crate::package::{LoadError, WriteError, planning};
 use crate::plan::{Accelerator, HypervisorName};
@@ -305,9 +306,15 @@ fn usable_accelerator(
     };
     match qemu.map(probe) {
         Some((Err(_), false)) => Accelerator::Tcg,
-        Some((Err(why), true)) => {
+        Some((Err(NoKvm::Broken(why)), true)) => {
             let why = crate::base::printable::printable(why);
             report::line(&format!("KVM does not work here ({why}); using TCG emulation, which is slow"));
+            Accelerator::Tcg
+        }
+        Some((Err(slow @ NoKvm::Slow), true)) => {
+            report::line(&format!(
+                "KVM is {slow}; using TCG emulation this time (accel = 'kvm', --accel kvm: KVM nevertheless)"
+            ));
             Accelerator::Tcg
         }
         // A missing QEMU is reported with the other problems.

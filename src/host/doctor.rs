@@ -12,6 +12,7 @@ use crate::base::architecture::Architecture;
 use crate::base::problem::{Problem, Problems};
 use crate::base::tool::Tool;
 use crate::config::UidRange;
+use crate::hypervisor::kvm_probe::NoKvm;
 use crate::hypervisor::{self, kvm_probe, passt_probe, wayland_probe};
 use crate::plan::HypervisorName;
 use crate::state::installed::Installed;
@@ -124,7 +125,14 @@ fn qemu(patient: &Patient) -> Vec<Problem> {
             .collect();
     };
     let kvm = kvm_probe::probe(program, patient.architecture).err();
-    let kvm = kvm.map(|why| Problem::note(KVM, format!("VMs cannot use KVM: {why}"), turn_on));
+    let kvm = kvm.map(|why| match why {
+        NoKvm::Broken(why) => Problem::note(KVM, format!("VMs cannot use KVM: {why}"), turn_on),
+        NoKvm::Slow => Problem::note(
+            KVM,
+            format!("is {why}"),
+            "run this again when the host has less to do; accel = 'kvm' has VMs use it nevertheless",
+        ),
+    });
     let windows = wayland_probe::probe(program).err().map(|why| {
         let cause = format!("VMs cannot show windows: {why}");
         Problem::note(program, cause, "use a QEMU with rutabaga, or VMs without windows")

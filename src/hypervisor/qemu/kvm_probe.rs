@@ -21,6 +21,17 @@ use rustix::fs::MemfdFlags;
 use crate::base::architecture::Architecture;
 use crate::system::program::{self, ProgramError};
 
+/// Why guests do not use KVM here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoKvm {
+    /// It does not work, for the reason given as a clause.
+    #[error("{0}")]
+    Broken(String),
+    /// It works too slowly, or the host has too much to do at the moment.
+    #[error("slow: a test guest did not finish in {} s", PROBE_TIMEOUT.as_secs())]
+    Slow,
+}
+
 /// How long the probe may take.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -36,10 +47,10 @@ const FIRMWARE_BYTES: usize = 0x10000;
 /// Whether guests of `qemu` can use KVM.
 ///
 /// # Errors
-/// Why they cannot, as a clause.
-pub fn probe(qemu: &Path, architecture: Architecture) -> Result<(), String> {
+/// See [`NoKvm`].
+pub fn probe(qemu: &Path, architecture: Architecture) -> Result<(), NoKvm> {
     if let Err(error) = File::options().read(true).write(true).open("/dev/kvm") {
-        return Err(format!("/dev/kvm cannot be opened: {error}"));
+        return Err(NoKvm::Broken(format!("/dev/kvm cannot be opened: {error}")));
     }
     match architecture {
         Architecture::X86_64 => run(qemu),
@@ -48,8 +59,8 @@ pub fn probe(qemu: &Path, architecture: Architecture) -> Result<(), String> {
     }
 }
 
-fn run(qemu: &Path) -> Result<(), String> {
-    let failed = |error: io::Error| format!("the test guest cannot be run: {error}");
+fn run(qemu: &Path) -> Result<(), NoKvm> {
+    let failed = |error: io::Error| NoKvm::Broken(format!("the test guest cannot be run: {error}"));
     let firmware = inherited_firmware().map_err(failed)?;
     let mut command = Command::new(qemu);
     command
@@ -61,13 +72,11 @@ fn run(qemu: &Path) -> Result<(), String> {
     match program::output_until(&mut command, Instant::now() + PROBE_TIMEOUT) {
         Err(ProgramError::Failed { status, .. }) if status.code() == Some(EXIT_STATUS) => Ok(()),
         Err(ProgramError::Failed { status, said, .. }) => {
-            Err(format!("a test guest ended QEMU with {status}: {said}"))
+            Err(NoKvm::Broken(format!("a test guest ended QEMU with {status}: {said}")))
         }
-        Err(ProgramError::TimedOut { .. }) => {
-            Err(format!("a test guest did not finish in {} s", PROBE_TIMEOUT.as_secs()))
-        }
+        Err(ProgramError::TimedOut { .. }) => Err(NoKvm::Slow),
         Err(error) => Err(failed(error.into())),
-        Ok(_) => Err("a test guest ended QEMU in good order".to_owned()),
+        Ok(_) => Err(NoKvm::Broken("a test guest ended QEMU in good order".to_owned())),
     }
 }
 
@@ -109,9 +118,23 @@ mod tests {
     }
 
     #[test]
+    fn tells_slow_from_broken() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let qemu = dir.path().join("qemu");
+        std::fs::write(&qemu, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        std::fs::set_permissions(&qemu, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let slow = run(&qemu).unwrap_err();
+        assert_eq!(
+            (&slow, slow.to_string()),
+            (&NoKvm::Slow, "slow: a test guest did not finish in 2 s".to_owned())
+        );
+    }
+
+    #[test]
     fn says_why_a_program_is_no_qemu() {
-        let why = run(Path::new("false")).unwrap_err();
+        let why = run(Path::new("false")).unwrap_err().to_string();
         assert!(why.contains("ended QEMU with exit status: 1"), "{why}");
-        assert!(run(Path::new("/nonexistent")).unwrap_err().contains("cannot be run"));
+        assert!(run(Path::new("/nonexistent")).unwrap_err().to_string().contains("cannot be run"));
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::kvm_probe;
+use super::kvm_probe::{self, NoKvm};
 use crate::base::architecture::Architecture;
 use crate::base::versioned;
 use crate::directory::stamp::FileStamp;
@@ -51,15 +51,25 @@ impl Of {
 }
 
 /// The result of [`kvm_probe::probe`], and whether it is new: the file `record` has that of
-/// this boot, for the same QEMU, where root alone could write it.
-pub fn probe(record: &Path, qemu: &Path, architecture: Architecture) -> (Result<(), String>, bool) {
+/// this boot, for the same QEMU, where root alone could write it, unless KVM was slow.
+pub fn probe(record: &Path, qemu: &Path, architecture: Architecture) -> (Result<(), NoKvm>, bool) {
+    probe_by(record, qemu, || kvm_probe::probe(qemu, architecture))
+}
+
+fn probe_by(
+    record: &Path,
+    qemu: &Path,
+    probe: impl FnOnce() -> Result<(), NoKvm>,
+) -> (Result<(), NoKvm>, bool) {
     let of = Of::now(qemu).ok();
     if let Some(known) = read(record).filter(|known| Some(&known.of) == of.as_ref()) {
-        return (known.why_not.map_or(Ok(()), Err), false);
+        return (known.why_not.map_or(Ok(()), |why| Err(NoKvm::Broken(why))), false);
     }
-    let result = kvm_probe::probe(qemu, architecture);
-    if let Some(of) = of {
-        let new = Record { version: VERSION, of, why_not: result.clone().err() };
+    let result = probe();
+    // What is slow now may not be next time.
+    if let Some(of) = of.filter(|_| result != Err(NoKvm::Slow)) {
+        let why_not = result.clone().err().map(|why| why.to_string());
+        let new = Record { version: VERSION, of, why_not };
         // Without a record, the next sync finds it out again.
         let _ = write(record, &new);
     }
@@ -75,4 +85,20 @@ fn write(path: &Path, record: &Record) -> io::Result<()> {
     let text = versioned::text_of(record)?;
     path.parent().map_or(Ok(()), durable::ensure_directory)?;
     durable::replace_file_in_memory(path, &text, 0o644)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_slow_now_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (record, qemu) = (dir.path().join("kvm.json"), std::env::current_exe().unwrap());
+        assert_eq!(probe_by(&record, &qemu, || Err(NoKvm::Slow)), (Err(NoKvm::Slow), true));
+        assert!(!record.exists());
+        let broken = || Err(NoKvm::Broken("it fails".to_owned()));
+        assert_eq!(probe_by(&record, &qemu, broken), (broken(), true));
+        assert!(record.exists());
+    }
 }
