@@ -20,7 +20,6 @@ use super::super::network;
 use super::{DROP_IN, GENERATED, UnitPathError, UnitPaths, sources};
 use crate::base::name::VmName;
 use crate::base::template::render;
-use crate::plan::HypervisorName;
 use crate::plan::uplink::PortForward;
 use crate::state::catalog::{Catalog, CatalogError, CatalogVm, Runnable, VmState};
 use crate::state::directory::StateDirectory;
@@ -180,7 +179,6 @@ fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
         "devices": !runnable.devices.is_empty(),
         "session": session,
         "uplink": uplink,
-        "inet": runnable.hypervisor == HypervisorName::CloudHypervisor,
     })
 }
 
