@@ -71,18 +71,47 @@ pub fn say_last(priority: Priority, lines: &str) {
     }
 }
 
-/// The last line that a helper printed.
+/// The last line that a helper printed; of Cloud Hypervisor's chain of errors, from what
+/// failed down to the system's error, the first and the last.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastLine(Arc<Mutex<Option<String>>>);
+pub(super) struct LastLine(Arc<Mutex<LastWords>>);
+
+#[derive(Debug, Default)]
+struct LastWords {
+    /// The first of the chain of errors that the last line belongs to.
+    first: Option<String>,
+    last: Option<String>,
+}
 
 impl LastLine {
     pub fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = words.first.as_ref().filter(|first| Some(*first) != words.last.as_ref());
+        words.last.as_ref().map(|last| match first {
+            Some(first) => format!("{first}: {last}"),
+            None => last.clone(),
+        })
     }
 
-    fn set(&self, line: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    fn set(&self, line: &str) {
+        let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match of_chain(line) {
+            Some((level, error)) => {
+                if level == 0 {
+                    words.first = Some(error.to_owned());
+                }
+                words.last = Some(error.to_owned());
+            }
+            None => *words = LastWords { first: None, last: Some(line.to_owned()) },
+        }
     }
+}
+
+/// The level and the text of an error in a chain of them (`cloud-hypervisor/src/lib.rs`,
+/// `cli_print_error_chain`).
+fn of_chain(line: &str) -> Option<(u32, &str)> {
+    let (level, error) = line.strip_prefix("  ")?.split_once(": ")?;
+    Some((level.parse().ok()?, error))
 }
 
 /// Passes the guest's serial output to standard output, until it ends.
@@ -137,11 +166,32 @@ pub(super) fn pass_lines(
                 let text = printable(&text);
                 print_line(Priority::Debug, format!("{who}: {text}"));
                 if !is_no_last_word(&text) {
-                    last.set(text);
+                    last.set(&text);
                 }
             }
             line.clear();
         }
         ended();
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_chain_of_errors_first_and_last_count() {
+        let last = LastLine::default();
+        let after = |lines: &[&str]| {
+            lines.iter().for_each(|line| last.set(line));
+            last.get().unwrap()
+        };
+        assert_eq!(after(&["cannot set up guest memory"]), "cannot set up guest memory");
+        let chain =
+            ["Error: Cloud Hypervisor exited with the following chain of errors:", "  0: Error booting VM"];
+        assert_eq!(after(&chain), "Error booting VM");
+        let chain = ["  1: The VM could not boot", "  6: Invalid argument (os error 22)"];
+        assert_eq!(after(&chain), "Error booting VM: Invalid argument (os error 22)");
+        assert_eq!(after(&["  7 errors: many"]), "  7 errors: many");
+    }
 }

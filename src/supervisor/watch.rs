@@ -19,6 +19,7 @@ use crate::hypervisor;
 use crate::hypervisor::running::{PowerButton, VmmEvent};
 use crate::plan::Plan;
 use crate::system::process::Process;
+use crate::system::systemd::RUNNING;
 
 /// How long a VMM may take to end after its guest has.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -140,8 +141,8 @@ impl Watch<'_> {
             Wake::Signal => self.stop(),
             Wake::Started(Ok(power_button)) => {
                 self.seen.power_button = Some(power_button);
-                let text = format!("running in {} ({:?})", self.plan.hypervisor, self.plan.accelerator)
-                    .to_lowercase();
+                let text =
+                    format!("{RUNNING}{} ({:?})", self.plan.hypervisor, self.plan.accelerator).to_lowercase();
                 notify(&[NotifyState::Ready, NotifyState::Status(&text)]);
                 say(&self.plan.name, &text);
             }

@@ -26,6 +26,9 @@ const PROPERTIES: &str = "--property=Id,ActiveState,SubState,StatusText,Result,C
 /// The exit status of a supervisor that had to kill its guest.
 pub const KILLED: u8 = 8;
 
+/// How a supervisor's status text begins while all is well.
+pub const RUNNING: &str = "running in ";
+
 /// What systemd knows about a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitStatus {
@@ -251,6 +254,11 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
         "exit-code" => exit_status.parse() == Ok(KILLED),
         other => other == "timeout",
     };
+    // The supervisor says how a run ended, unless it was ended itself: then its last text is
+    // of the time when all was well.
+    if status.ended_badly && (result != "exit-code" || status.text.raw().starts_with(RUNNING)) {
+        status.text = format!("failed ({result})").into();
+    }
     (id, status, result)
 }
 
@@ -274,4 +282,26 @@ fn vm_of_helper(unit: &str) -> Option<VmName> {
 
 fn rank(unit: &str) -> Option<usize> {
     HELPERS.iter().position(|helper| unit.split('@').next() == Some(helper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_better_times_is_no_reason() {
+        for (result, text, reason) in [
+            ("signal", "running in cloud-hypervisor (kvm)", "failed (signal)"),
+            ("timeout", "waiting for the guest to power off", "failed (timeout)"),
+            ("exit-code", "running in qemu (tcg)", "failed (exit-code)"),
+            ("exit-code", "the guest's kernel panicked", "the guest's kernel panicked"),
+        ] {
+            let block =
+                format!("Id=microvm@a.service\nActiveState=failed\nStatusText={text}\nResult={result}\n");
+            let (_, status, _) = parse(&block);
+            assert_eq!(status.reason().raw(), reason);
+        }
+        let (_, status, _) = parse("ActiveState=active\nStatusText=running in qemu (tcg)\nResult=success\n");
+        assert_eq!(status.reason().raw(), "running in qemu (tcg)");
+    }
 }
