@@ -29,6 +29,10 @@ use crate::plan::{InterfacePlan, Plan};
 /// every VM has: the bridge, the console, the source of entropy and pvpanic.
 const SLOTS: usize = 32 - 4;
 
+/// How many bits a guest's addresses have at most, unless an option says otherwise
+/// (`vmm/src/vm_config.rs`, `DEFAULT_MAX_PHYS_BITS`).
+const MAX_PHYS_BITS: u8 = 46;
+
 /// Cloud Hypervisor, see the module's documentation.
 pub(super) struct CloudHypervisor;
 
@@ -91,8 +95,10 @@ impl Hypervisor for CloudHypervisor {
         option("--api-socket", vec![format!("path={}", sockets.control())]);
         // api.md, "D-Bus API Interface", has the events; `--help`: "path=<path> or fd=<fd>".
         option("--event-monitor", vec![format!("fd={EVENTS_FD}")]);
-        // cpu.md, "boot".
-        option("--cpus", vec![format!("boot={}", plan.vcpus)]);
+        // cpu.md, "boot" and "max_phys_bits".
+        let bits = files.address_bits.filter(|bits| *bits < MAX_PHYS_BITS);
+        let bits = bits.map(|bits| format!(",max_phys_bits={bits}")).unwrap_or_default();
+        option("--cpus", vec![format!("boot={}{bits}", plan.vcpus)]);
         // memory.md, "size" and "shared"; fs.md: virtio-fs needs shared=on.
         let shared = if plan.shared_memory { "on" } else { "off" };
         option("--memory", vec![format!("size={}M,shared={shared}", plan.memory_mib)]);
@@ -138,6 +144,37 @@ impl Hypervisor for CloudHypervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Accelerator, HypervisorName};
+
+    #[test]
+    fn a_guest_has_no_addresses_that_its_devices_cannot_access() {
+        let manifest = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/checks/golden/packages/pci-devices/cloud-hypervisor/share/microvm-spectrum/manifest.json"
+        ));
+        let mut plan = Plan::from_manifest(manifest).unwrap();
+        plan.vcpus = 2;
+        let mut words = |hypervisor: HypervisorName, accelerator: Accelerator, address_bits: Option<u8>| {
+            plan.accelerator = accelerator;
+            let files = FilePaths { address_bits, ..FilePaths::of(&plan) };
+            let words = crate::hypervisor::description(hypervisor).command(&plan, &files);
+            let option = words.iter().position(|word| word == "--cpus" || word == "-cpu").unwrap();
+            words[option + 1].to_str().unwrap().to_owned()
+        };
+        use Accelerator::{Kvm, Tcg};
+        use HypervisorName::{CloudHypervisor, Qemu};
+        for (hypervisor, accelerator, bits, said) in [
+            (CloudHypervisor, Kvm, None, "boot=2"),
+            (CloudHypervisor, Kvm, Some(39), "boot=2,max_phys_bits=39"),
+            (CloudHypervisor, Kvm, Some(48), "boot=2"),
+            (Qemu, Kvm, None, "host"),
+            (Qemu, Kvm, Some(39), "host,host-phys-bits-limit=39"),
+            (Qemu, Tcg, Some(39), "max,phys-bits=39"),
+            (Qemu, Tcg, Some(48), "max"),
+        ] {
+            assert_eq!(words(hypervisor, accelerator, bits), said);
+        }
+    }
 
     #[test]
     fn quotes_so_that_everything_is_literal() {

@@ -72,6 +72,9 @@ pub struct FilePaths {
     pub images: Vec<String>,
     /// Whether the kernel moves the frames of taps itself (vhost-net).
     pub vhost_net: bool,
+    /// How many bits the addresses have that the host's PCI devices of the VM can access, if
+    /// that is known, see [`address_bits`](crate::plan::pci::address_bits).
+    pub address_bits: Option<u8>,
 }
 
 impl FilePaths {
@@ -81,6 +84,7 @@ impl FilePaths {
             kernel: plan.kernel.path.clone(),
             images: plan.images.iter().map(|image| image.path.clone()).collect(),
             vhost_net: false,
+            address_bits: None,
         }
     }
 
@@ -93,6 +97,7 @@ impl FilePaths {
             kernel: path(FIRST_FILE_FD),
             images: (FIRST_FILE_FD + 1..).take(plan.images.len()).map(path).collect(),
             vhost_net,
+            address_bits: None,
         }
     }
 }

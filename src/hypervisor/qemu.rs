@@ -90,7 +90,7 @@ impl Hypervisor for Qemu {
         // A reboot is a reset in place, or ends the VMM; a panic ends the VM, and its event says so.
         let reboot = if self.ends_on_reset(plan) { "shutdown" } else { "reset" };
         args.option("-action", format!("reboot={reboot},shutdown=poweroff,panic=shutdown"));
-        args.machine(plan);
+        args.machine(plan, files.address_bits);
         args.option("-kernel", &files.kernel).option("-append", &plan.kernel_command_line);
         // Output only: with a file behind it, nothing can be typed at the serial console.
         args.option("-chardev", "file,id=serial,path=/dev/stdout").option("-serial", "chardev:serial");
@@ -181,6 +181,9 @@ const SLOTS: usize = 32 - 2 - 3;
 /// The most slots for ports.
 const MAX_PORT_SLOTS: usize = 3;
 
+/// How many bits the addresses of TCG's guests have (`target/i386/cpu.h`, `TCG_PHYS_ADDR_BITS`).
+const TCG_BITS: u8 = 40;
+
 /// An argument vector that grows.
 struct Arguments(Vec<OsString>);
 
@@ -203,17 +206,21 @@ impl Arguments {
         self.json("-device", device);
     }
 
-    fn machine(&mut self, plan: &Plan) {
+    fn machine(&mut self, plan: &Plan, address_bits: Option<u8>) {
         let machine = match plan.architecture {
             Architecture::X86_64 => "q35",
             Architecture::Aarch64 => "virt,gic-version=max",
         };
         let memory = if plan.shared_memory { ",memory-backend=memory" } else { "" };
         self.option("-machine", format!("{machine}{memory}"));
-        let (accelerator, cpu) = match plan.accelerator {
-            Accelerator::Kvm => ("kvm", "host"),
+        let (accelerator, cpu) = match (plan.accelerator, address_bits) {
+            (Accelerator::Kvm, None) => ("kvm", "host".to_owned()),
+            (Accelerator::Kvm, Some(bits)) => ("kvm", format!("host,host-phys-bits-limit={bits}")),
             // No memory that is writable and executable at once, which units forbid.
-            Accelerator::Tcg => ("tcg,split-wx=on", "max"),
+            (Accelerator::Tcg, Some(bits)) if bits < TCG_BITS => {
+                ("tcg,split-wx=on", format!("max,phys-bits={bits}"))
+            }
+            (Accelerator::Tcg, _) => ("tcg,split-wx=on", "max".to_owned()),
         };
         self.option("-accel", accelerator).option("-cpu", cpu);
         self.option("-smp", plan.vcpus.to_string()).option("-m", format!("{}M", plan.memory_mib));

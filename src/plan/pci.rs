@@ -119,6 +119,25 @@ pub fn directory(sys: &Path, device: PciAddress) -> PathBuf {
     sys.join("bus/pci/devices").join(device.to_string())
 }
 
+/// How many bits the addresses have to which all of these devices can be given access: the
+/// guest's memory and its other devices must not be above. `None` when no IOMMU of theirs
+/// tells.
+///
+/// Intel's tells by its capability register (VT-d specification, 11.4.2): the bits of an
+/// address (MGAW), and which levels of page tables there are (SAGAW), for 39, 48 and 57 bits.
+/// AMD's page tables have as many levels as an address needs.
+pub fn address_bits(sys: &Path, devices: &[PciAddress]) -> Option<u8> {
+    let of_device = |device: &PciAddress| {
+        let file = directory(sys, *device).join("iommu/intel-iommu/cap");
+        let register = u64::from_str_radix(std::fs::read_to_string(file).ok()?.trim(), 16).ok()?;
+        let mut by_bits = [(1 << 11, 57), (1 << 10, 48), (1 << 9, 39)].into_iter();
+        let (_, by_tables) = by_bits.find(|(bit, _)| register & bit != 0)?;
+        let by_register = u8::try_from((register >> 16) & 0x3f).ok()? + 1;
+        Some(by_register.min(by_tables))
+    };
+    devices.iter().filter_map(of_device).min()
+}
+
 /// Reports those of the devices that the host does not have.
 pub fn check_present(sys: &Path, devices: &[PciAddress], problems: &mut Problems) {
     for directory in devices.iter().map(|device| directory(sys, *device)).filter(|path| !path.is_dir()) {
@@ -140,6 +159,33 @@ pub fn repeated(devices: &[PciAddress]) -> Option<PciAddress> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_narrowest_iommu_counts() {
+        let sys = tempfile::tempdir().unwrap();
+        let devices: Vec<PciAddress> =
+            ["0000:01:00.0", "0000:02:00.0", "0000:03:00.0"].iter().map(|it| it.parse().unwrap()).collect();
+        let bits = |given: &[(usize, &str)]| {
+            for (device, register) in given {
+                let unit = sys.path().join(format!("devices/virtual/iommu/dmar{device}"));
+                std::fs::create_dir_all(unit.join("intel-iommu")).unwrap();
+                std::fs::write(unit.join("intel-iommu/cap"), register).unwrap();
+                let directory = directory(sys.path(), devices[*device]);
+                std::fs::create_dir_all(&directory).unwrap();
+                let _ = std::os::unix::fs::symlink(unit, directory.join("iommu"));
+            }
+            address_bits(sys.path(), &devices)
+        };
+        assert_eq!(bits(&[]), None, "none tells");
+        // QEMU's with aw-bits=48 and =39, and one of a real machine, which has 39 bits of an
+        // address and tables for 39 and 48.
+        assert_eq!(bits(&[(0, "d2008c222f0606\n")]), Some(48));
+        assert_eq!(bits(&[(1, "d2008c22260206\n")]), Some(39));
+        assert_eq!(bits(&[(1, "d2008c222f0606\n")]), Some(48));
+        assert_eq!(bits(&[(2, "d2008c40660462\n")]), Some(39));
+        assert_eq!(bits(&[(2, "no number\n")]), Some(48), "what tells nothing does not count");
+        assert_eq!(bits(&[(2, "0\n")]), Some(48));
+    }
 
     #[test]
     fn only_the_full_form_is_an_address() {

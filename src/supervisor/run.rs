@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ use crate::hypervisor;
 use crate::hypervisor::description::{EVENTS_FD, FilePaths};
 use crate::hypervisor::running::{Started, vhost_net_is_usable};
 use crate::link::taps::{self, INTERFACES};
-use crate::plan::Plan;
+use crate::plan::{Plan, pci};
 use crate::system::process::{Inherited, Process, in_background, keep_memory_private};
 
 /// How long a guest gets to power off, unless an option says otherwise.
@@ -209,7 +209,9 @@ fn spawn_vmm(plan: &Plan, files: &[Inherited]) -> Result<(Process, Option<File>)
     let mut inherited =
         inherited.map_err(|error| Outcome::HostFailed(format!("cannot open a file again: {error}")))?;
     let hypervisor = hypervisor::description(plan.hypervisor);
-    let arguments = hypervisor.command(plan, &FilePaths::inherited(plan, vhost_net_is_usable()));
+    let address_bits = pci::address_bits(Path::new(pci::SYS), &plan.pci_devices);
+    let used = FilePaths { address_bits, ..FilePaths::inherited(plan, vhost_net_is_usable()) };
+    let arguments = hypervisor.command(plan, &used);
     let (program, arguments) =
         arguments.split_first().ok_or_else(|| Outcome::HostFailed("no VMM".to_owned()))?;
     let mut events = None;
