@@ -26,7 +26,6 @@ in
       passt = lib.getExe' pkgs.passt "passt";
       virtiofsd = lib.getExe' pkgs.virtiofsd "virtiofsd";
       cloud-hypervisor = lib.getExe' pkgs.cloud-hypervisor "cloud-hypervisor";
-      ch-remote = lib.getExe' pkgs.cloud-hypervisor "ch-remote";
     }
     # A big one, for those who use it.
     // lib.optionalAttrs usesQemu {

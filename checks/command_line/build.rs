@@ -197,9 +197,7 @@ fn a_missing_tool_is_named_with_its_option() {
     let empty = place.folder.parent().unwrap().join("empty");
     fs::create_dir(&empty).unwrap();
     let qemu = format!("qemu-system-{}", std::env::consts::ARCH);
-    for (hypervisor, tools) in
-        [("qemu", &[qemu.as_str()][..]), ("cloud-hypervisor", &["ch-remote", "cloud-hypervisor"])]
-    {
+    for (hypervisor, tools) in [("qemu", &[qemu.as_str()][..]), ("cloud-hypervisor", &["cloud-hypervisor"])] {
         let mut command = call(["build", "--hypervisor", hypervisor]);
         command.arg(&place.vm.path).arg("--output").arg(place.out()).env("PATH", &empty);
         let ran = run(&mut command).exits(1);
@@ -221,26 +219,27 @@ fn tools_are_taken_from_path() {
     let place = place();
     let tools = place.folder.parent().unwrap().join("tools");
     fs::create_dir(&tools).unwrap();
-    for tool in ["cloud-hypervisor", "ch-remote"] {
-        fs::write(tools.join(tool), "").unwrap();
-        fs::set_permissions(tools.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = tools.join("cloud-hypervisor");
+    fs::write(&program, "").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let given = ["--force", "--tool", "cloud-hypervisor=relative/ch"];
+    for (given, expected) in [(&[][..], program), (&given, place.folder.join("relative/ch"))] {
+        let mut command = call(["build"]);
+        command.args(given).arg(&place.vm.path).arg("--output").arg(place.out()).env("PATH", &tools);
+        run(command.current_dir(&place.folder)).exits(0).says_nothing();
+        let manifest = fs::read_to_string(place.out().join("share/microvm-spectrum/manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let found = |tool: &str| manifest["tools"][tool].as_str().map(PathBuf::from);
+        assert_eq!(found("cloud-hypervisor"), Some(expected));
+        assert_eq!(found("microvm-spectrum"), Some(PathBuf::from(crate::support::program::PROGRAM)));
     }
-    let mut command = call(["build", "--tool", "ch-remote=relative/ch-remote"]);
-    command.arg(&place.vm.path).arg("--output").arg(place.out()).env("PATH", &tools);
-    run(command.current_dir(&place.folder)).exits(0).says_nothing();
-    let manifest = fs::read_to_string(place.out().join("share/microvm-spectrum/manifest.json")).unwrap();
-    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
-    let found = |tool: &str| manifest["tools"][tool].as_str().map(PathBuf::from);
-    assert_eq!(found("cloud-hypervisor"), Some(tools.join("cloud-hypervisor")));
-    assert_eq!(found("ch-remote"), Some(place.folder.join("relative/ch-remote")));
-    assert_eq!(found("microvm-spectrum"), Some(PathBuf::from(crate::support::program::PROGRAM)));
 }
 
 #[test]
 fn wrong_usage_is_status_2() {
     let place = place();
     for (arguments, says) in [
-        (&["--tool", "qemu=/usr/bin/qemu"][..], "there is no tool 'qemu'; the tools are ch-remote"),
+        (&["--tool", "qemu=/usr/bin/qemu"][..], "there is no tool 'qemu'; the tools are cloud-hypervisor"),
         (&["--tool", "virtiofsd"], "expected NAME=PATH"),
         (&["--tool", "virtiofsd="], "expected NAME=PATH"),
         (&["--memory", "much"], "--memory"),

@@ -255,26 +255,31 @@ fn a_program_that_is_nowhere_breaks_the_vms_that_need_it() {
     host.vm("a");
     fs::create_dir(host.root.join("empty")).unwrap();
     host.write_config(&format!(
-        "{}[tools]\ncloud-hypervisor = '/opt/ch'\n",
+        "{}[tools]\nch-remote = '/of/a/former/version'\n",
         source("user", &host.partition.root)
     ));
     let ran = run(host.sync().env("PATH", host.root.join("empty"))).exits(1);
-    ran.complains(&["needs the program ch-remote", "  help: install it ("]);
+    ran.complains(&["needs the program cloud-hypervisor", "  help: install it ("]);
     host.has(&[("user/a", "broken")]);
     let qemu = format!("qemu-system-{}", std::env::consts::ARCH);
     crate::sync_host::script(&host.root.join("empty").join(&qemu), "");
     let ran = run(host.sync().env("PATH", host.root.join("empty"))).exits(1);
     let instead =
         "choose qemu, which is here (--hypervisor qemu, for sync hypervisor = \"qemu\"), or install it (";
-    ran.complains(&["needs the program ch-remote", instead]);
+    ran.complains(&["needs the program cloud-hypervisor", instead]);
     // The configuration's counts, else the one in PATH.
-    crate::sync_host::script(&host.root.join("empty/ch-remote"), "");
-    crate::sync_host::script(&host.root.join("empty/cloud-hypervisor"), "");
+    let found = host.root.join("empty/cloud-hypervisor");
+    crate::sync_host::script(&found, "");
     run(host.sync().env("PATH", host.root.join("empty"))).exits(0).warns_of_nothing();
     let manifest = host.manifest("user/a");
-    assert_eq!(manifest["tools"]["cloud-hypervisor"], "/opt/ch");
-    assert_eq!(manifest["tools"]["ch-remote"], host.root.join("empty/ch-remote").to_str().unwrap());
-    assert!(tools().contains("ch-remote"));
+    assert_eq!(manifest["tools"]["cloud-hypervisor"], found.to_str().unwrap());
+    assert!(tools().contains("cloud-hypervisor") && manifest["tools"].get("ch-remote").is_none());
+    host.write_config(&format!(
+        "{}[tools]\ncloud-hypervisor = '/opt/ch'\n",
+        source("user", &host.partition.root)
+    ));
+    run(host.sync().env("PATH", host.root.join("empty"))).exits(0).warns_of_nothing();
+    assert_eq!(host.manifest("user/a")["tools"]["cloud-hypervisor"], "/opt/ch");
 }
 
 #[test]

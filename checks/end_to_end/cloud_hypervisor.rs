@@ -4,7 +4,7 @@
 //! The supervisor with Cloud Hypervisor's habits.
 //!
 //! Cloud Hypervisor needs KVM and is in no registry, so CI cannot execute it.
-//! Stand-ins for it and for `ch-remote` do what version 53 was seen to do, to
+//! A stand-in for it does what version 53 was seen to do, to
 //! keep the supervisor's side of it from breaking unseen. They are no proof that
 //! Cloud Hypervisor does so: that was tried by hand, see the README's table.
 
@@ -15,6 +15,7 @@ use std::process::Command;
 
 use crate::support::program::PROGRAM;
 use crate::support::running_vm::{Place, Running, kill};
+use crate::support::waiting::wait_for;
 
 /// Events as Cloud Hypervisor writes them, one JSON object each, to descriptor 3.
 const EVENTS: &str = r#"
@@ -22,12 +23,19 @@ event() { printf '{"timestamp":{"secs":0,"nanos":1},"source":"%s","event":"%s","
 event vmm starting; event vm booting
 "#;
 
-/// Answers as long as the VM's API would.
-const CH_REMOTE: &str = r#"#!/bin/sh
-case $3 in
-ping) test -e answers ;;
-power-button) touch pressed ;;
-esac
+/// The API: one call after another. Without `answers` it takes calls and is silent.
+const API: &str = r#"
+perl -MIO::Socket::UNIX -e '
+my $api = IO::Socket::UNIX->new(Local => "ch.control.sock", Listen => 5) or die;
+open(my $up, ">", "answers");
+while (my $client = $api->accept) {
+    my ($head, $line) = ("", "");
+    while (defined($line = <$client>) && $line ne "\r\n") { $head .= $line; }
+    if ($head =~ /vm.power-button/) { open(my $pressed, ">", "pressed"); }
+    if (-e "answers") { print $client "HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n{}"; }
+    else { push @silent, $client; next; }
+}' 3>&- &
+while ! test -e answers; do sleep 0.05; done
 "#;
 
 struct StandIns {
@@ -57,7 +65,7 @@ impl StandIns {
             vm = vm.share("home", "/ext/home");
         }
         let text =
-            format!("#!/bin/sh\n{EVENTS}\ntouch answers ch.control.sock.lock\nevent vm booted\n{behaviour}");
+            format!("#!/bin/sh\n{EVENTS}\n{API}\ntouch ch.control.sock.lock\nevent vm booted\n{behaviour}");
         let output = self.place.dir.path().join("ch.package");
         let result = Command::new(PROGRAM)
             .arg("build")
@@ -65,7 +73,6 @@ impl StandIns {
             .arg("--output")
             .arg(&output)
             .args(["--tool", &self.script("cloud-hypervisor", &text)])
-            .args(["--tool", &self.script("ch-remote", CH_REMOTE)])
             .args(["--tool".to_owned(), format!("virtiofsd={}", self.place.virtiofsd().display())])
             .output()
             .unwrap();
@@ -87,11 +94,13 @@ impl StandIns {
     }
 }
 
-fn end(stand_ins: &StandIns, mut running: Running, status: i32, line: &str) {
+fn end(stand_ins: &StandIns, mut running: Running, status: i32, line: &str) -> String {
     running.look();
     running.wait();
     stand_ins.tidy();
-    running.end().assert(status, line);
+    let ended = running.end();
+    ended.assert(status, line);
+    ended.messages
 }
 
 #[test]
@@ -142,6 +151,39 @@ event vm shutdown; exec sleep 1000";
     running.messages.wait_for("ch: the guest was reset");
     running.signal("TERM");
     end(&stand_ins, running, 0, "ch: the guest powered off");
+}
+
+#[test]
+fn a_silent_api_does_not_keep_the_supervisor_from_killing_the_vmm() {
+    let stand_ins = StandIns::new();
+    let package = stand_ins.build("exec sleep 1000", false);
+    let running = stand_ins.start(&package);
+    fs::remove_file(stand_ins.run.join("answers")).unwrap();
+    running.signal("TERM");
+    wait_for("the power button", || stand_ins.run.join("pressed").exists().then_some(()));
+    running.signal("TERM");
+    let messages = end(&stand_ins, running, 8, "a second signal ended the guest's time to power off");
+    assert!(!messages.contains("did not answer"), "it waited for an answer: {messages}");
+}
+
+#[test]
+fn a_guest_whose_share_is_gone_gets_no_time_to_power_off() {
+    let stand_ins = StandIns::new();
+    let package = stand_ins.build("exec sleep 1000", true);
+    let mut servers = Running::script(&package, "virtiofsd-run", &stand_ins.run, &[]);
+    wait_for("the servers", || stand_ins.run.join("ch.virtiofs.sock").exists().then_some(()));
+    let mut running = Running::script(&package, "microvm-run", &stand_ins.run, &["--external-virtiofsd"]);
+    running.messages.wait_for("ch: running in cloud-hypervisor (kvm)");
+    // As systemd does, which stops the VM because its servers have failed.
+    running.signal("TERM");
+    running.messages.wait_for("pressing the guest's power button");
+    kill(servers.process("--shared-dir"), "KILL");
+    servers.wait();
+    running.wait();
+    stand_ins.tidy();
+    let gone = "ch: the server of the shared directory 'home' ended: the process that serves it has ended";
+    running.look();
+    running.end().assert(7, gone);
 }
 
 #[test]

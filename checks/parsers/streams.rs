@@ -3,15 +3,15 @@
 
 //! What a monitor says while it runs: it may be one that was taken over.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use microvm_spectrum::base::tool::Tool;
 use microvm_spectrum::hypervisor;
 use microvm_spectrum::hypervisor::running::{Attachment, Started};
 use microvm_spectrum::plan::runtime::SocketNames;
@@ -37,7 +37,7 @@ fn plan(hypervisor: HypervisorName) -> Plan {
 /// Waits for a monitor whose process lives.
 fn wait_for_start(plan: &Plan, events: Option<File>) -> std::io::Result<Started> {
     let (alive, _ends_it) = std::io::pipe().unwrap();
-    hypervisor::running(plan, DEADLINE).wait_for_start(alive.as_fd(), events)
+    hypervisor::running(plan, DEADLINE).wait_for_start(alive.as_fd(), events, &mut || false)
 }
 
 /// What comes of a monitor's answer: its events, to their end.
@@ -76,6 +76,23 @@ fn serve(path: &str) -> Sender<Vec<u8>> {
     sender
 }
 
+/// Serves each connection with the bytes that are here at that time.
+fn serve_always(path: &str) -> Arc<Mutex<Vec<u8>>> {
+    // The other monitor's, of the VM with the same name.
+    let _ = std::fs::remove_file(path);
+    let (listener, answer) = (UnixListener::bind(path).unwrap(), Arc::default());
+    let current = Arc::<Mutex<Vec<u8>>>::clone(&answer);
+    std::thread::spawn(move || {
+        let mut before = None;
+        for stream in listener.incoming() {
+            let (mut stream, bytes) = (stream.unwrap(), current.lock().unwrap().clone());
+            let _ = stream.write_all(&bytes).and_then(|()| stream.shutdown(Shutdown::Write));
+            drop(before.replace(stream));
+        }
+    });
+    answer
+}
+
 const QMP: [&str; 6] = [
     "{\"QMP\": {\"version\": {}}}\n{\"return\": {}}\n{\"event\": \"RESUME\"}\n",
     "{\"QMP\": {}}\n{\"return\": {}}\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n",
@@ -91,6 +108,16 @@ const EVENTS: [&str; 4] = [
     "{\"source\": \"vm\", \"event\": \"booted\"}\n\n{\"source\": \"vm\", \"event\": \"rebooted\"}\n\n",
     "{\"source\": \"vm\", \"event\": \"booted\"}\n\n{\"source\": \"guest\", \"event\": \"panic\"}\n\n",
     "{\"source\": \"vm\", \"event\": \"booted\"}{\"source\": \"vm\", \"event\": \"shutdown\"}{\"source\": \"vm\", \"event\": \"deleted\"}",
+];
+
+const ANSWERS: [&str; 6] = [
+    "HTTP/1.1 200 \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\nContent-Length: 56\r\n\r\n\
+     {\"config\": {\"console\": {\"file\": \"/dev/null\", \"a\": 1}}}",
+    "HTTP/1.1 200 \r\nContent-Length: 48\r\n\r\n{\"config\": {\"net\": [{\"id\": \"link-a546-0\"}, 1, {}]}}",
+    "HTTP/1.1 200 \r\nContent-Length: 36\r\n\r\n{\"device_tree\": {\"link-a546-0\": {}}}\n",
+    "HTTP/1.1 204 \r\n\r\n",
+    "HTTP/1.1 500 \r\nContent-Length: 31\r\n\r\n[\"Error from API\", \"one\", \"two\"]",
+    "HTTP/1.1 503\r\nServer: Firecracker API\r\nContent-Length: 2\r\n\r\n{}",
 ];
 
 /// One test for all: there is one working directory.
@@ -123,6 +150,18 @@ fn qemu() {
             Ok(use_control(&plan, *what))
         },
     );
+    // An earlier call to plug in an interface came late, with its device, or without; and one
+    // whose interface is another's.
+    let (duplicate, done) = ("{\"error\": {\"desc\": \"Duplicate ID\"}}\n", "{\"return\": {}}\n");
+    for (devices, then, is_plugged) in [
+        ("[{\"name\": \"type\"}, {\"name\": \"link-a546-0\"}]", String::new(), true),
+        ("[{\"name\": \"link-b547-0\"}]", done.repeat(3), true),
+        ("[]", duplicate.to_owned(), false),
+    ] {
+        let answers = format!("{{\"QMP\": {{}}}}\n{done}{duplicate}{{\"return\": {devices}}}\n{then}");
+        control.send(answers.into_bytes()).unwrap();
+        assert_eq!(use_control(&plan, 1), is_plugged, "{devices}");
+    }
     // A line without end.
     supervisor.send([&b"{\"QMP\": \""[..], &vec![b'x'; 2 << 20]].concat()).unwrap();
     let endless = wait_for_start(&plan, None);
@@ -135,14 +174,15 @@ fn use_control(plan: &Plan, what: u64) -> bool {
     match what {
         0 => running.press_power_button().is_ok(),
         1 => running.plug(attachment).is_ok(),
-        _ => running.unplug(attachment).is_ok(),
+        // The guest has no time, the monitor has some.
+        _ => hypervisor::running(plan, Duration::ZERO).unplug(attachment).is_ok(),
     }
 }
 
 fn cloud_hypervisor() {
-    let mut plan = plan(HypervisorName::CloudHypervisor);
-    let remote = std::env::current_dir().unwrap().join("ch-remote");
-    plan.tools.insert(Tool::ChRemote, "/bin/true".into());
+    let plan = plan(HypervisorName::CloudHypervisor);
+    let answer = serve_always(&SocketNames::new(&plan.name).control());
+    answer.lock().unwrap().clone_from(&Vec::from("HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n{}"));
     attack(
         "Cloud Hypervisor's events",
         20,
@@ -155,19 +195,20 @@ fn cloud_hypervisor() {
             follow(wait_for_start(&plan, Some(pipe)))
         },
     );
-    // Its answers, as its own client prints them.
-    plan.tools.insert(Tool::ChRemote, remote.clone());
-    let info = ["{\"config\": {\"console\": {\"file\": \"/dev/null\", \"mode\": \"Pty\"}}}"];
-    let script = "#!/bin/sh\nexec cat answer\n";
-    fs::write(&remote, script).unwrap();
-    fs::set_permissions(&remote, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     attack(
         "Cloud Hypervisor's answers",
-        40,
-        |random| bytes(random, &info),
-        |given: &Bytes| {
-            fs::write("answer", &given.0).unwrap();
-            Ok(hypervisor::running(&plan, DEADLINE).open_console().is_ok())
+        4,
+        |random| (bytes(random, &ANSWERS), random.below(4)),
+        |(given, what): &(Bytes, u64)| {
+            answer.lock().unwrap().clone_from(&given.0);
+            Ok(match what {
+                0 => hypervisor::running(&plan, DEADLINE).open_console().is_ok(),
+                what => use_control(&plan, what - 1),
+            })
         },
     );
+    // An answer without end.
+    *answer.lock().unwrap() = [&b"HTTP/1.1 200 \r\nA: "[..], &vec![b'x'; 2 << 20]].concat();
+    let endless = hypervisor::running(&plan, DEADLINE).press_power_button();
+    assert!(endless.is_err_and(|error| error.to_string().contains("without end")));
 }

@@ -24,4 +24,4 @@ let
     );
 in
 words.unless (!(isUsed && isTooOld package))
-  "${words.option "sources"}: ${problem package "${words.option "settings.tools"}.cloud-hypervisor and .ch-remote"}, or ${words.option "settings.defaults.hypervisor"} = \"qemu\""
+  "${words.option "sources"}: ${problem package "${words.option "settings.tools"}.cloud-hypervisor"}, or ${words.option "settings.defaults.hypervisor"} = \"qemu\""

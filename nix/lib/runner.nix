@@ -188,7 +188,6 @@ let
       }
     else
       {
-        ch-remote = "${cloud-hypervisor}/bin/ch-remote";
         cloud-hypervisor = "${cloud-hypervisor}/bin/cloud-hypervisor";
       }
   )

@@ -10,16 +10,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rustix::fs::Access;
-use serde::{Deserialize, Serialize};
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A program that running a VM may need.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum Tool {
-    /// Cloud Hypervisor's own client of its API.
-    #[serde(rename = "ch-remote")]
-    ChRemote,
     /// Cloud Hypervisor.
     #[serde(rename = "cloud-hypervisor")]
     CloudHypervisor,
@@ -48,8 +46,7 @@ pub enum Tool {
 
 impl Tool {
     /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::ChRemote,
+    pub const ALL: [Self; 8] = [
         Self::CloudHypervisor,
         Self::Ip,
         Self::MicrovmSpectrum,
@@ -63,7 +60,6 @@ impl Tool {
     /// The program's file name.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::ChRemote => "ch-remote",
             Self::CloudHypervisor => "cloud-hypervisor",
             Self::Ip => "ip",
             Self::MicrovmSpectrum => "microvm-spectrum",
@@ -78,7 +74,7 @@ impl Tool {
     /// Where users can get it.
     pub fn origin(self) -> &'static str {
         match self {
-            Self::ChRemote | Self::CloudHypervisor => "package cloud-hypervisor of Nixpkgs, or its releases",
+            Self::CloudHypervisor => "package cloud-hypervisor of Nixpkgs, or its releases",
             Self::Ip => "package iproute2 of Debian and Nixpkgs",
             Self::MicrovmSpectrum => "this program",
             Self::Nft => "package nftables of Debian and Nixpkgs",
@@ -116,6 +112,32 @@ impl FromStr for Tool {
             .find(|tool| tool.as_str() == text)
             .ok_or_else(|| ToolError::Unknown(text.to_owned()))
     }
+}
+
+/// Programs that former versions needed. What they have written still names them.
+const FORMER: [&str; 1] = ["ch-remote"];
+
+/// A key of a table of tools; that of a former version is none.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key(Option<Tool>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if FORMER.contains(&name.as_str()) {
+            return Ok(Self(None));
+        }
+        Tool::deserialize(StrDeserializer::new(&name)).map(|tool| Self(Some(tool)))
+    }
+}
+
+/// Reads the paths of tools, and passes over those of former versions.
+///
+/// # Errors
+/// When a key is no tool's name, or a value no path.
+pub fn read_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Tool, PathBuf>, D::Error> {
+    let read = BTreeMap::<Key, PathBuf>::deserialize(deserializer)?;
+    Ok(read.into_iter().filter_map(|(Key(tool), path)| Some((tool?, path))).collect())
 }
 
 /// Directories outside of PATH where distributions keep virtiofsd.
@@ -159,7 +181,7 @@ mod tests {
     #[test]
     fn finds_only_executable_files_and_keeps_what_is_given() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, mode) in [("ch-remote", 0o755), ("qemu-system-x86_64", 0o644)] {
+        for (name, mode) in [("nft", 0o755), ("qemu-system-x86_64", 0o644)] {
             let file = dir.path().join(name);
             fs::write(&file, "").unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
@@ -170,10 +192,9 @@ mod tests {
         let found = find_all(&given, &path);
         assert_eq!(
             found,
-            BTreeMap::from([
-                (Tool::ChRemote, dir.path().join("ch-remote")),
-                (Tool::Virtiofsd, PathBuf::from("/given")),
-            ])
+            BTreeMap::from(
+                [(Tool::Nft, dir.path().join("nft")), (Tool::Virtiofsd, PathBuf::from("/given")),]
+            )
         );
     }
 

@@ -25,7 +25,7 @@ pub use source::{PARTITIONS, PartUuid, SourceConfig, SourceKind};
 
 use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::problem::{Problem, Problems};
-use crate::base::tool::Tool;
+use crate::base::tool::{self, Tool};
 use crate::link::id::LinkId;
 
 /// Where the configuration is by default.
@@ -84,7 +84,7 @@ pub struct Config {
     #[serde(default)]
     pub uids: UidRange,
     /// Where programs are that should not be looked for in PATH.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tool::read_paths")]
     pub tools: BTreeMap<Tool, PathBuf>,
     /// Whether `sync` puts packages into the host's Nix store.
     #[serde(default, rename = "nix-store")]

@@ -10,6 +10,7 @@
 //! and `--cmdline` are taken literally. Each option below names the page of
 //! that project's documentation that it follows, relative to `docs/`.
 
+mod api;
 mod events;
 mod running;
 
@@ -43,7 +44,7 @@ fn quoted(value: &str) -> String {
 
 impl Hypervisor for CloudHypervisor {
     fn tools(&self, _architecture: Architecture) -> &'static [Tool] {
-        &[Tool::CloudHypervisor, Tool::ChRemote]
+        &[Tool::CloudHypervisor]
     }
 
     fn lacks_wayland(&self) -> Option<&'static str> {

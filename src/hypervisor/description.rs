@@ -49,8 +49,7 @@ pub trait Hypervisor: Sync {
     /// there are too many of these.
     fn room_for_devices(&self, own: usize, link_ports: usize) -> Option<usize>;
 
-    /// How many ports a VM has for interfaces of links; `None` when there is no
-    /// limit, and each interface gets a new number.
+    /// How many ports a VM has for interfaces of links; `None` when there is no limit.
     fn ports(&self, plan: &Plan) -> Option<usize>;
 
     /// The VMM's program and arguments.

@@ -15,6 +15,7 @@ pub mod description;
 pub mod passt_probe;
 mod qemu;
 pub mod running;
+mod socket;
 
 use std::time::{Duration, Instant};
 

@@ -6,23 +6,30 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::link::id::LinkId;
 
-/// How long one short exchange with a VMM may take.
-pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one short exchange with a VMM may take. On a host with nothing else to do it
+/// takes milliseconds; this is for one with far too much.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A VMM that runs in the working directory: it knows the VM's sockets and when
 /// to give up. Every call but [`unplug`](Self::unplug) fails with `TimedOut` then.
 pub trait RunningVmm: Send {
     /// Waits until the VMM with this pidfd answers on its control socket. `events`
     /// is the read end of the pipe for a VMM that
-    /// [writes events](super::Hypervisor::writes_events).
+    /// [writes events](super::Hypervisor::writes_events). `works` says whether the VMM has
+    /// done anything since it was asked before: then it gets its time once more.
     ///
     /// # Errors
     /// When the VMM ends, or does not answer in time.
-    fn wait_for_start(&self, vmm: BorrowedFd<'_>, events: Option<File>) -> io::Result<Started>;
+    fn wait_for_start(
+        &self,
+        vmm: BorrowedFd<'_>,
+        events: Option<File>,
+        works: &mut dyn FnMut() -> bool,
+    ) -> io::Result<Started>;
 
     /// Presses the guest's power button, for a process that is not the supervisor.
     ///
@@ -31,14 +38,17 @@ pub trait RunningVmm: Send {
     fn press_power_button(&self) -> io::Result<()>;
 
     /// Plugs in the provider's interface of a link. Its tap exists, and its port
-    /// is free.
+    /// is free. An interface that an earlier call has plugged in, which was not answered in
+    /// time, stays.
     ///
     /// # Errors
     /// When the VMM refuses it or does not answer.
     fn plug(&self, attachment: Attachment) -> io::Result<()>;
 
-    /// Unplugs the interface of a link. Its tap is unused afterwards, whatever
-    /// the guest does. May take longer than its time by [`EXCHANGE_TIMEOUT`].
+    /// Unplugs the interface of a link, if it is plugged in, and waits for the guest to
+    /// release it; the VMM's answers may take longer than that by [`EXCHANGE_TIMEOUT`].
+    /// QEMU's tap is unused afterwards, whatever the guest does; with Cloud Hypervisor it
+    /// is when the guest has released the interface.
     ///
     /// # Errors
     /// When the VMM refuses it or does not answer.
@@ -115,6 +125,22 @@ pub struct Console(pub OwnedFd);
 pub fn vhost_net_is_usable() -> bool {
     // A device node may exist without its driver.
     File::options().read(true).write(true).open("/dev/vhost-net").is_ok()
+}
+
+/// Repeats what has taken longer than until `deadline`, with as much time again, for as long
+/// as the VMM `works`: deadlines are for dead VMMs, not for slow ones.
+pub(super) fn while_it_works<T>(
+    mut deadline: Instant,
+    works: &mut dyn FnMut() -> bool,
+    mut attempt: impl FnMut(Instant) -> io::Result<T>,
+) -> io::Result<T> {
+    let patience = deadline.saturating_duration_since(Instant::now());
+    loop {
+        match attempt(deadline) {
+            Err(_) if Instant::now() >= deadline && works() => deadline = Instant::now() + patience,
+            result => return result,
+        }
+    }
 }
 
 /// The error of a VMM that has not answered by the deadline.

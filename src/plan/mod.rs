@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::architecture::Architecture;
 use crate::base::name::VmName;
 use crate::base::problem::Problem;
-use crate::base::tool::Tool;
+use crate::base::tool::{self, Tool};
 use crate::base::versioned::{self, DocumentError};
 use crate::directory::boundary::{Boundary, ResolveError, Walker};
 use crate::directory::stamp::FileStamp;
@@ -131,6 +131,7 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wayland: Option<WaylandPlan>,
     /// The paths of the programs that running the VM takes, by their names.
+    #[serde(deserialize_with = "tool::read_paths")]
     pub tools: BTreeMap<Tool, PathBuf>,
 }
 
@@ -266,5 +267,24 @@ impl Plan {
     /// When the text is not a manifest of [`MANIFEST_VERSION`].
     pub fn from_manifest(text: &str) -> Result<Self, DocumentError> {
         versioned::parse(text, "a manifest", MANIFEST_VERSION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_may_name_a_program_that_a_former_version_needed() {
+        let text = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/checks/golden/packages/builtin/cloud-hypervisor/share/microvm-spectrum/manifest.json"
+        ));
+        let with =
+            |tool: &str| text.replacen("\"tools\": {", &format!("\"tools\": {{\"{tool}\": \"/x\","), 1);
+        assert_ne!(with("ch-remote"), text);
+        let read = Plan::from_manifest(&with("ch-remote")).unwrap();
+        assert_eq!(read, Plan::from_manifest(text).unwrap());
+        assert!(Plan::from_manifest(&with("other")).is_err());
     }
 }

@@ -65,6 +65,12 @@ impl SocketNames {
         format!("{}.uplink.sock", self.name)
     }
 
+    /// Bound by the process that serves the shared directories, for as long as it does: who
+    /// has connected to it learns of its end. It answers nothing.
+    pub fn servers(&self) -> String {
+        format!("{}.virtiofs.sock", self.name)
+    }
+
     /// The socket of the Wayland compositor, or a symbolic link to it, which may lead to
     /// nothing. The VMM connects to it when the guest opens a connection.
     pub fn wayland(&self) -> String {
@@ -239,7 +245,8 @@ mod tests {
     #[test]
     fn names_are_short_enough() {
         let names = SocketNames::new(&VmName::new("n".repeat(64)).unwrap());
-        for name in names.of_vmm().into_iter().chain([names.virtiofsd(99), names.wayland(), names.uplink()]) {
+        let others = [names.virtiofsd(99), names.servers(), names.wayland(), names.uplink()];
+        for name in names.of_vmm().into_iter().chain(others) {
             assert!(name.len() <= 107, "{name}");
         }
     }
@@ -247,16 +254,26 @@ mod tests {
     #[test]
     fn no_two_vms_share_a_name() {
         let mut seen = std::collections::BTreeSet::new();
-        let words =
-            ["run", "control", "console", "supervisor", "virtiofs-0", "wayland", "uplink", "lock", "sock"];
+        let words = [
+            "run",
+            "control",
+            "console",
+            "supervisor",
+            "virtiofs",
+            "virtiofs-0",
+            "wayland",
+            "uplink",
+            "lock",
+            "sock",
+        ];
         let vms = ["vm".to_owned()].into_iter().chain(words.iter().map(|word| format!("vm.{word}")));
         let vms = vms.chain(words.iter().flat_map(|a| words.iter().map(move |b| format!("vm.{a}.{b}"))));
         for vm in vms {
             let names = SocketNames::new(&VmName::new(&vm).unwrap());
             let locks =
                 [names.run_lock(), names.control_lock(), names.console_lock(), names.control_lock_of_vmm()];
-            let served = [names.virtiofsd(0), names.wayland(), names.uplink()];
-            for name in names.of_vmm().into_iter().chain(locks).chain(served) {
+            let others = [names.virtiofsd(0), names.servers(), names.wayland(), names.uplink()];
+            for name in names.of_vmm().into_iter().chain(locks).chain(others) {
                 assert!(seen.insert(name.clone()), "another VM also has the name {name} of {vm}");
             }
         }

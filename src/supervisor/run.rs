@@ -9,9 +9,11 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
 
 use super::claim::Claim;
 use super::links::Links;
@@ -19,12 +21,12 @@ use super::output::{self, LastLine, say};
 use super::shares::Others;
 use super::watch::{End, Seen, Wake, Watch};
 use super::windows::CompositorLink;
-use super::{Outcome, dead_links, files, no_thread, on_signal, shares, uplink, windows};
+use super::{Outcome, dead_links, files, no_thread, notify, on_signal, shares, uplink, windows};
 use crate::base::printable::printable;
 use crate::base::problem::{Problem, Problems};
 use crate::hypervisor;
 use crate::hypervisor::description::{EVENTS_FD, FilePaths};
-use crate::hypervisor::running::{Started, vhost_net_is_usable};
+use crate::hypervisor::running::{PowerButton, Started, vhost_net_is_usable};
 use crate::link::taps::{self, INTERFACES};
 use crate::plan::{Plan, pci};
 use crate::system::process::{Inherited, Process, in_background, keep_memory_private};
@@ -32,9 +34,11 @@ use crate::system::process::{Inherited, Process, in_background, keep_memory_priv
 /// How long a guest gets to power off, unless an option says otherwise.
 pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a VMM may take until its control socket answers. A loaded machine
-/// needs seconds, and a broken VMM ends by itself.
+/// How long a VMM may do nothing before its control socket answers. A broken one ends by
+/// itself, and a loaded machine is slow.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a VMM that works may take until its control socket answers.
+const START_LIMIT: Duration = Duration::from_secs(600);
 /// How long the servers of a killed supervisor may take to end.
 const CRASH_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -91,6 +95,7 @@ fn start_and_watch(plan: &Plan, options: &Options) -> Result<Outcome, Outcome> {
     }
     windows::follow(plan).map_err(no_thread)?;
     dead_links::follow(plan).map_err(no_thread)?;
+    let mut followed = false;
     let outcome = loop {
         let sender = signals.sender();
         let servers = if options.external_virtiofsd {
@@ -111,6 +116,9 @@ fn start_and_watch(plan: &Plan, options: &Options) -> Result<Outcome, Outcome> {
             uplink::start(plan, move |status| drop(ended.send(Wake::UplinkEnded(status))))?
         };
         let others = Others::of(plan, &servers);
+        if !std::mem::replace(&mut followed, true) {
+            signals.report_end_of(plan, &others)?;
+        }
         let started = Instant::now();
         let (mut vmm, events) = spawn_vmm(plan, &files)?;
         let last_words = report_vmm(&mut vmm, plan, &sender)?;
@@ -172,6 +180,12 @@ impl Signals {
 
     fn sender(&self) -> Sender<Wake> {
         lock(&self.0).clone()
+    }
+
+    /// Reports the end of the process that serves these shares, to the [`Watch`] of that time.
+    fn report_end_of(&self, plan: &Plan, others: &Others) -> Result<(), Outcome> {
+        let current = Arc::clone(&self.0);
+        others.on_end(plan, move |tag| drop(lock(&current).send(Wake::ServersEnded(tag))))
     }
 
     /// Leaves all that is still reported to the old channel; returns whether a signal is
@@ -256,25 +270,28 @@ fn report_events(
     sender: Sender<Wake>,
 ) -> Result<Receiver<()>, Outcome> {
     let plan = plan.clone();
-    let vmm = vmm
+    let process = vmm
         .pidfd()
         .map_err(|error| Outcome::HostFailed(format!("cannot watch the virtual machine monitor: {error}")))?;
     let (speaking, silent) = channel();
+    let mut works = works(vmm.id());
     let report = move || {
+        let vmm = hypervisor::running(&plan, START_TIMEOUT);
         let Started { mut events, power_button } =
-            match hypervisor::running(&plan, START_TIMEOUT).wait_for_start(vmm.as_fd(), events) {
+            match vmm.wait_for_start(process.as_fd(), events, &mut works) {
                 Ok(started) => started,
                 Err(error) => return drop(sender.send(Wake::Started(Err(error)))),
             };
         let links = Links::new(&plan);
         let follow = move || {
-            links.follow(vmm);
+            links.follow(process);
             drop(speaking);
         };
         if let Err(error) = in_background(follow) {
             say(&plan.name, &format!("links cannot be plugged in: {error}"));
         }
-        let mut going = sender.send(Wake::Started(Ok(power_button))).is_ok();
+        let power_button = press_in_background(&plan, power_button);
+        let mut going = sender.send(Wake::Started(power_button)).is_ok();
         while going {
             let event = events.next().transpose();
             going = matches!(event, Ok(Some(_)));
@@ -283,4 +300,77 @@ fn report_events(
     };
     in_background(report).map_err(no_thread)?;
     Ok(silent)
+}
+
+/// Presses the power button whenever it receives something, in a thread of its own: a VMM
+/// that does not answer must not keep the supervisor from what else is to be done.
+fn press_in_background(plan: &Plan, mut press: PowerButton) -> io::Result<SyncSender<()>> {
+    let (sender, presses) = sync_channel(1);
+    let name = plan.name.clone();
+    in_background(move || {
+        for () in presses {
+            if let Err(error) = press() {
+                say(&name, &format!("the power button cannot be pressed: {error}"));
+            }
+        }
+    })?;
+    Ok(sender)
+}
+
+/// Says whether the VMM has used processor time since the last call; then systemd waits
+/// for it once more, too.
+fn works(vmm: u32) -> impl FnMut() -> bool + Send {
+    let begun = Instant::now();
+    let mut used = processor_time(vmm);
+    move || {
+        let now = processor_time(vmm);
+        let works = begun.elapsed() < START_LIMIT && now > std::mem::replace(&mut used, now);
+        if works {
+            // Twice as long, since systemd is to outlast this.
+            let extension = u32::try_from(2 * START_TIMEOUT.as_micros()).unwrap_or(u32::MAX);
+            notify(&[NotifyState::ExtendTimeoutUsec(extension)]);
+        }
+        works
+    }
+}
+
+/// The processor time that a process and its threads have used, in ticks of the kernel's
+/// clock (`utime` and `stime` in `proc_pid_stat(5)`); 0 when there is none.
+fn processor_time(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Its name is in parentheses and may contain any.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Child;
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_works_while_it_uses_the_processor() {
+        let busy = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let mut busy_works = works(busy.id());
+        let begun = Instant::now();
+        while !busy_works() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it uses no processor time");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        end(busy);
+        let idle = Command::new("/bin/sh").args(["-c", "read x"]).stdin(Stdio::piped()).spawn().unwrap();
+        // It starts first.
+        let (mut idle_works, mut times) = (works(idle.id()), 0);
+        while idle_works() {
+            times += 1;
+            assert!(times < 100, "it uses processor time");
+        }
+        end(idle);
+        assert!(!busy_works(), "it has ended");
+    }
 }

@@ -4,7 +4,8 @@
 //! Starting the servers of a VM's shared directories, and `bin/virtiofsd-run`.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -19,8 +20,10 @@ use crate::base::problem::Problems;
 use crate::base::tool::Tool;
 use crate::hypervisor;
 use crate::plan::Plan;
-use crate::plan::runtime::{Lock, SocketNames, is_bound, is_foreign};
+use crate::plan::runtime::{Lock, SocketNames, is_bound, is_foreign, remove_socket};
 use crate::supervisor::virtiofsd::{self, OpenShare, Privileges, Server};
+use crate::system::poll;
+use crate::system::process::in_background;
 
 /// How often to look whether a VM that left its servers still runs.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -71,6 +74,22 @@ impl Others {
         Self(others.map(|it| (it.tag.clone(), it.socket.clone(), stamp(&it.socket))).collect())
     }
 
+    /// Calls `ended`, once, from another thread when the process that serves them has ended;
+    /// one of a former version cannot be watched.
+    pub fn on_end(&self, plan: &Plan, ended: impl FnOnce(String) + Send + 'static) -> Result<(), Outcome> {
+        let Some((tag, ..)) = self.0.first() else { return Ok(()) };
+        let Ok(connection) = UnixStream::connect(SocketNames::new(&plan.name).servers()) else {
+            return Ok(());
+        };
+        let tag = tag.clone();
+        let wait = move || {
+            if poll::is_readable(&connection, None).is_ok() {
+                ended(tag);
+            }
+        };
+        in_background(wait).map_err(no_thread)
+    }
+
     /// The tag of a share that the process has not begun to serve again since, if any: a
     /// server ends when its VMM does, and its socket may be there for a moment still.
     pub fn not_again(&self) -> Option<&str> {
@@ -115,6 +134,30 @@ pub enum Again {
     WhileLocked(String),
     /// Always, until a signal to stop comes.
     Always,
+}
+
+/// The [socket](SocketNames::servers) by which a supervisor learns that the servers have gone.
+struct Presence {
+    path: String,
+    _listener: UnixListener,
+}
+
+impl Presence {
+    fn of(serving: &Serving<'_>) -> io::Result<Self> {
+        let path = SocketNames::new(serving.name).servers();
+        remove_socket(&path);
+        let presence = Self { _listener: UnixListener::bind(&path)?, path };
+        if serving.privileges.client.is_some() {
+            lchown(&presence.path, serving.privileges.client, None)?;
+        }
+        Ok(presence)
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        remove_socket(&self.path);
+    }
 }
 
 /// How shared directories are served.
@@ -174,6 +217,10 @@ pub fn serve(serving: &Serving<'_>, open: &Opening<'_>, again: &Again) -> Result
     let ended = move |tag, status| drop(sender.send(Wake::Ended(tag, status)));
     let shares = open(&|_| true).map_err(Outcome::InputRefused)?;
     let mut servers = start_open(shares, serving, ended.clone())?;
+    // Ends before the servers do, whatever the reason.
+    let _presence = Presence::of(serving).map_err(|error| {
+        Outcome::HostFailed(format!("the socket of the servers cannot be created: {error}"))
+    })?;
     let mut started = Instant::now();
     notify(&[NotifyState::Ready]);
     let mut look = None;

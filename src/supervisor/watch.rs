@@ -5,7 +5,7 @@
 
 use std::io;
 use std::process::ExitStatus;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -16,7 +16,7 @@ use super::uplink::Passt;
 use super::virtiofsd::Server;
 use super::{Outcome, notify, shares, uplink};
 use crate::hypervisor;
-use crate::hypervisor::running::{PowerButton, VmmEvent};
+use crate::hypervisor::running::VmmEvent;
 use crate::plan::Plan;
 use crate::system::process::Process;
 use crate::system::systemd::RUNNING;
@@ -36,11 +36,14 @@ const OUTPUTS: usize = 2;
 /// What one thread reports to the loop.
 pub(super) enum Wake {
     Signal,
-    Started(io::Result<PowerButton>),
+    /// With what has the power button pressed by another thread.
+    Started(io::Result<SyncSender<()>>),
     Event(io::Result<Option<VmmEvent>>),
     VmmEnded(io::Result<ExitStatus>),
     ServerEnded(String, io::Result<ExitStatus>),
     UplinkEnded(io::Result<ExitStatus>),
+    /// The process that serves this share and others, which is not this one.
+    ServersEnded(String),
     OutputEnded,
 }
 
@@ -69,7 +72,7 @@ pub(super) struct Watch<'a> {
 /// What the loop has seen and done so far.
 #[derive(Default)]
 pub(super) struct Seen {
-    power_button: Option<PowerButton>,
+    power_button: Option<SyncSender<()>>,
     outcome: Option<Outcome>,
     stopping: bool,
     /// Whether the VMM ends because its guest was reset.
@@ -122,9 +125,8 @@ impl Watch<'_> {
         }
         if self.seen.press_at.is_some_and(|at| at <= now) {
             self.seen.press_at = Some(now + PRESS_INTERVAL);
-            if let Some(Err(error)) = self.seen.power_button.as_mut().map(|press| press()) {
-                say(&self.plan.name, &format!("the power button cannot be pressed: {error}"));
-            }
+            // Unless it is being pressed.
+            let _ = self.seen.power_button.as_ref().map(|button| button.try_send(()));
         }
     }
 
@@ -161,6 +163,13 @@ impl Watch<'_> {
             }
             Wake::ServerEnded(tag, status) => self.server_ended(tag, status),
             Wake::UplinkEnded(status) => self.uplink_ended(status),
+            // It may end in good order because the VMM does.
+            Wake::ServersEnded(tag) if self.seen.outcome.is_none() => {
+                let status = "the process that serves it has ended".to_owned();
+                self.seen.server_alarm =
+                    Some((Instant::now() + SERVER_WINDOW, Outcome::ShareFailed { tag, status }));
+            }
+            Wake::ServersEnded(_) => {}
             Wake::OutputEnded => self.seen.outputs_ended += 1,
             Wake::VmmEnded(_) => {}
         }
@@ -260,12 +269,14 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Ends the VM: a guest whose shared directory is gone hangs at the next access, and one whose
-    /// passt is gone has no network until its VMM starts again.
+    /// Ends the VM: a guest whose shared directory is gone hangs at the next access, and so
+    /// cannot power off; one whose passt is gone has no network until its VMM starts again.
+    /// Nor does Cloud Hypervisor always end when it is asked to: one thread answers its API,
+    /// and tries for a minute to connect to the server again when the guest is reset
+    /// (`connect_vhost_user`).
     fn server_failed(&mut self, outcome: Outcome) {
-        self.seen.outcome.get_or_insert(outcome.clone());
-        self.vmm.terminate();
-        self.kill_after(END_TIMEOUT, outcome);
+        self.seen.outcome.get_or_insert(outcome);
+        self.vmm.kill();
     }
 
     /// Takes what a dead VMM has left: its last events and output.

@@ -404,7 +404,6 @@ in
         passt = "${pkgs.passt}/bin/passt";
         virtiofsd = "/mine";
         cloud-hypervisor = "${pkgs.cloud-hypervisor}/bin/cloud-hypervisor";
-        ch-remote = "${pkgs.cloud-hypervisor}/bin/ch-remote";
       }
       (toml (host {
         services.microvm-spectrum.settings.tools.virtiofsd = "/mine";

@@ -114,7 +114,7 @@ in
     {
       expected = [
         [
-          "services.microvm-spectrum.sources: Cloud Hypervisor 50.0 is too old, VMs run under 52 and later: take Nixpkgs from nixos-unstable, give another package with services.microvm-spectrum.settings.tools.cloud-hypervisor and .ch-remote, or services.microvm-spectrum.settings.defaults.hypervisor = \"qemu\""
+          "services.microvm-spectrum.sources: Cloud Hypervisor 50.0 is too old, VMs run under 52 and later: take Nixpkgs from nixos-unstable, give another package with services.microvm-spectrum.settings.tools.cloud-hypervisor, or services.microvm-spectrum.settings.defaults.hypervisor = \"qemu\""
         ]
         [ ]
         [ ]

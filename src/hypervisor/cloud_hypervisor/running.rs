@@ -7,25 +7,22 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::api::Api;
 use super::events::EventPipe;
-use crate::base::tool::Tool;
-use crate::hypervisor::description::program;
 use crate::hypervisor::running::{
-    Attachment, Console, EXCHANGE_TIMEOUT, RunningVmm, Started, Unplugged, timed_out,
+    Attachment, Console, EXCHANGE_TIMEOUT, RunningVmm, Started, Unplugged, while_it_works,
 };
 use crate::plan::Plan;
 use crate::plan::runtime::SocketNames;
 use crate::system::poll;
-use crate::system::program::{self, ProgramError};
 
-/// How often a call of the API is tried while the VMM starts.
+/// How often a call of the API is tried while the VMM starts, and how often to look
+/// whether the guest has released a device.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The VMM of a plan, until a deadline.
@@ -34,53 +31,106 @@ pub(super) struct Running {
     deadline: Instant,
 }
 
+/// What the VMM has of a device that was to be plugged in.
+#[derive(Debug, PartialEq, Eq)]
+enum Device {
+    /// It is the VM's, also after the guest's next reset.
+    Plugged,
+    /// It is unplugged, but the guest has not released it.
+    Held,
+    /// There is none.
+    Absent,
+}
+
 impl Running {
     pub fn new(plan: &Plan, deadline: Instant) -> Self {
-        Self { api: Api::new(plan), deadline }
+        Self { api: Api::new(SocketNames::new(&plan.name).control()), deadline }
     }
 
-    fn call(&self, words: &[&str]) -> io::Result<Vec<u8>> {
-        self.api.call(words, self.deadline)
+    /// Waits until the API of the process with this pidfd answers.
+    fn ping(&self, vmm: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+        while let Err(error) = self.api.get("vmm.ping", deadline) {
+            if Instant::now() >= deadline || poll::is_readable(&vmm, Some(RETRY_INTERVAL))? {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the VMM has of a device. `config` is what the VM is made of, the tree what the
+    /// guest sees (`vmm/src/device_manager.rs`, `remove_device` and `eject_device`).
+    fn find(&self, id: &str, deadline: Instant) -> io::Result<Device> {
+        let info = self.api.get("vm.info", deadline)?;
+        let interfaces = info.pointer("/config/net").and_then(Value::as_array);
+        let has_id = |interface: &Value| interface.get("id").and_then(Value::as_str) == Some(id);
+        Ok(if interfaces.is_some_and(|all| all.iter().any(has_id)) {
+            Device::Plugged
+        } else if info.get("device_tree").is_some_and(|tree| tree.get(id).is_some()) {
+            Device::Held
+        } else {
+            Device::Absent
+        })
     }
 }
 
 impl RunningVmm for Running {
-    fn wait_for_start(&self, vmm: BorrowedFd<'_>, events: Option<File>) -> io::Result<Started> {
+    fn wait_for_start(
+        &self,
+        vmm: BorrowedFd<'_>,
+        events: Option<File>,
+        works: &mut dyn FnMut() -> bool,
+    ) -> io::Result<Started> {
         let pipe = events.ok_or_else(|| io::Error::other("the pipe for events is missing"))?;
         let api = self.api.clone();
-        let mut events = EventPipe::new(pipe, move || api.call(&["ping"], soon()).is_ok());
-        events.wait_for_boot(self.deadline)?;
-        while let Err(error) = self.api.call(&["ping"], self.deadline.min(soon())) {
-            if Instant::now() >= self.deadline || poll::is_readable(&vmm, Some(RETRY_INTERVAL))? {
-                return Err(error);
-            }
-        }
+        let mut events = EventPipe::new(pipe, move || api.get("vmm.ping", soon()).is_ok());
+        while_it_works(self.deadline, works, |deadline| events.wait_for_boot(deadline))?;
+        while_it_works(soon(), works, |deadline| self.ping(vmm, deadline))?;
         let events = std::iter::from_fn(move || events.next().transpose());
         let api = self.api.clone();
-        let power_button = move || api.call(&["power-button"], soon()).map(drop);
+        let power_button = move || api.put("vm.power-button", None, soon());
         Ok(Started { events: Box::new(events), power_button: Box::new(power_button) })
     }
 
     fn press_power_button(&self) -> io::Result<()> {
-        self.call(&["power-button"]).map(drop)
+        self.api.put("vm.power-button", None, self.deadline)
     }
 
     fn plug(&self, attachment: Attachment) -> io::Result<()> {
         // hotplug.md, "Add Network Device".
-        let link = attachment.link;
-        let device =
-            format!("tap={},mac={},id={}", link.provider_tap(), link.provider_mac(), attachment.id());
-        self.call(&["add-net", &device]).map(drop)
+        let (id, link) = (attachment.id(), attachment.link);
+        let device = json!({ "id": id, "tap": link.provider_tap(), "mac": link.provider_mac().to_string() });
+        match self.find(&id, self.deadline)? {
+            // An earlier call came late.
+            Device::Plugged => Ok(()),
+            Device::Held => Err(io::Error::other("the guest has not released the link's last interface yet")),
+            Device::Absent => self.api.put("vm.add-net", Some(&device), self.deadline),
+        }
     }
 
     fn unplug(&self, attachment: Attachment) -> io::Result<Unplugged> {
         // hotplug.md, "Remove Device": the VMM frees the slot when the guest releases
         // the device, and keeps the tap open until then.
-        self.call(&["remove-device", &attachment.id()]).map(|_| Unplugged::Free)
+        let (id, answered) = (attachment.id(), self.deadline + EXCHANGE_TIMEOUT);
+        let mut removed = false;
+        loop {
+            match self.find(&id, answered)? {
+                Device::Plugged if removed => {
+                    return Err(io::Error::other("Cloud Hypervisor still has a device that it has removed"));
+                }
+                Device::Plugged => {
+                    self.api.put("vm.remove-device", Some(&json!({ "id": id })), answered)?;
+                    removed = true;
+                }
+                Device::Held if Instant::now() >= self.deadline => return Ok(Unplugged::Lost),
+                Device::Held => {}
+                Device::Absent => return Ok(Unplugged::Free),
+            }
+            std::thread::sleep(RETRY_INTERVAL);
+        }
     }
 
     fn open_console(&self) -> io::Result<Console> {
-        let info: Value = serde_json::from_slice(&self.call(&["info"])?)?;
+        let info = self.api.get("vm.info", self.deadline)?;
         let path = info.pointer("/config/console/file").and_then(Value::as_str);
         let path =
             path.ok_or_else(|| io::Error::other("Cloud Hypervisor names no terminal for the console"))?;
@@ -93,27 +143,5 @@ fn soon() -> Instant {
     Instant::now() + EXCHANGE_TIMEOUT
 }
 
-/// Cloud Hypervisor's API, by its own client, which makes one call and ends.
-#[derive(Clone)]
-struct Api {
-    client: PathBuf,
-    socket: String,
-}
-
-impl Api {
-    fn new(plan: &Plan) -> Self {
-        Self { client: program(plan, Tool::ChRemote), socket: SocketNames::new(&plan.name).control() }
-    }
-
-    /// Makes a call and returns what it printed.
-    fn call(&self, words: &[&str], deadline: Instant) -> io::Result<Vec<u8>> {
-        let mut command = Command::new(&self.client);
-        command.args(["--api-socket", &self.socket]).args(words);
-        program::output_until(&mut command, deadline).map_err(|error| match error {
-            ProgramError::TimedOut { .. } => {
-                timed_out("Cloud Hypervisor's control socket did not answer in time")
-            }
-            error => error.into(),
-        })
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -17,9 +17,14 @@ use super::qmp::{self, Client, Event};
 use super::{port_id, tap};
 use crate::hypervisor::running::{
     Attachment, Console, EXCHANGE_TIMEOUT, RunningVmm, Started, Unplugged, VmmEvent, vhost_net_is_usable,
+    while_it_works,
 };
+use crate::hypervisor::socket;
 use crate::plan::Plan;
 use crate::plan::runtime::{Lock, SocketNames};
+
+/// Where QEMU lists the devices that have an id ("QOM" in its manual).
+const DEVICES: &str = "/machine/peripheral";
 
 /// The VMM of a plan, until a deadline.
 pub(super) struct Running {
@@ -40,8 +45,15 @@ impl Running {
 }
 
 impl RunningVmm for Running {
-    fn wait_for_start(&self, vmm: BorrowedFd<'_>, _events: Option<File>) -> io::Result<Started> {
-        let mut client = Client::connect_to_starting(vmm, &self.sockets.supervisor(), self.deadline)?;
+    fn wait_for_start(
+        &self,
+        vmm: BorrowedFd<'_>,
+        _events: Option<File>,
+        works: &mut dyn FnMut() -> bool,
+    ) -> io::Result<Started> {
+        let socket = self.sockets.supervisor();
+        let connect = |deadline| Client::connect_to_starting(vmm, &socket, deadline);
+        let mut client = while_it_works(self.deadline, works, connect)?;
         let mut writer = client.writer()?;
         let events = std::iter::from_fn(move || next_event(&mut client).transpose());
         // The reader of the events receives the answer, and passes over it.
@@ -59,7 +71,16 @@ impl RunningVmm for Running {
         let (_lock, mut client) = self.connect()?;
         let (id, link) = (attachment.id(), attachment.link);
         let netdev = tap(&id, &link.provider_tap(), vhost_net_is_usable());
-        client.execute_with("netdev_add", &netdev, self.deadline)?;
+        if let Err(error) = client.execute_with("netdev_add", &netdev, self.deadline) {
+            // An earlier call may have come late, with all that it does or with this alone.
+            let devices = client.execute_with("qom-list", &json!({ "path": DEVICES }), self.deadline)?;
+            let has_id = |device: &Value| device.get("name").and_then(Value::as_str) == Some(&id);
+            if devices.as_array().is_some_and(|all| all.iter().any(has_id)) {
+                return Ok(());
+            }
+            client.execute_with("netdev_del", &json!({ "id": id }), self.deadline).map_err(|_| error)?;
+            client.execute_with("netdev_add", &netdev, self.deadline)?;
+        }
         let device = json!({
             "driver": "virtio-net-pci", "id": id, "netdev": id, "bus": port_id(attachment.port),
             "mac": link.provider_mac().to_string(), "romfile": "",
@@ -75,22 +96,22 @@ impl RunningVmm for Running {
         let (_lock, mut client) = self.connect()?;
         let id = attachment.id();
         let unplugged = match delete_device(&mut client, &id, self.deadline) {
-            Ok(()) => Ok(Unplugged::Free),
+            Ok(()) => Unplugged::Free,
             // The guest has released it already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Unplugged::Free),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Unplugged::Lost),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Unplugged::Free,
+            // It does not in time, or was asked before. A QEMU that is gone says so below.
+            Err(_) => Unplugged::Lost,
         };
         // This closes the tap, and cuts off a device that is still there.
         let soon = Instant::now() + EXCHANGE_TIMEOUT;
         match client.execute_with("netdev_del", &json!({ "id": id }), soon) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => unplugged,
+            _ => Ok(unplugged),
         }
     }
 
     fn open_console(&self) -> io::Result<Console> {
-        Ok(Console(qmp::connect(&self.sockets.console(), self.deadline)?.into()))
+        Ok(Console(socket::connect(&self.sockets.console(), self.deadline)?.into()))
     }
 }
 

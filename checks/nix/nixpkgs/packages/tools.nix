@@ -54,7 +54,6 @@ in
   cargo = wrap "cargo" { inherit (machine) cargo; };
   clippy = wrap "clippy" { inherit (machine) cargo-clippy clippy-driver; };
   cloud-hypervisor = absent "cloud-hypervisor-53.0" [
-    "ch-remote"
     "cloud-hypervisor"
   ];
   coreutils = standard "coreutils" [
