@@ -57,6 +57,8 @@ check-advisories:
 	@echo '== cargo deny: known vulnerabilities of the crates'
 	@checks/lint advisories
 
+# One more at a time than there are processors: they wait as much as they compute.
+check-tests: export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 1)))
 check-tests:
 	@echo '== cargo test, with the test guest and Nix'
 	@checks/with-test-guest checks/with-nix cargo test --locked --no-fail-fast
