@@ -33,6 +33,9 @@ in
   restart-if-changed = setting types.bool true ''
     Whether it is restarted when it is no longer what it was started with; when null, it is left alone until its next start.
   '';
+  cluster = setting types.bool true ''
+    Whether the cluster decides which host runs it (`docs/cluster.md`); when null, that of its source, or else this host.
+  '';
   wayland-user = setting types.str "alice" ''
     The user whose session shows its windows, by name; when null, that of its source, or else none. Each session has the
     user service `microvm-spectrum-wayland`.

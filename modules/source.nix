@@ -45,6 +45,12 @@ in
       example = true;
       description = "Whether its VMs may start with the host; when null, those of a `builtin` source may.";
     };
+    cluster = mkOption {
+      type = types.nullOr types.bool;
+      default = null;
+      example = true;
+      description = "Whether the cluster decides which hosts run its VMs; when null, `settings.defaults` says it.";
+    };
     wayland-user = mkOption {
       type = types.nullOr types.str;
       default = null;

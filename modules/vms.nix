@@ -70,6 +70,7 @@ let
           uplink
           ports
           autostart
+          cluster
           uid
           wayland
           ;
@@ -158,7 +159,12 @@ in
   config.services.microvm-spectrum = {
     settings.vm = lib.mapAttrs (_: vm: {
       runner = "${vm.finalRunner}";
-      inherit (vm) autostart uid wayland;
+      inherit (vm)
+        autostart
+        cluster
+        uid
+        wayland
+        ;
       restart-if-changed = vm.restartIfChanged;
       wayland-user = vm.waylandUser;
     }) (lib.filterAttrs (_: vm: vm.vmDir != null || vm.runner != null) cfg.vms);

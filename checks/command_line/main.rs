@@ -12,6 +12,7 @@ mod build_in_nix;
 mod build_on_a_bad_disk;
 mod build_when_killed;
 mod check;
+mod cluster;
 mod configuration;
 mod contents;
 mod control;

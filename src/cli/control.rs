@@ -13,7 +13,7 @@ use super::completion::vm_names;
 use super::{Exit, StateArgs, fail, report};
 use crate::base::name::VmName;
 use crate::supervisor::DEFAULT_STOP_TIMEOUT;
-use crate::system::control::{Stopping, Verb, control};
+use crate::system::control::{Stopping, Verb, control, stop_out_of_order};
 
 #[derive(Debug, Args)]
 pub(super) struct ControlArgs {
@@ -24,6 +24,10 @@ pub(super) struct ControlArgs {
     /// Take every VM: start all that can run, stop or restart all that run
     #[arg(long, conflicts_with = "names")]
     all: bool,
+
+    /// Take also VMs that the cluster manages, without asking it; they may run on another host
+    #[arg(long)]
+    force: bool,
 
     #[command(flatten)]
     state: StateArgs,
@@ -36,14 +40,19 @@ pub(super) fn run(verb: Verb, args: &ControlArgs) -> anyhow::Result<Exit> {
         (true, Verb::Start) => installed.able_to_run(),
         (true, Verb::Stop | Verb::Restart) => installed.running(),
     };
+    let of_cluster = installed.of_cluster();
+    names.retain(|name| args.force || !of_cluster.contains(name));
     let mut exit = Exit::Fine;
     for name in &args.names {
-        match installed.usable(name) {
+        match if args.force { installed.usable(name) } else { installed.controlled(name, verb) } {
             Ok(name) => names.push(name),
             Err(error) => exit = fail(&error.into()),
         }
     }
     if exit == Exit::Fine && !names.is_empty() {
+        if verb == Verb::Stop {
+            stop_out_of_order(names.iter().filter(|name| of_cluster.contains(name)));
+        }
         let mut waiting = Waiting::default();
         let done = control(verb, &names, |stopping| waiting.show(stopping));
         waiting.bar.take().iter().for_each(ProgressBar::finish_and_clear);

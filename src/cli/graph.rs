@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{Exit, StateArgs, report};
 use crate::base::name::VmName;
+use crate::state::cib;
 use crate::state::network::{Network, Provider};
 
 #[derive(Debug, Args)]
@@ -36,6 +38,8 @@ enum Format {
     Dot,
     /// Mermaid
     Mermaid,
+    /// Resources and constraints of Pacemaker, for cibadmin
+    Cib,
 }
 
 /// The version of the JSON document that `--json` prints.
@@ -59,9 +63,17 @@ pub(super) fn run(args: &GraphArgs) -> anyhow::Result<Exit> {
         Format::Tree => tree(&network),
         Format::Dot => dot(&network),
         Format::Mermaid => mermaid(&network),
+        Format::Cib => cib::of(&catalog, &host_name()?),
     };
     report::to_stdout("the graph", |out| out.write_all(text.as_bytes()))?;
     Ok(Exit::Fine)
+}
+
+/// The name that Pacemaker has for this host unless the administrator gives it another.
+fn host_name() -> anyhow::Result<String> {
+    let path = "/proc/sys/kernel/hostname";
+    let name = std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))?;
+    Ok(name.trim_end().to_owned())
 }
 
 // Names of VMs need no escaping in any of these (`VmName`).

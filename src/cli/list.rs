@@ -85,12 +85,14 @@ fn shortened(text: &str, room: Option<usize>) -> String {
 fn cells(vm: &VmStatus) -> [String; 6] {
     let dash = || "-".to_owned();
     let addresses: Vec<_> = vm.addresses.iter().map(ToString::to_string).collect();
+    let cluster = vm.cluster.then(|| "cluster".to_owned());
+    let details: Vec<_> = cluster.into_iter().chain(vm.detail.as_ref().map(ToString::to_string)).collect();
     [
         vm.name.to_string(),
         vm.state.to_string(),
         vm.hypervisor.as_ref().map_or_else(dash, ToString::to_string),
         vm.source.as_ref().map_or_else(dash, ToString::to_string),
         if addresses.is_empty() { dash() } else { addresses.join(",") },
-        vm.detail.as_ref().map(ToString::to_string).unwrap_or_default(),
+        details.join("; "),
     ]
 }

@@ -102,6 +102,9 @@ fn lines(vm: &VmDetails) -> Vec<(&'static str, String)> {
     if vm.status.autostart {
         lines.push(("autostart", "with the host".to_owned()));
     }
+    if vm.status.cluster {
+        lines.push(("managed", "by the cluster".to_owned()));
+    }
     if let Some(machine) = &vm.machine {
         let links = machine.links.iter();
         lines.extend(

@@ -46,13 +46,18 @@ pub(super) struct SyncArgs {
     /// Print what it would say, and do nothing
     #[arg(long, conflicts_with = "start")]
     dry_run: bool,
+
+    /// Print the link and user ids of the cluster's VMs that may differ on its other hosts, as lines for the
+    /// configuration of all hosts, and do nothing
+    #[arg(long, conflicts_with_all = ["start", "dry_run"])]
+    print_pins: bool,
 }
 
 pub(super) fn run(args: &SyncArgs) -> anyhow::Result<Exit> {
     let state = StateDirectory::at(&args.state.state_dir);
     sync(args, &state).or_else(|error| {
         let exit = fail(&error);
-        if !args.no_systemd && !args.dry_run {
+        if !args.no_systemd && !args.dry_run && !args.print_pins {
             apply_installed(&state, args.start).map(report_applied);
         }
         Ok(exit)
@@ -65,7 +70,8 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
     let config = Config::read(&args.config)?;
     let tools = find_tools(config.tools.clone());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let record = (!args.no_systemd && !args.dry_run).then_some(Path::new(kvm_record::PATH));
+    let dry_run = args.dry_run || args.print_pins;
+    let record = (!args.no_systemd && !dry_run).then_some(Path::new(kvm_record::PATH));
     let (accelerator, windows, vhost_user) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
     let progress = Progress::new("reading VMs");
     let host = Surroundings {
@@ -79,10 +85,14 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
         nix_store: (args.nix_store || config.nix_store).then(|| NixStore::find(&path)).transpose()?,
         progress: &|done, all| progress.show(done, all),
     };
-    if args.dry_run {
+    if dry_run {
         let synced = sync::dry_run(&config, &host);
         progress.clear();
         let synced = synced?;
+        if args.print_pins {
+            said::print(&synced.pins.lines())?;
+            return Ok(Exit::Fine);
+        }
         let jobs = match host.for_units {
             true => Jobs::new(&synced.catalog, state, &units::autostarted()),
             false => Jobs::default(),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Config, MAX_UID, MIN_UID, SourceConfig, SourceKind, Table, UidRange, may_be_a_vms};
+use super::{Config, MAX_UID, MIN_UID, Settings, SourceConfig, SourceKind, Table, UidRange, may_be_a_vms};
 use crate::base::name::{SourceName, VmName};
 use crate::link::id::LinkId;
 use crate::package::planning::{self, Sizes};
@@ -33,6 +33,7 @@ pub(super) fn check(config: &Config, tables: &[Table]) -> Vec<Mistake> {
         check.differs(index, source, config.sources.get(..index).unwrap_or_default());
     }
     check.values();
+    check.cluster();
     for (index, table) in tables.iter().enumerate() {
         check.vm(table);
         check.same_vm(table, tables.get(..index).unwrap_or_default());
@@ -280,6 +281,66 @@ impl Check<'_> {
                 format!("set autostart = true for the [[source]] {name}, or remove it here"),
             );
         }
+    }
+
+    /// What the cluster starts, nothing else does.
+    fn cluster(&mut self) {
+        let Self { config, tables, .. } = *self;
+        let of_defaults = |key: &str| keys(&["defaults", key]);
+        self.starts_alone("[defaults] sets", &config.defaults, true, &of_defaults);
+        for (index, source) in config.sources.iter().enumerate().filter(|(_, it)| it.cluster.is_some()) {
+            // Those of its VMs that have no table.
+            let settings = config.completed(&source.name, &Settings::default());
+            let at = |key: &str| match key {
+                "cluster" => keys(&["source", &index.to_string(), key]),
+                _ => of_defaults(key),
+            };
+            let who = format!("the source {} has by [defaults]", source.name);
+            self.starts_alone(&who, &settings, source.may_autostart(), &at);
+        }
+        for Table { key: table, id, settings } in tables {
+            let Some(id) = id else { continue };
+            let own = [
+                ("cluster", settings.cluster),
+                ("autostart", settings.autostart),
+                ("restart-if-changed", settings.restart_if_changed),
+            ];
+            if own.iter().all(|(_, value)| value.is_none()) {
+                continue;
+            }
+            let mut sources = config.sources.iter();
+            let index = sources.position(|source| source.name == id.source && source.cluster.is_some());
+            let at = |key: &str| match index {
+                _ if own.contains(&(key, Some(true))) => keys(&["vm", table, key]),
+                Some(index) if key == "cluster" => keys(&["source", &index.to_string(), key]),
+                _ => of_defaults(key),
+            };
+            let may_autostart = config.source(&id.source).is_none_or(SourceConfig::may_autostart);
+            let settings = config.completed(&id.source, settings);
+            self.starts_alone(&format!("[vm.\"{table}\"] has"), &settings, may_autostart, &at);
+        }
+    }
+
+    /// `at` is where a key is set.
+    fn starts_alone(
+        &mut self,
+        who: &str,
+        settings: &Settings,
+        may_autostart: bool,
+        at: &dyn Fn(&str) -> Vec<String>,
+    ) {
+        let keys = [
+            ("autostart", settings.autostart.filter(|_| may_autostart)),
+            ("restart-if-changed", settings.restart_if_changed),
+        ];
+        let set =
+            keys.into_iter().filter(|(_, value)| *value == Some(true) && settings.cluster == Some(true));
+        self.mistakes.extend(set.map(|(key, _)| Mistake {
+            at: at(key),
+            other: Some(at("cluster")),
+            cause: format!("{who} {key} beside cluster: the cluster alone starts and stops such VMs"),
+            remedy: format!("remove {key}, or set it or cluster to false"),
+        }));
     }
 
     fn links(&mut self) {

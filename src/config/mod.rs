@@ -205,10 +205,18 @@ impl Config {
 
     /// The settings of one VM, completed from its source and `[defaults]`.
     pub fn settings(&self, id: &VmId) -> Settings {
-        let of_source = self.source(&id.source).and_then(|source| source.wayland_user.clone());
-        let of_source = Settings { wayland_user: of_source, ..Settings::default() };
-        let own = self.vms.get(id).map(|table| &table.settings).unwrap_or(&of_source);
-        own.or(&of_source).or(&self.defaults)
+        let none = Settings::default();
+        self.completed(&id.source, self.vms.get(id).map_or(&none, |table| &table.settings))
+    }
+
+    /// The settings of a VM of a source, completed from that and from `[defaults]`.
+    fn completed(&self, source: &SourceName, own: &Settings) -> Settings {
+        let of_source = self.source(source).map(|source| Settings {
+            wayland_user: source.wayland_user.clone(),
+            cluster: source.cluster,
+            ..Settings::default()
+        });
+        own.or(&of_source.unwrap_or_default()).or(&self.defaults)
     }
 }
 
@@ -402,6 +410,39 @@ mod tests {
         }
         let strict = read(&format!("{SOURCE}{}autostart = false\n", other)).unwrap();
         assert!(strict.sources.iter().all(|source| !source.may_autostart()));
+    }
+
+    #[test]
+    fn a_vm_of_the_cluster_is_started_by_the_cluster_alone() {
+        let builtin = SOURCE.replace("user-partition", "builtin");
+        let two = format!("{builtin}cluster = true\n{}", SOURCE.replace("user'", "own'").replace("/P", "/Q"));
+        let is_clusters = |config: &Config, vm: &str| config.settings(&vm.parse().unwrap()).cluster;
+        let config = read(&format!("{two}[vm.'user/local']\ncluster = false\nautostart = true\n")).unwrap();
+        assert_eq!(is_clusters(&config, "user/a"), Some(true));
+        assert_eq!(is_clusters(&config, "user/local"), Some(false));
+        assert_eq!(is_clusters(&config, "own/a"), None);
+        let config = read(&format!("{SOURCE}[defaults]\ncluster = true\n")).unwrap();
+        assert_eq!(is_clusters(&config, "user/a"), Some(true));
+        let both = "cluster = true\nautostart = true\n";
+        for (text, cause) in [
+            (format!("{builtin}[vm.a]\n{both}"), "config.toml:7:13: [vm.\"a\"] has autostart beside cluster"),
+            (format!("{SOURCE}autostart = true\n[vm.a]\n{both}"), "[vm.\"a\"] has autostart"),
+            (
+                format!("{SOURCE}[vm.a]\ncluster = true\nrestart-if-changed = true\n"),
+                "has restart-if-changed",
+            ),
+            (format!("{two}[vm.'user/a']\nautostart = true\n"), "[vm.\"user/a\"] has autostart"),
+            (format!("{two}[defaults]\nautostart = true\n"), "the source user has by [defaults] autostart"),
+            (format!("{builtin}[defaults]\n{both}"), "[defaults] sets autostart"),
+            (format!("[vm.n]\nrunner = '/r'\n{both}"), "[vm.\"n\"] has autostart"),
+        ] {
+            let printed = read(&text).unwrap_err();
+            assert!(printed.contains(cause), "{cause}: {printed}");
+            assert_eq!(printed.matches("the cluster alone").count(), 1, "{printed}");
+        }
+        // Of a partition, none would start with the host.
+        let partition = format!("{SOURCE}cluster = true\n[defaults]\nautostart = true\n");
+        assert_eq!(is_clusters(&read(&partition).unwrap(), "user/a"), Some(true));
     }
 
     #[test]

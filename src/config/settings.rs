@@ -70,6 +70,8 @@ pub struct Settings {
     pub autostart: Option<bool>,
     /// Whether `sync` restarts it when it is stale.
     pub restart_if_changed: Option<bool>,
+    /// Whether the cluster decides which host runs it.
+    pub cluster: Option<bool>,
     /// For how many clients it can provide networks.
     #[serde(default, deserialize_with = "number")]
     pub link_ports: Option<u8>,
@@ -110,6 +112,7 @@ impl Settings {
             accel: self.accel.or(defaults.accel),
             autostart: self.autostart.or(defaults.autostart),
             restart_if_changed: self.restart_if_changed.or(defaults.restart_if_changed),
+            cluster: self.cluster.or(defaults.cluster),
             link_ports: self.link_ports.or(defaults.link_ports),
             wayland_memory: self.wayland_memory.or(defaults.wayland_memory),
             links: self.links.clone(),

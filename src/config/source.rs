@@ -77,6 +77,8 @@ pub struct SourceConfig {
     pub allow: Vec<AllowedPrefix>,
     /// Whether VMs of it may start with the host.
     autostart: Option<bool>,
+    /// Whether the cluster decides which hosts run its VMs.
+    pub cluster: Option<bool>,
     /// How many of its VMs can run.
     #[serde(rename = "max-vms")]
     max_vms: Option<usize>,

@@ -77,6 +77,11 @@ impl LinkId {
         free_from(Self::new(first).unwrap_or(Self(1))).ok_or(LinkError::Exhausted)
     }
 
+    /// The id that a link gets where all are free.
+    pub fn first(client: &VmName, provider: &VmName) -> Self {
+        Self::derive_by(client, provider, Some).unwrap_or(Self(1))
+    }
+
     /// Its number.
     pub fn number(self) -> u16 {
         self.0

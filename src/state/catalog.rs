@@ -148,6 +148,9 @@ pub struct Runnable {
     /// Whether `sync` restarts it when it is stale.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart_if_changed: bool,
+    /// Whether the cluster decides which host runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cluster: bool,
     /// Its links to network providers.
     pub links: Vec<CatalogLink>,
     /// The host's PCI devices that it gets.

@@ -11,9 +11,11 @@ use crate::base::name::VmName;
 use crate::base::printable::Printable;
 use crate::base::problem::{Problem, Severity};
 use crate::state::catalog::{Catalog, CatalogError, CatalogProblem, CatalogVm, VmState};
+use crate::state::cib;
 use crate::state::directory::StateDirectory;
 use crate::state::leases::Leases;
 use crate::state::unreadable;
+use crate::system::control::Verb;
 
 /// How similar a wrong name must be to the one that is suggested, from 0 to 1.
 const SIMILAR: f64 = 0.7;
@@ -45,6 +47,22 @@ pub enum VmError {
     /// It has problems, or a VM that provides its network has.
     #[error("{} cannot run", .0.name)]
     CannotRun(Box<CatalogVm>),
+    /// The cluster decides whether it runs on this host.
+    #[error(
+        "the cluster manages {0}: run 'pcs resource {pcs} {resource}' or 'crm resource {1} {resource}'; --force \
+         does it on this host without asking the cluster",
+        pcs = in_pcs(*.1), resource = cib::resource(.0)
+    )]
+    OfCluster(VmName, Verb),
+}
+
+/// What `pcs resource` calls it.
+fn in_pcs(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Start => "enable",
+        Verb::Stop => "disable",
+        Verb::Restart => "restart",
+    }
 }
 
 impl Installed {
@@ -132,6 +150,21 @@ impl Installed {
             Some(vm) => Err(VmError::CannotRun(Box::new(vm.clone()))),
             None => Ok(name),
         }
+    }
+
+    /// The VM with the name that a user typed, if it is [usable](Self::usable) and not the cluster's.
+    ///
+    /// # Errors
+    /// See [`VmError`].
+    pub fn controlled(&self, text: &str, verb: Verb) -> Result<VmName, VmError> {
+        let name = self.usable(text)?;
+        if self.of_cluster().contains(&name) { Err(VmError::OfCluster(name, verb)) } else { Ok(name) }
+    }
+
+    /// The VMs that the cluster manages.
+    pub fn of_cluster(&self) -> BTreeSet<VmName> {
+        let known = self.catalog.iter().flat_map(Catalog::known);
+        known.filter(|(_, runnable)| runnable.cluster).map(|(vm, _)| vm.name.clone()).collect()
     }
 
     /// The VMs that can run or still do.

@@ -7,6 +7,7 @@
 //! the later stages read it.
 
 pub mod catalog;
+pub mod cib;
 pub mod details;
 pub mod directory;
 pub mod installed;

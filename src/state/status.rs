@@ -57,6 +57,7 @@ impl Condition {
             ("activating", "auto-restart") => Self::Restarting,
             ("activating", _) => Self::Starting,
             ("deactivating", _) => Self::Stopping,
+            ("" | "inactive" | "failed", _) if status.has_job => Self::Starting,
             ("failed", _) => Self::Failed,
             _ if status.failed.is_some() => Self::Failed,
             _ => Self::Stopped,
@@ -96,6 +97,9 @@ pub struct VmStatus {
     pub uid: Option<u32>,
     /// Whether it starts with the host.
     pub autostart: bool,
+    /// Whether the cluster decides which host runs it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cluster: bool,
     /// Its windows, if it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<WindowsStatus>,
@@ -158,6 +162,7 @@ impl VmStatus {
             addresses: Vec::new(),
             uid: None,
             autostart: false,
+            cluster: false,
             windows: None,
         }
     }
@@ -172,6 +177,7 @@ impl VmStatus {
                 addresses: runnable.links.iter().map(|link| link.ipv4).collect(),
                 uid: Some(runnable.uid),
                 autostart: runnable.autostart,
+                cluster: runnable.cluster,
                 windows: runnable.wayland.map(|it| WindowsStatus { user: it.user, compositor: None }),
                 ..status(Condition::Unknown)
             },

@@ -68,6 +68,8 @@ fn why(old: &Runnable, now: &Runnable) -> Vec<String> {
     differs(now.autostart && !old.autostart, "it starts with the host");
     differs(!now.autostart && old.autostart, "it does not start with the host any more");
     differs(now.restart_if_changed != old.restart_if_changed, "restart-if-changed");
+    differs(now.cluster && !old.cluster, "the cluster manages it");
+    differs(!now.cluster && old.cluster, "the cluster does not manage it any more");
     differs(now.wayland != old.wayland, "the session that shows its windows");
     let mut files = now.files.iter().filter(|file| !old.files.contains(file));
     if let Some(first) = files.next() {

@@ -30,7 +30,7 @@ use crate::system::{accounts, durable};
 impl Round<'_> {
     /// Makes this the current generation, unless nothing has changed, and cleans up.
     pub(super) fn install(self, lock: &Lock) -> Result<Synced, Problem> {
-        let Self { host, before, leasing, sources, vms, built, mut problems, .. } = self;
+        let Self { host, before, leasing, sources, vms, built, mut problems, pins, .. } = self;
         let Before { catalog: before, leases: old_leases } = before;
         let state = host.state;
         let (generation, leases) = (next_generation(state)?, leasing.of_removed(&vms));
@@ -107,7 +107,7 @@ impl Round<'_> {
             // A crash may bring the old catalog back, so nothing of it is removed.
             Err(problem) => problems.push(problem),
         }
-        Ok(Synced { catalog, before, problems, changed })
+        Ok(Synced { catalog, before, problems, pins, changed })
     }
 }
 

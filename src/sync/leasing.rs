@@ -303,6 +303,32 @@ impl<'a> Leasing<'a> {
         );
     }
 
+    /// The links that could have other ids if all VMs had been installed in another order, as
+    /// they may be on another host: those from the id that a link would have had to the one
+    /// that it has instead.
+    pub fn colliding(&self) -> BTreeSet<LinkId> {
+        let all = || self.leases.all().flat_map(|(vm, _, links)| links.map(move |link| (vm, link)));
+        let given: BTreeSet<_> = all().map(|(_, (_, id))| id).collect();
+        let mut colliding = BTreeSet::new();
+        for (client, (provider, id)) in all() {
+            let first = LinkId::first(&client.name, provider);
+            if !self.is_declared(client, provider) && first < id {
+                colliding.extend(given.range(first..=id));
+            } else if !self.is_declared(client, provider) && first > id {
+                // After the last id comes the first.
+                colliding.extend(given.range(first..).chain(given.range(..=id)));
+            }
+        }
+        colliding
+    }
+
+    /// Whether the id of a link is the same everywhere: declared, or in a package that was
+    /// built elsewhere.
+    pub fn is_declared(&self, client: &VmId, provider: &VmName) -> bool {
+        client.source == SourceName::configuration()
+            || self.config.settings(client).links.contains_key(provider)
+    }
+
     /// The leases of VMs that are not among `vms`.
     pub fn of_removed(&self, vms: &[CatalogVm]) -> Vec<CatalogLease> {
         let there: BTreeSet<_> = vms.iter().map(CatalogVm::id).collect();

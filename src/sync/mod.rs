@@ -26,6 +26,7 @@ mod keep;
 mod leasing;
 mod lock;
 mod of_sources;
+mod pins;
 mod prepare;
 mod round;
 mod rounds;
@@ -38,6 +39,7 @@ use std::path::PathBuf;
 
 pub use changes::{Change, changes, limited};
 pub use forget::{ForgetError, forget};
+pub use pins::{Pin, Pins};
 pub use rounds::Rounds;
 
 use crate::base::architecture::Architecture;
@@ -83,6 +85,8 @@ pub struct Synced {
     /// The problems of sources, VM directories, settings and, once the catalog is
     /// switched, of the host.
     pub problems: Problems,
+    /// What may differ on other hosts of the cluster.
+    pub pins: Pins,
     /// Whether there is a new generation.
     pub changed: bool,
 }

@@ -172,6 +172,9 @@ impl Round<'_> {
         if vm.problems.has_errors() {
             return None;
         }
+        if vm.settings.cluster == Some(true) && vm.settings.uid.is_none() {
+            self.pins.of_shares(&vm.id, plan, uid);
+        }
         let wayland = plan.wayland.is_some().then(|| self.windows(vm));
         let runnable = Runnable {
             uid,
@@ -179,6 +182,7 @@ impl Round<'_> {
             package: built.place.clone(),
             autostart: vm.settings.autostart.unwrap_or(false),
             restart_if_changed: vm.settings.restart_if_changed.unwrap_or(false),
+            cluster: vm.settings.cluster.unwrap_or(false),
             links: plan.interfaces.iter().map(|it| CatalogLink::new(&it.provider, it.link)).collect(),
             devices: plan.pci_devices.clone(),
             uplink: plan.uplink.as_ref().map(|uplink| CatalogUplink { ports: uplink.ports.clone() }),

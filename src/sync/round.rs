@@ -11,6 +11,7 @@ use super::before::Before;
 use super::find::Found;
 use super::leasing::Leasing;
 use super::of_sources::OfSources;
+use super::pins::Pins;
 use super::{Surroundings, Synced};
 use crate::base::name::VmName;
 use crate::base::problem::Problems;
@@ -61,6 +62,8 @@ pub(super) struct Round<'a> {
     pub problems: Problems,
     /// The problems of VMs.
     pub of_sources: OfSources,
+    /// What may differ on other hosts of the cluster.
+    pub pins: Pins,
 }
 
 impl<'a> Round<'a> {
@@ -78,11 +81,13 @@ impl<'a> Round<'a> {
             built: BTreeMap::new(),
             problems,
             of_sources,
+            pins: Pins::default(),
         };
         round.prepare(vms);
         round.devices();
         round.block();
         round.keep();
+        round.pin();
         round.leasing.settle(host.state, round.before.catalog.as_ref(), &round.vms);
         let of_sources = std::mem::take(&mut round.of_sources);
         round.problems.extend(of_sources.reported(&round.sources).into_sorted());
@@ -91,14 +96,14 @@ impl<'a> Round<'a> {
 
     /// What [`install`](Self::install) would do.
     pub fn rehearse(self) -> Synced {
-        let Self { before, leasing, sources, vms, problems, .. } = self;
+        let Self { before, leasing, sources, vms, problems, pins, .. } = self;
         let before = before.catalog;
         let generation = before.as_ref().map_or(0, |before| before.generation).saturating_add(1);
         let leases = leasing.of_removed(&vms);
         let catalog = Catalog { version: CATALOG_VERSION, generation, sources, vms, leases };
         match before.clone().filter(|before| before.is_like(&catalog)) {
-            Some(catalog) => Synced { catalog, before, problems, changed: false },
-            None => Synced { catalog, before, problems, changed: true },
+            Some(catalog) => Synced { catalog, before, problems, pins, changed: false },
+            None => Synced { catalog, before, problems, pins, changed: true },
         }
     }
 }

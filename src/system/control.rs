@@ -162,6 +162,17 @@ fn stopping(name: VmName, unit: UnitStatus) -> Option<Stopping> {
     (unit.active == "deactivating").then_some(Stopping { name, time, what: unit.text })
 }
 
+/// Has systemd begin to stop VMs, which Pacemaker stops while systemd waits for Pacemaker to
+/// end and would stop them only then. The helper units wait for the VMs' own as always.
+pub fn stop_out_of_order<'a>(names: impl IntoIterator<Item = &'a VmName>) {
+    let units: Vec<_> = names.into_iter().map(unit).collect();
+    if !units.is_empty() {
+        // What fails here fails when they are stopped and waited for.
+        let mut command = systemctl(&["stop", "--no-block", "--job-mode=ignore-dependencies", "--"]);
+        let _ = command.args(units).stderr(Stdio::null()).status();
+    }
+}
+
 fn failures(names: &[VmName], failure: fn(&VmName, &UnitStatus) -> Option<Failure>) -> Vec<Failure> {
     let found = status(names).unwrap_or_default();
     names.iter().filter_map(|name| failure(name, found.get(name)?)).collect()

@@ -22,7 +22,7 @@ pub(super) const HELPERS: [&str; 5] = [
 ];
 /// What is asked of each unit.
 const PROPERTIES: &str = "--property=Id,ActiveState,SubState,StatusText,Result,ConditionResult,\
-                          StateChangeTimestamp,MemoryCurrent,CPUUsageNSec,ExecMainStatus";
+                          StateChangeTimestamp,MemoryCurrent,CPUUsageNSec,ExecMainStatus,Job";
 /// The exit status of a supervisor that had to kill its guest.
 pub const KILLED: u8 = 8;
 
@@ -38,6 +38,8 @@ pub struct UnitStatus {
     pub sub: String,
     /// The last status text of its main process; untrusted, it may quote the guest.
     pub text: Untrusted,
+    /// Whether systemd has work to do with it, such as to start it once its helpers have started.
+    pub has_job: bool,
     /// Whether systemd skipped its last start because a condition was not met.
     pub skipped: bool,
     /// Whether its last run failed. Between two tries it is `inactive`, too.
@@ -242,6 +244,7 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
                 status.ended_badly = !matches!(value, "" | "success" | "exec-condition");
                 status.skipped |= value == "exec-condition";
             }
+            "Job" => status.has_job = !matches!(value, "" | "0"),
             "ConditionResult" => status.skipped |= value == "no",
             "ExecMainStatus" => exit_status = value,
             "StateChangeTimestamp" => status.since = value.strip_prefix('@').and_then(number),

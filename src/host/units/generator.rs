@@ -34,6 +34,10 @@ const TAPS_TEMPLATE: &str = include_str!("templates/drop-in-taps.conf.hbs");
 const UPLINK_TEMPLATE: &str = include_str!("templates/drop-in-uplink.conf.hbs");
 /// The template of the drop-ins of the other units of a VM.
 const USER_TEMPLATE: &str = include_str!("templates/drop-in-user.conf.hbs");
+/// What the drop-in of `microvm@` has besides where a cluster manages VMs.
+const CLUSTER_TEMPLATE: &str = include_str!("templates/drop-in-cluster.conf.hbs");
+/// The drop-in of Pacemaker.
+const PACEMAKER: &str = include_str!("templates/drop-in-pacemaker.conf");
 /// The target for the VMs that start with the host.
 pub const TARGET: &str = "microvms.target";
 /// The directory of links to the units that it starts.
@@ -111,8 +115,14 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
     let output = durable::open_directory(directory)?;
     let wants = Path::new(TARGET_WANTS);
     let network_namespace = network::is_used().then_some(network::PATH);
+    let clusters = of_cluster(catalog);
+    if !clusters.is_empty() {
+        let pacemaker = Path::new("pacemaker.service.d");
+        make_directory(&output, pacemaker)?;
+        std::fs::write(directory.join(pacemaker).join(DROP_IN), PACEMAKER)?;
+    }
     for (vm, runnable) in catalog.known() {
-        let vms = drop_in_data(vm, runnable);
+        let vms = drop_in_data(vm, runnable, &clusters);
         let data = DropIn { key: key(&vms), vm: vms, network_namespace, paths };
         let write = |unit: &str, text: &str| {
             let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
@@ -122,7 +132,9 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
             let mut file = File::from(rustix::fs::openat(&output, directory.join(DROP_IN), flags, mode)?);
             file.write_all(text.as_bytes())
         };
-        write("microvm", &render(TEMPLATE, &data))?;
+        let cluster =
+            if data.vm.get("cluster").is_some() { render(CLUSTER_TEMPLATE, &data) } else { String::new() };
+        write("microvm", &[render(TEMPLATE, &data), cluster].concat())?;
         write("microvm-tap-interfaces", &render(TAPS_TEMPLATE, &data))?;
         if runnable.uplink.is_some() {
             write("microvm-uplink", &render(UPLINK_TEMPLATE, &data))?;
@@ -160,9 +172,16 @@ struct DropIn<'a> {
     paths: &'a UnitPaths,
 }
 
-/// What the drop-ins of a VM say of it.
-fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
-    let providers: Vec<_> = runnable.links.iter().map(|link| &link.provider).collect();
+/// The VMs that the cluster manages.
+fn of_cluster(catalog: &Catalog) -> BTreeSet<&VmName> {
+    catalog.known().filter(|(_, runnable)| runnable.cluster).map(|(vm, _)| &vm.name).collect()
+}
+
+/// What the drop-ins of a VM say of it; `clusters` are the VMs that the cluster manages.
+fn drop_in_data(vm: &CatalogVm, runnable: &Runnable, clusters: &BTreeSet<&VmName>) -> Value {
+    let providers = runnable.links.iter().map(|link| &link.provider);
+    // Here the cluster alone starts its VMs.
+    let (of_cluster, providers): (Vec<_>, Vec<_>) = providers.partition(|name| clusters.contains(name));
     let session = runnable.wayland.and_then(|wayland| {
         let user = wayland.user?;
         Some(json!({"uid": user, "without_security_context": wayland.without_security_context}))
@@ -171,7 +190,7 @@ fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
         let loopback = uplink.ports.iter().any(|port| port.address.is_loopback());
         json!({"loopback": loopback, "privileged": uplink.ports.iter().any(PortForward::is_privileged)})
     });
-    json!({
+    let mut data = json!({
         "name": vm.name,
         "source": vm.source,
         "uid": runnable.uid,
@@ -179,13 +198,20 @@ fn drop_in_data(vm: &CatalogVm, runnable: &Runnable) -> Value {
         "devices": !runnable.devices.is_empty(),
         "session": session,
         "uplink": uplink,
-    })
+    });
+    if runnable.cluster || !of_cluster.is_empty() {
+        let cluster = json!({"manages": runnable.cluster, "providers": of_cluster});
+        data.as_object_mut().map(|data| data.insert("cluster".to_owned(), cluster));
+    }
+    data
 }
 
 /// A word that differs when the drop-ins of a VM do: hexadecimal digits.
 fn key(data: &Value) -> String {
-    let digest =
-        Sha256::digest([TEMPLATE, TAPS_TEMPLATE, UPLINK_TEMPLATE, USER_TEMPLATE, &data.to_string()].concat());
+    let cluster = data.get("cluster").map_or("", |_| CLUSTER_TEMPLATE);
+    let digest = Sha256::digest(
+        [TEMPLATE, TAPS_TEMPLATE, UPLINK_TEMPLATE, USER_TEMPLATE, cluster, &data.to_string()].concat(),
+    );
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -194,5 +220,7 @@ fn key(data: &Value) -> String {
 /// It concerns this VM alone: whatever changes in others, it can start.
 pub fn is_current(state: &StateDirectory, name: &VmName, in_drop_in: &str) -> bool {
     let Ok(catalog) = Catalog::read(&state.catalog()) else { return false };
-    catalog.runnable().any(|(vm, now)| vm.name == *name && key(&drop_in_data(vm, now)) == in_drop_in)
+    let clusters = of_cluster(&catalog);
+    let is = |vm, now| key(&drop_in_data(vm, now, &clusters)) == in_drop_in;
+    catalog.runnable().any(|(vm, now)| vm.name == *name && is(vm, now))
 }
