@@ -138,7 +138,9 @@ fn files_that_are_there_are_replaced_and_others_left() {
     for (path, node) in &first {
         match node {
             Node::Directory { mode } => assert_eq!(*mode, 0o755, "{}", path.display()),
-            Node::File { mode, .. } if path.starts_with("systemd/system-generators") => {
+            Node::File { mode, .. }
+                if path.starts_with("systemd/system-generators") || path.starts_with("ocf") =>
+            {
                 assert_eq!(*mode, 0o755)
             }
             Node::File { mode, .. } => assert_eq!(*mode, 0o644, "{}", path.display()),

@@ -16,6 +16,7 @@
 mod support;
 
 mod attackers;
+mod cluster;
 mod completion;
 mod console;
 mod doctor;

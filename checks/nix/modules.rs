@@ -203,6 +203,8 @@ fn nixos_takes_every_file_of_the_program() {
         "udev/rules.d",
         "tmpfiles.d",
         "sysusers.d",
+        // By way of the running system (modules/cluster.nix).
+        "ocf/resource.d/microvm-spectrum",
     ];
     let directory = shipped();
     let mut left = vec![directory.path().to_owned()];

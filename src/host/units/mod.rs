@@ -66,7 +66,7 @@ macro_rules! files {
 }
 
 /// The files beneath a `lib` directory, with mode and template.
-const FILES: [(&str, u32, &str); 20] = files! {
+const FILES: [(&str, u32, &str); 21] = files! {
     "systemd/system/microvm@.service": 0o644 = "microvm@.service",
     "systemd/system/microvm-virtiofsd@.service": 0o644 = "microvm-virtiofsd@.service",
     "systemd/system/microvm-uplink@.service": 0o644 = "microvm-uplink@.service",
@@ -84,12 +84,13 @@ const FILES: [(&str, u32, &str); 20] = files! {
     "systemd/user/microvm-spectrum-wayland.service": 0o644 = "microvm-spectrum-wayland.service",
     "systemd/system-generators/microvm-spectrum-generator": 0o755 = "generator.sh",
     "systemd/network/10-microvm-spectrum.network": 0o644 = "network.conf",
+    "ocf/resource.d/microvm-spectrum/vm": 0o755 = "ocf-agent.sh",
     "udev/rules.d/85-microvm-spectrum.rules": 0o644 = "udev.rules",
     "sysusers.d/microvm-spectrum.conf": 0o644 = "sysusers.conf",
     "tmpfiles.d/microvm-spectrum.conf": 0o644 = "tmpfiles.conf",
 };
 
-/// Writes the unit files, the generator and the fragments for `systemd-sysusers`,
+/// Writes the unit files, the generator, Pacemaker's agent and the fragments for `systemd-sysusers`,
 /// `systemd-tmpfiles`, networkd and udev to where they belong beneath `output`, the
 /// `lib` directory of a prefix.
 ///
