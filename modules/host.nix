@@ -25,6 +25,7 @@ in
     ./options.nix
     ./vms.nix
     ./tools.nix
+    ./cluster.nix
     ./assertions.nix
   ];
 

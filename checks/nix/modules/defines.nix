@@ -614,6 +614,70 @@ in
     "services.microvm-spectrum: VMs run as users that nss-systemd knows, which programs reach through nscd: enable services.nscd.\n"
   ] (host { services.nscd.enable = false; }).warnings;
 
+  a_cluster_is_what_belongs_together =
+    let
+      config = host { services.microvm-spectrum.cluster.enable = true; };
+      inherit (config.services.pacemaker.package.arguments) ocf-resource-agents;
+    in
+    test
+      {
+        defaults.cluster = true;
+        daemons = [
+          true
+          true
+        ];
+        agent = true;
+        paths = [ "/lib/ocf/resource.d/microvm-spectrum" ];
+        after = [ "microvm-spectrum-sync.service" ];
+        without = {
+          pacemaker = false;
+          paths = [ ];
+          unit = false;
+        };
+      }
+      {
+        inherit (toml config) defaults;
+        daemons = [
+          config.services.corosync.enable
+          config.services.pacemaker.enable
+        ];
+        agent = lib.hasInfix "/run/current-system/sw/lib/ocf/resource.d/microvm-spectrum" ocf-resource-agents.script;
+        paths = config.environment.pathsToLink;
+        inherit (config.systemd.services.pacemaker) after;
+        without = {
+          pacemaker = plain.services.pacemaker.enable;
+          paths = plain.environment.pathsToLink;
+          unit = plain.systemd.services ? pacemaker;
+        };
+      };
+
+  the_cluster_of_a_source_and_of_a_vm =
+    let
+      config = host {
+        services.microvm-spectrum.sources = [
+          {
+            kind = "builtin";
+            name = "system";
+            path = "/srv/vms";
+            cluster = true;
+          }
+        ];
+        services.microvm-spectrum.vms.appvm-hello = {
+          vmDir = ./vms/appvm-hello;
+          cluster = false;
+        };
+      };
+    in
+    test
+      [
+        true
+        false
+      ]
+      [
+        (lib.head (toml config).source).cluster
+        (toml config).vm.appvm-hello.cluster
+      ];
+
   microvm_nix_beside_it_is_fine_when_its_host_module_is_off =
     let
       config =

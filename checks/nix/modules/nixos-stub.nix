@@ -22,6 +22,8 @@ let
       type = types.bool;
       default = true;
     };
+    wants = list types.str;
+    after = list types.str;
     wantedBy = list (
       types.strMatching "[a-zA-Z0-9@%:_.\\-]+[.](service|socket|device|mount|automount|swap|target|path|timer|scope|slice)"
     );
@@ -64,6 +66,21 @@ in
         )
       );
       default = { };
+    };
+    environment.pathsToLink = list types.str;
+    services.corosync.enable = mkOption {
+      type = types.bool;
+      default = false;
+    };
+    services.pacemaker = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      package = mkOption {
+        type = types.package;
+        default = pkgs.pacemaker;
+      };
     };
     services.nscd.enable = mkOption {
       type = types.bool;

@@ -21,6 +21,7 @@ let
     "iproute2"
     "microvm-spectrum"
     "nftables"
+    "ocf-resource-agents"
     "passt"
     "qemu_kvm"
     "systemd"
@@ -30,6 +31,9 @@ in
 packages
 // {
   inherit derivation;
+  pacemaker = derivation "pacemaker" // {
+    override = arguments: derivation "pacemaker" // { inherit arguments; };
+  };
   stdenv = {
     buildPlatform.canExecute = _: true;
     hostPlatform.qemuArch = "x86_64";
