@@ -11,7 +11,7 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 PREFIX ?= /usr/local
 STATE_DIR ?= /var/lib/microvms
 
-.PHONY: benchmark build check check-advisories check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
+.PHONY: benchmark build check check-advisories check-cluster check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
 
 help:
 	@echo 'make demo                  boot a Spectrum VM directory under QEMU; KEEP=DIRECTORY leaves it there'
@@ -24,6 +24,7 @@ help:
 	@echo 'make clean                 remove what cargo built (the cache stays)'
 	@echo 'Not part of make check:'
 	@echo 'make check-advisories      ask for known vulnerabilities of the crates (network)'
+	@echo 'make check-cluster         run three hosts under Corosync and Pacemaker, and have them fail'
 	@echo 'make check-passthrough     test PCI devices in a whole Debian with an emulated IOMMU'
 	@echo 'make check-user-partition  test a partition that appears and disappears, in a whole Debian with udev'
 
@@ -62,6 +63,12 @@ check-tests: export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) + 1)))
 check-tests:
 	@echo '== cargo test, with the test guest and Nix'
 	@checks/with-test-guest checks/with-nix cargo test --locked --no-fail-fast
+
+# Its packages are too much for each run of CI.
+check-cluster: dependencies
+	@echo '== a cluster of three hosts'
+	@checks/install-dependencies --cluster
+	@checks/with-test-guest --without-windows cargo test --locked --test cluster -- --nocapture
 
 # Needs root and a network the first time, to make a whole Debian: too much for each run of CI.
 check-passthrough:
@@ -124,6 +131,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/user/microvm-spectrum-wayland.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system-generators/microvm-spectrum-generator
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/network/10-microvm-spectrum.network
+	rm -f $(DESTDIR)$(PREFIX)/lib/ocf/resource.d/microvm-spectrum/vm
 	rm -f $(DESTDIR)$(PREFIX)/lib/udev/rules.d/85-microvm-spectrum.rules
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/microvm-spectrum.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microvm-spectrum.conf
 	@test -n '$(DESTDIR)' || ! test -d /run/systemd/system || systemctl daemon-reload
