@@ -24,6 +24,8 @@ use crate::hypervisor::socket::{connect, remaining};
 
 /// The longest answer that is taken; `vm.info` of a VM with many devices has some 10,000.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// The longest status line with headers, which is read again for each part that comes.
+const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The most headers of an answer; the VMM sends four.
 const MAX_HEADERS: usize = 32;
 /// The first message of a refusal in many words, which says no more than that it is one
@@ -76,12 +78,13 @@ impl Api {
 fn answer(stream: &mut UnixStream, deadline: Instant) -> io::Result<(u16, Vec<u8>)> {
     let mut received = Vec::new();
     loop {
-        if let Some((status, begin, end)) = head(&received)?
+        let head = head(&received)?;
+        if let Some((status, begin, end)) = head
             && let Some(body) = received.get(begin..end)
         {
             return Ok((status, body.to_vec()));
         }
-        if received.len() > MAX_ANSWER_BYTES {
+        if received.len() > if head.is_none() { MAX_HEAD_BYTES } else { MAX_ANSWER_BYTES + MAX_HEAD_BYTES } {
             return Err(io::Error::other("Cloud Hypervisor sent an answer without end"));
         }
         // Also where something comes all the time.
