@@ -2,7 +2,7 @@
 // SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
 
 //! [Make your own VM](../../docs/your-own-vm.md): its commands as they are written, from the
-//! archive of a Debian and a kernel to a guest that is stopped.
+//! archive of a Debian and a kernel to a guest that reaches a web server outside, and is stopped.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,6 +15,7 @@ use crate::support::links::{address, link};
 use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 use crate::support::waiting::wait_or_explain;
+use crate::uplinks::{self, OUTSIDE};
 
 /// The directory in the machine where the commands run.
 const WORK: &str = "/root/own-vm";
@@ -47,6 +48,7 @@ fn the_pages_commands_end_in_a_debian_that_runs() {
     let debian = needs!(debian());
     let host = Host::new();
     host.configure("[vm.debian]\nmemory = 256\n");
+    uplinks::set_up(&host);
     host.machine.mkdir(WORK);
     fs::copy(part("KERNEL"), host.machine.path(&format!("{WORK}/vmlinux"))).unwrap();
     symlink(debian, host.machine.path(&format!("{WORK}/rootfs.tar"))).unwrap();
@@ -87,7 +89,8 @@ fn in_debian(host: &Host) {
     }
     let id = link(host, "debian", "netvm");
     wait_log(host, "debian", &format!("guest: eth0 client {}", address(&id)));
-    wait_log(host, "netvm", &format!("guest: eth0 provider of {}", address(&id)));
+    wait_log(host, "netvm", &format!(" provider of {}", address(&id)));
+    wait_log(host, "netvm", "guest: clients go out through eth");
     wait_log(host, "debian", "Root shell on hvc0");
     for (command, answer) in [
         ("id --user --name", "root"),
@@ -96,6 +99,9 @@ fn in_debian(host: &Host) {
         ("ls /usr/there", "No such file"),
         // It answers, with nobody at that port.
         ("bash -c '</dev/tcp/169.254.0.1/9'", "Connection refused"),
+        // The outside, through the other VM and passt.
+        ("getent ahostsv4 web.outside", OUTSIDE),
+        (&format!("bash -c 'exec 3<>/dev/tcp/{OUTSIDE}/80; echo GET / >&3; cat <&3'"), "hello from outside"),
     ] {
         let said = host.in_guest("debian", command);
         assert!(said.contains(answer), "{command}: {said:?}");

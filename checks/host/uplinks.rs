@@ -12,7 +12,7 @@ use crate::support::waiting::wait_or_explain;
 /// The machine's address on the way to the outside.
 const INSIDE: &str = "203.0.113.1";
 /// The address of the web server.
-const OUTSIDE: &str = "203.0.113.2";
+pub(super) const OUTSIDE: &str = "203.0.113.2";
 
 /// Answers every query for a name with the address of the web server (RFC 1035).
 const NAME_SERVER: &str = r#"use Socket;
@@ -48,7 +48,8 @@ fn fetched(host: &Host, from: &[&str], address: &str, port: u16) -> String {
     )
 }
 
-fn set_up(host: &Host) {
+/// Makes the outside, and a name server on the machine's loopback.
+pub(super) fn set_up(host: &Host) {
     for line in [
         "ip netns add outside",
         "ip link add out type veth peer name in netns outside",
@@ -94,7 +95,7 @@ fn a_guest_reaches_the_outside_and_not_the_loopback_and_ports_lead_to_it() {
     let mac = host.in_guest("netvm", "cat /sys/class/net/eth0/address");
     assert!(mac.starts_with("02:"), "{mac}");
     // A guest that sends to the loopback on the wire: Debian 12's passt would pass it on.
-    let wire = "echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; ip route add 127.0.0.1 via 192.0.0.1";
+    let wire = "ip link set lo down; echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet; ip route add 127.0.0.1 via 192.0.0.1";
     assert_eq!(host.in_guest("netvm", &format!("{wire}; {}", get("127.0.0.1", 9000))), "nc: timed out");
     let refused = host.in_guest("netvm", &get("192.0.0.1", 9000));
     assert!(!refused.contains("hello"), "{refused}");
