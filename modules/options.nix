@@ -79,6 +79,7 @@ in
               "uid"
               "links"
               "devices"
+              "shares"
             ]
           );
           default = { };

@@ -18,9 +18,19 @@ let
   byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
   port = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9][0-9]|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})";
   portForward = types.strMatching "${byte}\\.${byte}\\.${byte}\\.${byte}:${port}:${port}(/udp)?";
+  # The largest number stands for no user.
+  guestIds = {
+    guest-uid = setting (types.ints.between 0 4294967294) 1000 ''
+      The user of the guest that owns there what the owner of a shared directory owns on the host; when null, root.
+    '';
+    guest-gid = setting (types.ints.between 0 4294967294) 1000 ''
+      The group of the guest that owns there what the group of a shared directory owns on the host; when null, root's.
+    '';
+  };
   pciAddress = types.strMatching "[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]";
 in
-{
+guestIds
+// {
   hypervisor =
     setting (types.enum hypervisors) "qemu"
       "The hypervisor that runs it; when null, Cloud Hypervisor.";
@@ -74,6 +84,12 @@ in
       Ports of the host that lead to its guest: `ADDRESS:HOSTPORT:GUESTPORT`, with `/udp` behind it for UDP. They need
       `uplink`.
     '';
+  };
+  shares = mkOption {
+    type = types.attrsOf (types.submodule { options = guestIds; });
+    default = { };
+    example.documents.guest-uid = 1000;
+    description = "The users and groups of the guest for single shared directories, by tag.";
   };
   devices = mkOption {
     type = types.listOf pciAddress;

@@ -56,6 +56,9 @@ let
           example."/usr/img" = "/srv/spectrum/img";
           description = "Directories of the host by the prefixes of links in `vmDir` that may lead there.";
         };
+        guestUid = settingsOf.guest-uid;
+        guestGid = settingsOf.guest-gid;
+        guestIds = settingsOf.shares;
         linkIds = settingsOf.links;
         linkPorts = settingsOf.link-ports;
         waylandMemory = settingsOf.wayland-memory;
@@ -102,6 +105,7 @@ let
                 shares
                 linkIds
                 devices
+                guestIds
                 ports
                 uplink
                 allow
@@ -113,6 +117,8 @@ let
               vcpus = firstGiven config.vcpus defaults.vcpus;
               accel = firstGiven config.accel defaults.accel;
               linkPorts = firstGiven config.linkPorts defaults.link-ports;
+              guestUid = firstGiven config.guestUid defaults.guest-uid;
+              guestGid = firstGiven config.guestGid defaults.guest-gid;
               waylandMemory = firstGiven config.waylandMemory defaults.wayland-memory;
             });
         links = import ./vm-links.nix config;

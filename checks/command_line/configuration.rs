@@ -51,6 +51,9 @@ fn mistakes_have_a_line_and_a_column() {
         ("[defaults]\nmemory = -1\n".to_owned(), ":2:10", "invalid value: integer `-1`"),
         ("[defaults]\nmemory = 4294967296\n".to_owned(), ":2:10", "invalid value: integer"),
         ("[defaults]\nvcpus = 65536\n".to_owned(), ":2:9", "invalid value: integer"),
+        ("[defaults]\nguest-uid = 4294967295\n".to_owned(), ":2:13", "a number from 0 to 4294967294"),
+        ("[vm.a.shares.b]\nguest-gid = -1\n".to_owned(), ":2:13", "invalid value: integer `-1`"),
+        ("[vm.a.shares.b]\nuid = 5\n".to_owned(), ":2:1", "unknown field `uid`"),
         ("[defaults]\nhypervisor = 'xen'\n".to_owned(), ":2:14", "unknown variant `xen`"),
         ("[defaults]\naccel = 'hvf'\n".to_owned(), ":2:9", "unknown variant `hvf`"),
         ("[defaults]\nautostart = 'yes'\n".to_owned(), ":2:13", "invalid type: string"),
@@ -247,6 +250,54 @@ fn settings_come_to_the_vms_that_they_are_for() {
     let ran = run(&mut host.sync()).exits(1);
     ran.complains(&["cannot have 1 MiB of memory", "cannot have 300 virtual processors"]);
     host.has(&[("user/a", "broken"), ("user/b", "runnable"), ("user/c", "runnable")]);
+}
+
+#[test]
+fn the_guests_owners_of_shared_directories_come_from_the_settings() {
+    let host = host();
+    fs::create_dir(host.partition.root.join("shared")).unwrap();
+    for name in ["a", "b"] {
+        host.vm(name).share("x", "/ext/shared").share("y=z", "/ext/shared");
+    }
+    let synced = |text: &str| {
+        host.configure(text);
+        host.synced();
+        ["user/a", "user/b"].map(|id| {
+            let shares = host.manifest(id)["shares"].clone();
+            [0, 1].map(|index| (shares[index]["guest_uid"].as_u64(), shares[index]["guest_gid"].as_u64()))
+        })
+    };
+    // Root's are left out, as in packages of former versions.
+    assert_eq!(synced(""), [[(None, None); 2]; 2]);
+    let found = synced(
+        "[defaults]\nguest-gid = 100\n[vm.a]\nguest-uid = 1000\n\
+         [vm.a.shares.'y=z']\nguest-uid = 4294967294\nguest-gid = 0\n",
+    );
+    let [x, y] = [(Some(1000), Some(100)), (Some(4_294_967_294), None)];
+    assert_eq!(found, [[x, y], [(None, Some(100)); 2]]);
+    // The same from options.
+    let package = host.root.join("built");
+    let mut command = call(["build", "--hypervisor=qemu", "--guest-uid=1000", "--guest-uid=y=z=4294967294"]);
+    command.args(["--guest-gid=y=z=0", "--guest-gid=100", "--output"]).arg(&package);
+    let options = ["qemu-system-x86_64", "qemu-system-aarch64", "virtiofsd"]
+        .map(|tool| format!("--tool={tool}=/{tool}"));
+    run(command.args(options).arg("--accel=tcg").arg(host.partition.root.join("svc/data/a"))).exits(0);
+    let manifest = fs::read_to_string(package.join("share/microvm-spectrum/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["shares"], host.manifest("user/a")["shares"]);
+    for wrong in ["4294967295", "-1", "y=z", "", "x=+"] {
+        let option = format!("--guest-uid={wrong}");
+        run(&mut call(["build", &option, "--output=/nowhere", "/nowhere"]))
+            .exits(2)
+            .complains(&["0 to 4294967294"]);
+    }
+    // A tag that it does not have is the VM's problem.
+    host.configure("[vm.a.shares.other]\nguest-uid = 1\n");
+    let entry = "svc/data/a/shared-dirs/other: does not exist, but was given an owner in the guest";
+    run(&mut host.sync()).exits(1).complains(&[entry]);
+    host.has(&[("user/a", "broken"), ("user/b", "runnable")]);
+    host.configure("[defaults.shares.x]\nguest-uid = 1\n");
+    run(&mut host.sync()).exits(2).complains(&["[defaults] sets shares"]);
 }
 
 #[test]

@@ -29,6 +29,72 @@ fn mount_of_share(host: &Host, name: &str, index: usize) -> (String, String) {
     (found[0][3].to_owned(), found[0][5].to_owned())
 }
 
+/// Adds shared directories, before `appvm` starts, for an ordinary user of its guest: one that is that
+/// user's there, and two like `/tmp`, of which one is, too.
+fn share_with_user(host: &Host) {
+    for (tag, owner, mode) in
+        [("users", GUEST_USER, 0o755), ("tmp-of-root", 0, 0o1777), ("tmp-users", 0, 0o1777)]
+    {
+        let directory = host.machine.path(&format!("{PARTITION}/{tag}"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("from-host"), "hello\n").unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
+        for path in [directory.clone(), directory.join("from-host")] {
+            chown(path, Some(owner), Some(owner)).unwrap();
+        }
+        let entry = host.machine.path(&format!("{PARTITION}/svc/data/appvm/shared-dirs/{tag}"));
+        fs::create_dir(&entry).unwrap();
+        symlink(format!("/ext/{tag}"), entry.join("dir")).unwrap();
+    }
+    host.configure(
+        "[vm.appvm.shares]\nusers = { guest-uid = 1000, guest-gid = 1001 }\ntmp-users = { guest-uid = 1000 }\n",
+    );
+}
+
+/// What an ordinary user of the guest can do where, and what is on the host then.
+fn an_ordinary_user_of_the_guest(host: &Host) {
+    let as_user = |directory: &str, command: &str| {
+        host.in_guest("appvm", &format!("(cd {directory}; as-user 1000 sh -c '{command}' </dev/null 2>&1)"))
+    };
+    let on_host = |path: &str| {
+        let path = host.machine.path(&format!("{PARTITION}/{path}"));
+        let metadata = fs::metadata(&path).unwrap();
+        (fs::read_to_string(&path).unwrap(), metadata.uid(), metadata.mode() & 0o7777)
+    };
+    host.in_guest(
+        "appvm",
+        "for tag in users tmp-of-root tmp-users; do mount-share $tag /tmp/$tag; done; \
+         mkdir -m 777 /mnt/open; echo 2 >/proc/sys/fs/protected_regular",
+    );
+    // The directory is the user's.
+    let answer = as_user(
+        "/tmp/users",
+        "stat -c %u:%g . from-host; echo new >new; echo more >>from-host; chmod 600 new; cat new from-host",
+    );
+    assert_eq!(
+        answer.split_whitespace().collect::<Vec<_>>(),
+        ["1000:1001", "1000:1001", "new", "hello", "more"]
+    );
+    assert_eq!(on_host("users/new"), ("new\n".into(), GUEST_USER, 0o600));
+    assert_eq!(on_host("users/from-host"), ("hello\nmore\n".into(), GUEST_USER, 0o644));
+    // The directory is root's, as without the settings: only root writes into it,
+    let answer = as_user("/mnt", "stat -c %u:%g .; echo new >new");
+    assert!(answer.starts_with("0:0") && answer.contains("can't create new: Permission denied"), "{answer}");
+    assert!(!host.machine.path(&format!("{PARTITION}/shared-appvm/new")).exists());
+    // or everyone, whose file is root's once it is there;
+    let answer = as_user("/mnt/open", "touch new; echo more >>new");
+    assert!(answer.contains("can't create new: Permission denied"), "{answer}");
+    assert_eq!(on_host("shared-appvm/open/new"), (String::new(), GUEST_USER, 0o644));
+    // and with the sticky bit of another's directory, the guest's kernel refuses to open what it has made.
+    let answer = as_user("/tmp/tmp-of-root", "echo new >new");
+    assert!(answer.contains("can't create new: Permission denied"), "{answer}");
+    const NOBODY: u32 = 65534;
+    assert_eq!(on_host("tmp-of-root/new"), (String::new(), NOBODY, 0o644));
+    assert_eq!(as_user("/tmp/tmp-users", "echo new >new; cat new"), "new");
+    assert_eq!(on_host("tmp-users/new"), ("new\n".into(), NOBODY, 0o644));
+    host.in_guest("appvm", "rm -r /mnt/open");
+}
+
 #[test]
 fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
     needs!(is_possible());
@@ -55,6 +121,7 @@ fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
         host.ok(&["touch", &format!("{path}/secret")]);
     };
     mount_beneath("mounted-before");
+    share_with_user(&host);
     host.sync();
     host.start("appvm");
     mount_beneath("mounted-later");
@@ -106,6 +173,11 @@ fn what_a_guest_makes_on_its_share_is_inert_on_the_host() {
     ];
     assert_eq!(found, expected, "{answer}");
     assert_eq!(fs::read_to_string(&own).unwrap(), "a program\nmore\n");
+    an_ordinary_user_of_the_guest(&host);
+    // Other users there are another VM, from its next start on.
+    host.configure("[vm.appvm]\nguest-uid = 1000\n");
+    host.sync();
+    assert!(host.row("appvm")["detail"].as_str().unwrap().starts_with("stale: "), "{}", host.row("appvm"));
 
     // In the order of their tags.
     let (path, options) = mount_of_share(&host, "appvm", 0);

@@ -109,6 +109,7 @@ pub fn choices(hypervisor: HypervisorName, vmm: &Path, program: &Path) -> Choice
         link_ports: LINK_PORTS,
         links: BTreeMap::new(),
         devices: Vec::new(),
+        guest_owners: Default::default(),
         wayland_memory_mib: 256,
         uplink: None,
     }

@@ -29,6 +29,11 @@ in
   # Whether it is connected to the host's network, and the ports of the host that lead to it.
   uplink ? false,
   ports ? [ ],
+  # The user and the group of the guest that own the shared directories there; null for root.
+  guestUid ? null,
+  guestGid ? null,
+  # The same for single directories: guestIds.TAG has guest-uid, guest-gid or both.
+  guestIds ? { },
   linkIds ? { },
   providers ? vmDir.providers or null,
   shares ? vmDir.shares or null,
@@ -145,6 +150,9 @@ let
           "${vmName}: accel cannot be ${builtins.toJSON accel}; there are ${builtins.concatStringsSep ", " accelerators}"
         ]
     )
+    ++ map (tag: "${vmName}: guestIds.${tag} is set, and ${tag} is none of its shared directories") (
+      builtins.filter (tag: !builtins.elem tag shareTags) (builtins.attrNames guestIds)
+    )
     ++ (
       if ports != [ ] && !uplink then
         [ "${vmName}: ports are forwarded by an uplink; set uplink = true" ]
@@ -203,6 +211,15 @@ let
     package = microvm-spectrum;
   };
 
+  guestIdOptions =
+    tag: ids:
+    lib.concatMap
+      (kind: lib.optional ((ids.${kind} or null) != null) "--${kind}=${tag}${toString ids.${kind}}")
+      [
+        "guest-uid"
+        "guest-gid"
+      ];
+
   # All that decides what is built, besides the VM directory.
   options = [
     "--shares-elsewhere"
@@ -216,6 +233,11 @@ let
   ++ map (device: "--device=${device}") devices
   ++ lib.optional uplink "--uplink"
   ++ map (port: "--port=${port}") ports
+  ++ guestIdOptions "" {
+    guest-uid = guestUid;
+    guest-gid = guestGid;
+  }
+  ++ lib.concatLists (lib.mapAttrsToList (tag: guestIdOptions "${tag}=") guestIds)
   ++ map (link: "--link=${link.provider}=${link.id}") links
   ++ lib.mapAttrsToList (prefix: directory: "--allow=${prefix}=${directory}") allow
   ++ lib.mapAttrsToList (tool: path: "--tool=${tool}=${path}") tools;

@@ -20,6 +20,7 @@ use crate::directory::definition::{Scan, SharedDirectories};
 use crate::link::id::{LinkError, LinkId};
 use crate::package::planning::{self, Choices};
 use crate::package::{Package, check_output};
+use crate::plan::guest_owner::{GuestOwners, guest_id};
 use crate::plan::pci::{PciAddress, PciAddressError};
 use crate::plan::uplink::{PortForward, PortForwardError};
 use crate::plan::{HypervisorName, Plan};
@@ -81,6 +82,14 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "ADDRESS:HOSTPORT:GUESTPORT", value_parser = parse_port, requires = "uplink")]
     port: Vec<PortForward>,
 
+    /// The guest's user that the shared directories belong to, or the one with this tag; can be repeated
+    #[arg(long, value_name = "[TAG=]UID", value_parser = parse_guest_id)]
+    guest_uid: Vec<(Option<String>, u32)>,
+
+    /// The guest's group that the shared directories belong to, or the one with this tag; can be repeated
+    #[arg(long, value_name = "[TAG=]GID", value_parser = parse_guest_id)]
+    guest_gid: Vec<(Option<String>, u32)>,
+
     /// Allow shared directories that exist only on the host that runs the VM: check absolute links by
     /// their text here, and follow them when the VM starts
     #[arg(long)]
@@ -119,6 +128,13 @@ fn parse_device(text: &str) -> Result<PciAddress, String> {
 
 fn parse_port(text: &str) -> Result<PortForward, String> {
     text.parse().map_err(|error: PortForwardError| error.to_string())
+}
+
+fn parse_guest_id(text: &str) -> Result<(Option<String>, u32), String> {
+    // A tag can have the sign in it.
+    let (tag, id) = text.rsplit_once('=').map_or((None, text), |(tag, id)| (Some(tag.to_owned()), id));
+    // What is no number is none that an id can be.
+    Ok((tag, guest_id(id.parse().unwrap_or(-1)).map_err(|error| error.to_string())?))
 }
 
 pub(super) fn run(args: &BuildArgs) -> anyhow::Result<Exit> {
@@ -176,6 +192,17 @@ fn plan(args: &BuildArgs, problems: &mut Problems) -> anyhow::Result<Option<Plan
     Ok(plan)
 }
 
+fn guest_owners(args: &BuildArgs) -> GuestOwners {
+    let mut owners = GuestOwners::default();
+    for (tag, uid) in args.guest_uid.iter().cloned() {
+        owners.chosen_for(tag).uid = Some(uid);
+    }
+    for (tag, gid) in args.guest_gid.iter().cloned() {
+        owners.chosen_for(tag).gid = Some(gid);
+    }
+    owners
+}
+
 fn choices(args: &BuildArgs, architecture: Architecture, tools: BTreeMap<Tool, PathBuf>) -> Choices {
     let chosen = args.accel.and_then(AcceleratorChoice::chosen);
     let probe = || super::usable_accelerator(&tools, architecture, None);
@@ -189,6 +216,7 @@ fn choices(args: &BuildArgs, architecture: Architecture, tools: BTreeMap<Tool, P
         link_ports: args.link_ports,
         links: args.link.iter().cloned().collect(),
         devices: args.device.clone(),
+        guest_owners: guest_owners(args),
         uplink: args.uplink.then(|| args.port.clone()),
         wayland_memory_mib: args.wayland_memory,
     }

@@ -198,6 +198,10 @@ impl Check<'_> {
             let remedy = "list each in the table of its VM";
             self.error(&["defaults", "devices"], "[defaults] lists devices", remedy);
         }
+        if !defaults.shares.is_empty() {
+            let remedy = "set them in the table of the VM that has that tag";
+            self.error(&["defaults", "shares"], "[defaults] sets shares", remedy);
+        }
         if defaults.uplink.is_some() || !defaults.ports.is_empty() {
             let key = if defaults.uplink.is_some() { "uplink" } else { "ports" };
             let remedy = "set them in the table of each VM that has them";

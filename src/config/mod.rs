@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use settings::{AcceleratorChoice, CompositorChoice, Settings};
+pub use settings::{AcceleratorChoice, CompositorChoice, Settings, ShareSettings};
 pub use source::{PARTITIONS, PartUuid, SourceConfig, SourceKind};
 
 use crate::base::name::{SourceName, VmId, VmName};

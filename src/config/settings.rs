@@ -13,6 +13,7 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use crate::base::name::VmName;
 use crate::link::id::LinkId;
+use crate::plan::guest_owner::{self, GuestOwner, GuestOwners};
 use crate::plan::pci::PciAddress;
 use crate::plan::uplink::PortForward;
 use crate::plan::{Accelerator, HypervisorName};
@@ -49,6 +50,18 @@ pub enum CompositorChoice {
     SecurityContext,
     /// Others, too, which take the VM for a program of the user's own.
     WithoutSecurityContext,
+}
+
+/// Settings of one shared directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ShareSettings {
+    /// The guest's user that it belongs to.
+    #[serde(default, deserialize_with = "guest_id")]
+    pub guest_uid: Option<u32>,
+    /// The guest's group that it belongs to.
+    #[serde(default, deserialize_with = "guest_id")]
+    pub guest_gid: Option<u32>,
 }
 
 /// Settings of one VM, or the defaults of all. What a VM does not set comes from the
@@ -89,6 +102,15 @@ pub struct Settings {
     /// The ports of the host that lead to its guest.
     #[serde(default)]
     pub ports: Vec<PortForward>,
+    /// The guest's user that its shared directories belong to.
+    #[serde(default, deserialize_with = "guest_id")]
+    pub guest_uid: Option<u32>,
+    /// The guest's group that its shared directories belong to.
+    #[serde(default, deserialize_with = "guest_id")]
+    pub guest_gid: Option<u32>,
+    /// Settings of its shared directories, by tag.
+    #[serde(default)]
+    pub shares: BTreeMap<String, ShareSettings>,
     /// The user id that it runs as, instead of the next one of the range.
     #[serde(default, deserialize_with = "number")]
     pub uid: Option<u32>,
@@ -119,10 +141,22 @@ impl Settings {
             devices: self.devices.clone(),
             uplink: self.uplink,
             ports: self.ports.clone(),
+            guest_uid: self.guest_uid.or(defaults.guest_uid),
+            guest_gid: self.guest_gid.or(defaults.guest_gid),
+            shares: self.shares.clone(),
             uid: self.uid,
             wayland_user: self.wayland_user.clone().or_else(|| defaults.wayland_user.clone()),
             wayland: self.wayland.or(defaults.wayland),
             runner: self.runner.clone(),
+        }
+    }
+
+    /// Whose the shared directories are in the guest.
+    pub fn guest_owners(&self) -> GuestOwners {
+        let own = |share: &ShareSettings| GuestOwner { uid: share.guest_uid, gid: share.guest_gid };
+        GuestOwners {
+            of_all: GuestOwner { uid: self.guest_uid, gid: self.guest_gid },
+            of_tags: self.shares.iter().map(|(tag, share)| (tag.clone(), own(share))).collect(),
         }
     }
 
@@ -139,6 +173,9 @@ impl Settings {
             ("devices", !self.devices.is_empty()),
             ("uplink", self.uplink.is_some()),
             ("ports", !self.ports.is_empty()),
+            ("guest-uid", self.guest_uid.is_some()),
+            ("guest-gid", self.guest_gid.is_some()),
+            ("shares", !self.shares.is_empty()),
         ]
         .into_iter()
         .filter_map(|(key, set)| set.then_some(key))
@@ -167,6 +204,11 @@ fn mebibytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, 
 
 fn number<'de, D: Deserializer<'de>, T: TryFrom<i64>>(deserializer: D) -> Result<Option<T>, D::Error> {
     deserializer.deserialize_i64(Number("a whole number", PhantomData)).map(Some)
+}
+
+fn guest_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = deserializer.deserialize_i64(Number::<u32>("a guest's id", PhantomData))?;
+    guest_owner::guest_id(number.into()).map(Some).map_err(D::Error::custom)
 }
 
 pub(super) fn uid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

@@ -14,6 +14,7 @@ use crate::base::tool::Tool;
 use crate::directory::definition::{Definition, Location};
 use crate::hypervisor;
 use crate::link::id::LinkId;
+use crate::plan::guest_owner::GuestOwners;
 use crate::plan::pci::{self, MAX_DEVICES, PciAddress};
 use crate::plan::runtime::SocketNames;
 use crate::plan::uplink::{PortForward, UplinkPlan};
@@ -65,6 +66,8 @@ pub struct Choices {
     pub wayland_memory_mib: u32,
     /// The ports of the host that lead to the guest, if the VM has an uplink.
     pub uplink: Option<Vec<PortForward>>,
+    /// Whose the shared directories are in the guest.
+    pub guest_owners: GuestOwners,
 }
 
 /// What executes the guest's instructions: `chosen`, or else what `probe` finds out.
@@ -90,6 +93,14 @@ fn check(definition: &Definition, choices: &Choices) -> Problems {
     }
     if !definition.shares.is_empty() {
         require(Tool::Virtiofsd, choices, &directory, "", &mut problems);
+    }
+    let is_there = |tag: &str| definition.shares.iter().any(|share| share.tag == tag);
+    for tag in choices.guest_owners.of_tags.keys().filter(|tag| !is_there(tag)) {
+        problems.error(
+            directory.join("shared-dirs").join(tag),
+            "does not exist, but was given an owner in the guest",
+            "create it, or give no guest-uid and no guest-gid to that tag",
+        );
     }
     let own = definition.images.len()
         + definition.shares.len()
@@ -293,7 +304,7 @@ pub fn make(definition: &Definition, choices: &Choices) -> Result<Plan, Problems
             .iter()
             .map(|image| FilePlan { entry: image.entry.clone(), path: image.path.clone() })
             .collect(),
-        shares: shares(definition),
+        shares: shares(definition, &choices.guest_owners),
         interfaces,
         uplink: choices.uplink.as_ref().map(|ports| UplinkPlan::new(&definition.name, ports)),
         link_ports: choices.link_ports,
@@ -336,15 +347,20 @@ fn check_texts(definition: &Definition, tools: &BTreeMap<Tool, PathBuf>, problem
     }
 }
 
-fn shares(definition: &Definition) -> Vec<SharePlan> {
+fn shares(definition: &Definition, owners: &GuestOwners) -> Vec<SharePlan> {
     let sockets = SocketNames::new(&definition.name);
     let shares = definition.shares.iter().enumerate();
     shares
-        .map(|(index, share)| SharePlan {
-            tag: share.tag.clone(),
-            entry: share.entry.clone(),
-            source: share.source.clone(),
-            socket: sockets.virtiofsd(index),
+        .map(|(index, share)| {
+            let (guest_uid, guest_gid) = owners.of(&share.tag);
+            SharePlan {
+                tag: share.tag.clone(),
+                entry: share.entry.clone(),
+                source: share.source.clone(),
+                socket: sockets.virtiofsd(index),
+                guest_uid,
+                guest_gid,
+            }
         })
         .collect()
 }

@@ -7,6 +7,7 @@
 //! whose schema is `docs/manifest.schema.json`. [`planning`](crate::package::planning)
 //! makes it; all stages from the [`hypervisor`](crate::hypervisor) on may use it.
 
+pub mod guest_owner;
 pub mod pci;
 pub mod runtime;
 pub mod uplink;
@@ -167,6 +168,16 @@ pub struct SharePlan {
     pub source: String,
     /// virtiofsd's socket, relative to the directory where the VM runs.
     pub socket: String,
+    /// The guest's user that owns what virtiofsd's user owns on the host; left out for root.
+    #[serde(default, skip_serializing_if = "is_root")]
+    pub guest_uid: u32,
+    /// The guest's group that owns what virtiofsd's group owns on the host; left out for root's.
+    #[serde(default, skip_serializing_if = "is_root")]
+    pub guest_gid: u32,
+}
+
+fn is_root(id: &u32) -> bool {
+    *id == 0
 }
 
 /// The windows of a VM.

@@ -50,6 +50,8 @@ pub struct OpenShare {
     socket: String,
     directory: OwnedFd,
     owner: Identity,
+    /// The user and the group that own the same in the guest.
+    in_guest: Identity,
 }
 
 /// What only root can do for a server.
@@ -105,7 +107,10 @@ pub fn open_unserved(
     let exposure = exposure(plan);
     for share in plan.shares.iter().filter(|share| wanted(&share.tag) && !is_served(share)) {
         match open_share(plan, share, &exposure) {
-            Ok(found) => open.push(OpenShare::new(&share.tag, &share.socket, found)),
+            Ok(found) => {
+                let in_guest = Identity { user: share.guest_uid, group: share.guest_gid };
+                open.push(OpenShare { in_guest, ..OpenShare::new(&share.tag, &share.socket, found) });
+            }
             Err(problem) => problems.push(problem),
         }
     }
@@ -140,7 +145,8 @@ impl OpenShare {
     fn new(tag: &str, socket: &str, found: Resolved) -> Self {
         let ordinary = |id: u32| if id == 0 { NOBODY } else { id };
         let owner = Identity { user: ordinary(found.stat.st_uid), group: ordinary(found.stat.st_gid) };
-        Self { tag: tag.to_owned(), socket: socket.to_owned(), directory: found.fd, owner }
+        let in_guest = Identity { user: 0, group: 0 };
+        Self { tag: tag.to_owned(), socket: socket.to_owned(), directory: found.fd, owner, in_guest }
     }
 
     /// Opens a directory that an administrator named; its links are trusted.
@@ -169,7 +175,7 @@ impl OpenShare {
     /// # Errors
     /// Which step failed: the mount, the socket, or the start of the program.
     pub fn serve(self, program: &Path, privileges: &Privileges) -> io::Result<Server> {
-        let Self { tag, socket, directory, owner } = self;
+        let Self { tag, socket, directory, owner, in_guest } = self;
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
@@ -194,7 +200,7 @@ impl OpenShare {
         });
         let mut command = Command::new(program);
         command
-            .args(arguments(user))
+            .args(arguments(user, in_guest))
             // Entered by the child before its descriptors are closed.
             .current_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))
             .stdin(Stdio::null())
@@ -225,12 +231,13 @@ fn open_files() -> u64 {
 /// ordinary user of the host: the one that runs the VM or, when that is root, the
 /// directory's owner. virtiofsd's own translation of user ids is not enough for
 /// that: it changes who owns a new file, not which files may be read, written
-/// and removed.
-fn arguments(user: Identity) -> Vec<String> {
+/// and removed. It decides whose the user's own files are `in_guest`, where the
+/// kernel checks permissions before it asks the server.
+fn arguments(user: Identity, in_guest: Identity) -> Vec<String> {
     // Inside the server's user namespace, its user is root.
     let map = |id: u32| format!(":0:{id}:1:");
     let squash = format!("squash-guest:0:0:{ALL_IDS}");
-    vec![
+    let mut arguments = vec![
         format!("--fd={SOCKET_FD}"),
         "--shared-dir=.".to_owned(),
         "--sandbox=namespace".to_owned(),
@@ -242,5 +249,12 @@ fn arguments(user: Identity) -> Vec<String> {
         format!("--gid-map={}", map(user.group)),
         format!("--translate-uid={squash}"),
         format!("--translate-gid={squash}"),
-    ]
+    ];
+    for (kind, id) in [("uid", in_guest.user), ("gid", in_guest.group)] {
+        // Root is what the user is there without it.
+        if id != 0 {
+            arguments.push(format!("--translate-{kind}=host:0:{id}:1"));
+        }
+    }
+    arguments
 }

@@ -206,6 +206,7 @@ impl Round<'_> {
             link_ports: settings.link_ports.unwrap_or(planning::DEFAULT_LINK_PORTS),
             links: BTreeMap::new(),
             devices: settings.devices.clone(),
+            guest_owners: settings.guest_owners(),
             uplink: (settings.uplink == Some(true)).then(|| settings.ports.clone()),
             wayland_memory_mib: settings.wayland_memory.unwrap_or(planning::DEFAULT_WAYLAND_MEMORY_MIB),
         }

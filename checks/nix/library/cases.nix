@@ -115,6 +115,21 @@ builtins.mapAttrs
       ]
     ];
 
+    # Whose shared directories are in the guest, for all and by tag.
+    guestIds = [
+      true
+      (pkgs.lib.hasInfix "'--guest-uid=1000' '--guest-uid=home=0' '--guest-gid=home=100' " (
+        builtins.unsafeDiscardStringContext
+          (one.override {
+            guestUid = 1000;
+            guestIds.home = {
+              guest-uid = 0;
+              guest-gid = 100;
+            };
+          }).system.arguments
+      ))
+    ];
+
     # What mkVmDirectory made tells what mkRunner needs; nothing of it is built here.
     made = [
       {

@@ -121,6 +121,9 @@ in
   linkIdOfNoProvider = error (runner {
     linkIds.netvm = "a546";
   }) "vm: linkIds.netvm is set, and netvm is none of its network providers";
+  guestIdsOfNoShare = error (runner {
+    guestIds.documents.guest-uid = 1000;
+  }) "vm: guestIds.documents is set, and documents is none of its shared directories";
   hypervisor = error (runner {
     hypervisor = "crosvm";
   }) ''vm: hypervisor cannot be "crosvm"; there are cloud-hypervisor and qemu'';

@@ -442,6 +442,8 @@ in
             devices = [ "0000:01:00.0" ];
             uplink = true;
             ports = [ "127.0.0.1:8080:80" ];
+            guestUid = 1000;
+            guestIds.documents.guest-gid = 100;
             linkIds.netvm = "a546";
             allow."/usr/img" = "/srv/img";
             shares.documents = "/srv/documents";
@@ -462,6 +464,11 @@ in
         devices = [ "0000:01:00.0" ];
         uplink = true;
         ports = [ "127.0.0.1:8080:80" ];
+        guestUid = 1000;
+        guestIds.documents = {
+          guest-uid = null;
+          guest-gid = 100;
+        };
         linkIds.netvm = "a546";
         allow."/usr/img" = "/srv/img";
         shares.documents = "/srv/documents";
@@ -483,6 +490,7 @@ in
   what_nobody_sets_is_mkRunners_to_decide = test [
     "allow"
     "devices"
+    "guestIds"
     "linkIds"
     "microvm-spectrum"
     "name"

@@ -38,6 +38,8 @@
           "127.0.0.1:8080:80"
           "0.0.0.0:53:53/udp"
         ];
+        guest-uid = 1000;
+        shares.documents.guest-gid = 100;
         uid = 70001;
         link-ports = 4;
         wayland = "without-security-context";
