@@ -47,7 +47,7 @@ const STANDARD: [&str; 13] = [
 /// Those of `stdenv` besides: its compiler and linker.
 const COMPILER: [&str; 3] = ["binutils-x86-64-linux-gnu", "gcc", "gcc-12"];
 /// What a checkout consists of, as far as the flake reads it.
-const PROJECT: [&str; 13] = [
+const PROJECT: [&str; 14] = [
     "Cargo.lock",
     "Cargo.toml",
     "LICENSES",
@@ -56,6 +56,7 @@ const PROJECT: [&str; 13] = [
     "docs",
     "flake.lock",
     "flake.nix",
+    "guest",
     "modules",
     "nix",
     "rustfmt.toml",
