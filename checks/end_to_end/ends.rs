@@ -4,10 +4,12 @@
 //! How a VM's run ends, when the guest or its user ends it.
 
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::support::running_vm::{Place, Running, descendants, kill};
 use crate::support::tree::names;
@@ -168,7 +170,8 @@ fn a_log_that_nobody_reads_does_not_keep_the_vm() {
     let place = Place::new();
     let package = place.build(&place.vm("unread"), &[]);
     let run = place.run_directory("run");
-    let (unread, pipe) = std::io::pipe().unwrap();
+    let (_unread, pipe) = std::io::pipe().unwrap();
+    let from_supervisor = pipe.try_clone().unwrap();
     let mut child = Command::new(package.join("bin/microvm-run"))
         .args(["--stop-timeout", "3"])
         .current_dir(&run)
@@ -192,16 +195,18 @@ fn a_log_that_nobody_reads_does_not_keep_the_vm() {
         (console.stdout.as_mut().unwrap().read(&mut answer).unwrap() > 0).then_some(console)
     });
     // Until the pipes on the way are full, to the supervisor and from it.
-    let vmm = wait_for("the VMM", || {
+    let of_vmm = wait_for("the VMM", || {
         descendants(child.id()).into_iter().find_map(|(process, _)| {
-            let pipe = std::fs::File::open(format!("/proc/{process}/fd/1")).ok()?;
-            rustix::io::ioctl_fionread(&pipe).is_ok().then_some(pipe)
+            std::fs::File::options().write(true).open(format!("/proc/{process}/fd/1")).ok()
         })
     });
-    for pipe in [vmm.as_fd(), unread.as_fd()] {
-        let is_full = || rustix::io::ioctl_fionread(pipe).unwrap() > 60 << 10;
-        wait_for("a full pipe", || is_full().then_some(()));
-    }
+    let is_full = |pipe: BorrowedFd<'_>| {
+        let mut polled = [PollFd::from_borrowed_fd(pipe, PollFlags::OUT)];
+        (rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap() == 0).then_some(())
+    };
+    wait_for("a full pipe from the supervisor", || is_full(from_supervisor.as_fd()));
+    wait_for("a full pipe from the VMM", || is_full(of_vmm.as_fd()));
+    drop((of_vmm, from_supervisor));
     kill(child.id(), "TERM");
     let status = wait_for("the end of the supervisor", || child.try_wait().unwrap());
     let _ = console.kill().and_then(|()| console.wait());
