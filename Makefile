@@ -131,7 +131,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/user/microvm-spectrum-wayland.service
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system-generators/microvm-spectrum-generator
 	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/network/10-microvm-spectrum.network
-	rm -f $(DESTDIR)$(PREFIX)/lib/ocf/resource.d/microvm-spectrum/vm
+	rm -rf $(DESTDIR)$(PREFIX)/lib/ocf/resource.d/microvm-spectrum
 	rm -f $(DESTDIR)$(PREFIX)/lib/udev/rules.d/85-microvm-spectrum.rules
 	rm -f $(DESTDIR)$(PREFIX)/lib/sysusers.d/microvm-spectrum.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microvm-spectrum.conf
 	@test -n '$(DESTDIR)' || ! test -d /run/systemd/system || systemctl daemon-reload

@@ -78,7 +78,7 @@ fn the_pages_commands_end_in_a_debian_that_runs() {
         }
     }
     wait_log(&host, "debian", "guest: power button");
-    assert_eq!(host.row("debian")["state"], "off");
+    assert_eq!(host.row("debian")["state"], "stopped");
 }
 
 /// What the guest has, on its console.
@@ -101,7 +101,12 @@ fn in_debian(host: &Host) {
         ("bash -c '</dev/tcp/169.254.0.1/9'", "Connection refused"),
         // The outside, through the other VM and passt.
         ("getent ahostsv4 web.outside", OUTSIDE),
-        (&format!("bash -c 'exec 3<>/dev/tcp/{OUTSIDE}/80; echo GET / >&3; cat <&3'"), "hello from outside"),
+        (
+            &format!(
+                "bash -c 'exec 3<>/dev/tcp/{OUTSIDE}/80; printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3'"
+            ),
+            "hello from outside",
+        ),
     ] {
         let said = host.in_guest("debian", command);
         assert!(said.contains(answer), "{command}: {said:?}");
