@@ -24,8 +24,15 @@ while (my $from = recv($s, my $query, 512, 0)) {
     send($s, $query . "\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" . inet_aton("203.0.113.2"), 0, $from);
 }"#;
 
-/// Takes the address by DHCP, as a guest does.
-const DHCP: &str = r#"printf '#!/bin/sh\n[ "$1" = bound ] && ip address add $ip/$mask dev $interface && ip route add default via $router\n' >/tmp/s; chmod +x /tmp/s; ip link set eth0 up; udhcpc -f -q -n -t 20 -i eth0 -s /tmp/s >/dev/null 2>&1; ip -4 -o address show eth0 | tr -s ' ' | cut -d ' ' -f 4"#;
+/// The address that a guest takes by DHCP, when it has it after this boot.
+fn address_of_guest(host: &Host, boots: usize) -> String {
+    wait_or_explain(
+        "the guest's address",
+        || (host.log("netvm").matches("guest: eth0 uplink 192.").count() >= boots).then_some(()),
+        || host.log("netvm"),
+    );
+    host.in_guest("netvm", "ip -4 -o address show eth0 | tr -s ' ' | cut -d ' ' -f 4")
+}
 
 /// Runs a program in the machine until the test ends.
 fn serve(host: &Host, line: &[&str]) {
@@ -84,7 +91,7 @@ fn a_guest_reaches_the_outside_and_not_the_loopback_and_ports_lead_to_it() {
     host.configure(&format!("[vm.netvm]\nuplink = true\nports = ['{INSIDE}:80:8000']\n"));
     host.sync();
     host.start("netvm");
-    assert_eq!(host.in_guest("netvm", DHCP), "192.0.0.2/29");
+    assert_eq!(address_of_guest(&host, 1), "192.0.0.2/29");
     let get = |address: &str, port: u16| {
         format!("(printf 'GET / HTTP/1.0\\r\\n\\r\\n'; sleep 3) | nc -w 10 {address} {port} | tail -n 1")
     };
@@ -132,7 +139,7 @@ fn a_guest_reaches_the_outside_and_not_the_loopback_and_ports_lead_to_it() {
     host.sync();
     host.run(&["restart", "netvm"]).exits(0).says_nothing();
     host.wait_boots("netvm", 3);
-    assert_eq!(host.in_guest("netvm", DHCP), "192.0.0.2/29");
+    assert_eq!(address_of_guest(&host, 3), "192.0.0.2/29");
     host.in_guest("netvm", "mkdir /tmp/www; echo hello again >/tmp/www/index.html");
     host.in_guest("netvm", "httpd -p 8000 -h /tmp/www");
     assert_eq!(fetched(&host, &[], "127.0.0.1", 8080), "hello again\n");

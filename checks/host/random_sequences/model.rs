@@ -188,6 +188,10 @@ impl Model {
         }
         (self.catalog, self.generation) = (catalog, numbers.generation);
         if tell {
+            // Nothing will start what is gone, so it does not stay failed either.
+            let exist: BTreeSet<_> = self.catalog.vms.keys().map(|id| id.name).collect();
+            let gone: BTreeSet<_> = self.catalog.gone.iter().map(|(id, _)| id.name).collect();
+            self.failed.retain(|name| exist.contains(name) || !gone.contains(name));
             self.tell();
         }
         i32::from(wrong)
@@ -370,6 +374,7 @@ impl Model {
         if !self.leased().contains(&id) || self.catalog.vms.contains_key(&id) || runs {
             return 1;
         }
+        self.failed.remove(id.name);
         if let Some(uid) = self.uids.remove(&id) {
             self.accounts.remove(&uid);
         }
