@@ -55,7 +55,8 @@ const MICROVM_SHUTDOWN: &str = "#!/bin/sh
     echo \"microvm-shutdown of $MAINPID\"
     cat monitor.out >/dev/null &
     while kill -0 \"$MAINPID\" 2>/dev/null; do
-        echo system_powerdown >monitor.in
+        # Opened for both, which waits for no reader: it may have ended just now.
+        echo system_powerdown 1<>monitor.in
         sleep 0.5
     done
     ";
