@@ -190,7 +190,7 @@ impl Model {
         if tell {
             // Nothing will start what is gone, so it does not stay failed either.
             let exist: BTreeSet<_> = self.catalog.vms.keys().map(|id| id.name).collect();
-            let gone: BTreeSet<_> = self.catalog.gone.iter().map(|(id, _)| id.name).collect();
+            let gone: BTreeSet<_> = self.catalog.gone.keys().map(|id| id.name).collect();
             self.failed.retain(|name| exist.contains(name) || !gone.contains(name));
             self.tell();
         }
