@@ -4,6 +4,7 @@
 //! `doctor`, as far as it does not depend on the host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::program::run;
 use crate::sync_host::host;
@@ -18,6 +19,10 @@ fn what_the_configuration_says_is_examined() {
         let sources = crate::sync_host::source("user", &host.partition.root);
         let uids = format!("[uids]\nfirst = 70000\nlast = {last}\n");
         let tools = "[tools]\nnft = \"/nowhere/n\\u001bft\"\n";
+        let old = host.config.with_file_name("old");
+        fs::write(&old, "#!/bin/sh\necho virtiofsd 1.12.9\n").unwrap();
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+        let tools = format!("{tools}virtiofsd = \"{}\"\n", old.display());
         fs::write(&host.config, format!("{sources}{uids}{tools}")).unwrap();
     };
     let doctor = || {
@@ -30,6 +35,7 @@ fn what_the_configuration_says_is_examined() {
     let said = doctor();
     for text in [
         "error: /nowhere/n\\u{1b}ft: does not exist\n  help: install it (package nftables ",
+        "old: has version 1.12, and VMs need 1.13 or later\n  help: install it (package virtiofsd ",
         "error: ip: is not in PATH\n  help: install it (package iproute2 ",
         "error: cloud-hypervisor: is not in PATH\n  help: ",
         ": no VM can have qemu\n  help: install it (",

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::{DEFAULT_USER, units};
 use crate::base::architecture::Architecture;
@@ -18,8 +20,10 @@ use crate::plan::HypervisorName;
 use crate::state::installed::Installed;
 use crate::state::started::Started;
 use crate::state::unreadable;
-use crate::system::{accounts, systemd};
+use crate::system::{accounts, program, systemd};
 
+/// How long a program may take to say its version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 /// How few free user ids are worth a note.
 const FEW_UIDS: usize = 10;
 /// Lists the services that know the host's accounts.
@@ -79,13 +83,41 @@ fn tools(patient: &Patient) -> Vec<Problem> {
     problems
 }
 
-/// Where a program should be that is not there, and how that is.
-fn missing(patient: &Patient, tool: Tool) -> Option<(PathBuf, &'static str)> {
-    match patient.tools.get(&tool) {
-        None => Some((tool.as_str().into(), "is not in PATH")),
-        Some(path) if !path.is_file() => Some((path.clone(), "does not exist")),
-        Some(_) => None,
+/// A program that is not there or too old, and how that is.
+fn missing(patient: &Patient, tool: Tool) -> Option<(PathBuf, String)> {
+    let Some(path) = patient.tools.get(&tool) else {
+        return Some((tool.as_str().into(), "is not in PATH".to_owned()));
+    };
+    if !path.is_file() {
+        return Some((path.clone(), "does not exist".to_owned()));
     }
+    let ((major, minor), found) = (oldest(tool)?, version(path)?);
+    let cause = || format!("has version {}.{}, and VMs need {major}.{minor} or later", found.0, found.1);
+    (found < (major, minor)).then(|| (path.clone(), cause()))
+}
+
+/// The oldest version of a program with which VMs run, where that matters.
+fn oldest(tool: Tool) -> Option<(u32, u32)> {
+    match tool {
+        Tool::CloudHypervisor => Some((52, 0)),
+        Tool::QemuAarch64 | Tool::QemuX86 => Some((7, 2)),
+        Tool::Virtiofsd => Some((1, 13)),
+        _ => None,
+    }
+}
+
+/// The version that a program says it has, if it does.
+fn version(path: &Path) -> Option<(u32, u32)> {
+    let said = program::output_until(Command::new(path).arg("--version"), Instant::now() + VERSION_TIMEOUT);
+    version_in(&String::from_utf8_lossy(&said.ok()?))
+}
+
+/// The first version in a text, such as `QEMU emulator version 7.2.22 (Debian …)`.
+fn version_in(text: &str) -> Option<(u32, u32)> {
+    text.split_whitespace().find_map(|word| {
+        let mut numbers = word.strip_prefix('v').unwrap_or(word).split('.').map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    })
 }
 
 /// What uplinks need of passt.
@@ -266,7 +298,7 @@ fn leftovers(patient: &Patient) -> Vec<Problem> {
 
 #[cfg(test)]
 mod tests {
-    use super::lacking_systemd;
+    use super::{lacking_systemd, version_in};
 
     #[test]
     fn nsswitch_names_systemd_for_users_and_groups() {
@@ -275,5 +307,18 @@ mod tests {
         assert_eq!(lacking_systemd(debian), [""; 0]);
         assert_eq!(lacking_systemd("passwd: files # systemd\ngroup: files systemd"), ["passwd"]);
         assert_eq!(lacking_systemd("shadow: systemd\npasswd: files mysystemd"), ["passwd", "group"]);
+    }
+    #[test]
+    fn finds_versions() {
+        for (text, version) in [
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", Some((7, 2))),
+            ("cloud-hypervisor v53.0.0\n", Some((53, 0))),
+            ("virtiofsd 1.14.0", Some((1, 14))),
+            ("unknown", None),
+            ("99999999999.1", None),
+            ("", None),
+        ] {
+            assert_eq!(version_in(text), version, "{text:?}");
+        }
     }
 }
