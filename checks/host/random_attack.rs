@@ -219,7 +219,13 @@ fn the_owner_of_a_partition_disturbs_no_vm_of_another_source() {
         || host.machine.journal("microvm-spectrum-resync"),
     );
     assert_eq!(of_victims(&host), before);
-    host.ok(&["sh", "-c", &format!("rm -rf {STICK}/svc/data/* {STICK}/svc/data/.hidden")]);
+    // The last thing that it did may have been to put something in the directory's place.
+    let data = format!("{STICK}/svc/data");
+    let empty = format!(
+        "[ -d {data} ] && [ ! -L {data} ] || {{ rm -rf {data}; install -d --owner={ATTACKER} {data}; }}; \
+         rm -rf {data}/* {data}/.hidden"
+    );
+    host.ok(&["sh", "-c", &empty]);
     // It is still watched, for as long as it has nothing to wait for.
     host.ok(&["rm", "-rf", "/run/microvm-spectrum/scans"]);
     let watch = "microvm-spectrum-source@stick.path";
