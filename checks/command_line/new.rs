@@ -201,7 +201,7 @@ fn a_new_vm_is_made_in_the_first_source() {
     let before = fs::read_to_string(&config).unwrap();
     linked.current_dir(&place.root).args(["new", "other", "--template", "netvm", "--from", "tree"]);
     run(linked.args(["--kernel", "kernel", "--config", "link.toml"])).exits(0).complains(&[
-        "set this in link.toml (it is a link, so something else manages it): [vm.\"user/other\"] uplink",
+        "add to link.toml (it is a link, so something else manages it):\n[vm.\"user/other\"]\nuplink = true",
     ]);
     assert_eq!(fs::read_to_string(&config).unwrap(), before);
 }

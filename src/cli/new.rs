@@ -166,7 +166,7 @@ fn set_uplink(args: &NewArgs, source: Option<&SourceConfig>) {
                 _ => String::new(),
             };
             let why = printable(why);
-            report::line(&format!("set this in {config}{why}: [vm.\"{key}\"] {UPLINK} = true"));
+            report::line(&format!("add to {config}{why}:\n[vm.\"{key}\"]\n{UPLINK} = true"));
         }
     }
 }

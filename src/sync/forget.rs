@@ -40,8 +40,8 @@ pub enum ForgetError {
 /// only one VM has it, NAME, and of all of `sources`. Ends all or none.
 ///
 /// First it removes the accounts of their user ids in the directory `accounts`, if one is
-/// given: if it is interrupted, it can be called again. systemd then forgets that their units
-/// have failed. Returns the VMs. The next sync updates the catalog.
+/// given: if it is interrupted, it can be called again. systemd then forgets that units
+/// which no VM has any more have failed. Returns the VMs. The next sync updates the catalog.
 ///
 /// # Errors
 /// Every reason why not.
@@ -86,7 +86,10 @@ pub fn forget(
         leases.write(&state.leases()).map_err(refused)?;
     }
     if accounts.is_some() && systemd::is_running() {
-        systemd::reset_failed(&chosen.iter().flat_map(|vm| systemd::units_of(&vm.name)).collect::<Vec<_>>());
+        // A VM of another source may have the name, and the units.
+        let names: BTreeSet<_> = exist.iter().map(|vm| &vm.name).collect();
+        let gone = chosen.iter().filter(|vm| !names.contains(&vm.name));
+        systemd::reset_failed(&gone.flat_map(|vm| systemd::units_of(&vm.name)).collect::<Vec<_>>());
     }
     Ok(chosen.into_iter().collect())
 }

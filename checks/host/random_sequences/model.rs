@@ -374,7 +374,9 @@ impl Model {
         if !self.leased().contains(&id) || self.catalog.vms.contains_key(&id) || runs {
             return 1;
         }
-        self.failed.remove(id.name);
+        if !self.catalog.vms.keys().any(|other| other.name == id.name) {
+            self.failed.remove(id.name);
+        }
         if let Some(uid) = self.uids.remove(&id) {
             self.accounts.remove(&uid);
         }
