@@ -71,6 +71,80 @@ fn start_and_stop_name_the_clusters_own_command() {
 }
 
 #[test]
+fn pacemakers_agent_ends_with_ocf_statuses_and_says_why() {
+    let host = host();
+    host.vm("app");
+    host.vm("odd");
+    host.configure("[defaults]\ncluster = true\n");
+    host.synced();
+    fs::remove_file(host.partition.root.join("svc/data/odd/vmlinux")).unwrap();
+    run(&mut host.sync()).exits(1);
+    let bin = systemctl(&host);
+    let systemd = |shows: &str| script(&bin.join("systemctl"), &format!("[ \"$1\" != show ] || {shows}\n"));
+    let agent = |vm: &str, action: &str, variables: &[(&str, &str)]| {
+        let mut call = host.unit_calls(&["ocf-agent", action]);
+        call.env("PATH", &bin).env("OCF_RESKEY_name", vm).envs(variables.iter().copied());
+        run(&mut call)
+    };
+    let repeated = ("OCF_RESKEY_CRM_meta_interval", "10000");
+    let once = ("OCF_RESKEY_CRM_meta_interval", "0");
+    let of_stopped = ("OCF_RESKEY_CRM_meta_role", "Stopped");
+
+    run(&mut host.unit_calls(&["ocf-agent"])).exits(3).complains(&["usage: vm start|stop|monitor"]);
+    agent("app", "promote", &[]).exits(3);
+    for action in ["start", "stop", "monitor", "validate-all"] {
+        agent("", action, &[]).exits(6).complains(&["ocf-exit-reason:the parameter name is not set\n"]);
+    }
+    for (name, start) in [("none", "ocf-exit-reason:there is no VM 'none'"), ("a\x1bb", "no VM 'a\\u{1b}b'")]
+    {
+        agent(name, "start", &[]).exits(5).complains(&[start]);
+        agent(name, "validate-all", &[]).exits(5).complains(&[start]);
+        agent(name, "monitor", &[]).exits(7);
+        agent(name, "stop", &[]).exits(0);
+    }
+    let why = format!("{}/svc/data/odd/vmlinux: ", host.partition.root.display());
+    agent("odd", "start", &[]).exits(5).complains(&[&format!("ocf-exit-reason:odd cannot run: {why}")]);
+    agent("odd", "stop", &[]).exits(0);
+
+    systemd("printf 'Id=microvm@app.service\\nActiveState=active\\nSubState=running\\nResult=success\\n'");
+    agent("app", "monitor", &[repeated]).exits(0).says_nothing();
+    agent("app", "validate-all", &[]).exits(0).says_nothing();
+    agent("app", "stop", &[]).exits(1).complains(&["ocf-exit-reason:app: is still running\n"]);
+    // A guest's words are no terminal's and no line of their own.
+    let failed = "printf 'Id=microvm@app.service\\nActiveState=failed\\nSubState=failed\\nResult=exit-code\\n\
+                  StatusText=gone \\033[31m\\\\\\nExecMainStatus=5\\n'";
+    systemd(failed);
+    let reason = "ocf-exit-reason:app: gone \\u{1b}[31m\\\\\n";
+    agent("app", "monitor", &[repeated]).exits(1).complains(&[reason]);
+    for variables in [vec![], vec![once], vec![repeated, of_stopped]] {
+        agent("app", "monitor", &variables).exits(7).says_nothing();
+    }
+    agent("app", "stop", &[]).exits(0);
+    systemd("exit 1");
+    agent("app", "monitor", &[]).exits(1).complains(&["ocf-exit-reason:app: systemd does not say"]);
+    agent("app", "stop", &[]).exits(1).complains(&["ocf-exit-reason:app: systemd does not say"]);
+    fs::remove_file(bin.join("systemctl")).unwrap();
+    agent("app", "start", &[]).exits(1).complains(&["ocf-exit-reason:systemctl cannot be started"]);
+
+    let catalog = host.state.join(".microvm-spectrum/current/catalog.json");
+    fs::write(&catalog, "{}").unwrap();
+    let reason = format!("ocf-exit-reason:{}: ", catalog.display());
+    agent("app", "start", &[]).exits(5).complains(&[&reason]);
+
+    // What it says of itself has the timeouts that the resources have.
+    let metadata = run(&mut host.unit_calls(&["ocf-agent", "meta-data"])).exits(0).stdout;
+    assert!(metadata.starts_with("<?xml version=\"1.0\"?>\n") && metadata.ends_with("</resource-agent>\n"));
+    for action in [
+        "name=\"start\" timeout=\"150s\"",
+        "name=\"stop\" timeout=\"120s\"",
+        "name=\"monitor\" timeout=\"60s\" interval=\"10s\" depth=\"0\"",
+        "name=\"monitor\" role=\"Stopped\" timeout=\"60s\" interval=\"45s\" depth=\"0\"",
+    ] {
+        assert!(metadata.contains(&format!("    <action {action}/>\n")), "{metadata}");
+    }
+}
+
+#[test]
 fn a_client_wants_no_provider_of_the_cluster() {
     let host = host();
     host.vm("app").provider("net").provider("own");

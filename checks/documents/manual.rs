@@ -134,7 +134,7 @@ fn exit_statuses() {
         # Exit statuses\n\n\
         What each command ends with; a status that is not here does not occur. 0 is success, 1 is for problems of \
         VMs and other\ninputs, 2 for the command line and the configuration, 3 for the host. A VM's own `microvm-run` has \
-        [more](runner-package.md).\n\n\
+        [more](runner-package.md),\nand Pacemaker's agent [others](cluster.md#the-agent).\n\n\
         | command | 0 | 1 | 2 | 3 |\n|---|---|---|---|---|\n"
         .to_owned();
     for (name, command) in table().commands.iter().filter(|(name, _)| *name != MAIN) {

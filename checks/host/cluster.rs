@@ -91,7 +91,7 @@ fn pacemakers_agent_and_the_order_of_a_shutdown() {
     call("stop").exits(SUCCESS);
     // The same where the directory is known to be broken.
     host.run(&["sync"]).exits(1);
-    call("start").exits(NOT_INSTALLED).complains(&["ocf-exit-reason:app cannot run"]);
+    call("start").exits(NOT_INSTALLED).complains(&["ocf-exit-reason:app cannot run: /srv/P/svc/data/app/blk: holds no"]);
     call("stop").exits(SUCCESS);
     fs::rename(app.join("away"), &image).unwrap();
     host.sync();

@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use sd_notify::NotifyState;
 
-use super::{Exit, StateArgs, absolute, report};
+use super::{Exit, StateArgs, absolute, fail, report};
 use crate::base::name::{SourceName, VmName};
 use crate::base::printable::printable;
 use crate::base::problem::Problem;
+use crate::host::ocf_agent::{AgentError, act, meta_data};
 use crate::host::{self, Environment, HostError, Person, Session, USER_VARIABLE, units};
 use crate::state::directory::StateDirectory;
 use crate::system::journal::{self, Priority};
@@ -111,6 +112,12 @@ enum HostVerb {
     },
     /// Scan sources again when they are mounted or unmounted (microvm-spectrum-mounts)
     WatchMounts,
+    /// Do what Pacemaker's agent for VMs is called for (ocf:microvm-spectrum:vm)
+    OcfAgent {
+        /// The action, such as `monitor`
+        #[arg(default_value = "")]
+        action: String,
+    },
     /// Write the drop-ins of all VMs, as a systemd generator
     Generate {
         /// Where to write them
@@ -161,6 +168,7 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::Rescan { source } => return done(host::rescan(source)).into(),
         HostVerb::WatchMounts => return done(host::watch_mounts(&state)).into(),
         HostVerb::NetworkUp => return done(host::network_up(&environment)).into(),
+        HostVerb::OcfAgent { action } => return ocf_agent(&args.state.state_dir, action),
         HostVerb::Generate { normal, .. } => return generate(&state, normal).into(),
     };
     match done {
@@ -239,6 +247,29 @@ fn is_anothers(state: &StateDirectory, name: &VmName) -> Exit {
         "not started: systemd has not read yet that {name} is installed; run 'systemctl daemon-reload'"
     ));
     Exit::Input
+}
+
+/// Ends with the statuses that the Open Cluster Framework gives to agents.
+fn ocf_agent(state_directory: &Path, action: &str) -> ExitCode {
+    if action == "meta-data" {
+        let written = report::to_stdout("the metadata", |out| out.write_all(meta_data().as_bytes()));
+        return written.map_or_else(|error| fail(&error), |()| Exit::Fine).into();
+    }
+    let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+    match act(state_directory, action, variable) {
+        Ok(ended) => ExitCode::from(ended as u8),
+        Err(error) => {
+            let (status, reason) = (error.status(), error.reason());
+            match error {
+                AgentError::Vm(error) => report::error(&error.into()),
+                AgentError::Control(error) => report::error(&error.into()),
+                AgentError::Catalog(problem) => report::error(&problem.into()),
+                _ => {}
+            }
+            report::exit_reason(&reason);
+            ExitCode::from(status)
+        }
+    }
 }
 
 /// Never fails: a boot goes on without VMs.

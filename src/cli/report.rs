@@ -73,6 +73,11 @@ pub(super) fn to_stderr(problems: &[Problem]) {
     let _ = write(&mut anstream::stderr(), &printable);
 }
 
+/// Writes the line to standard error that Pacemaker looks for there when its agent fails.
+pub(super) fn exit_reason(reason: &Printable) {
+    let _ = writeln!(anstream::stderr(), "ocf-exit-reason:{reason}");
+}
+
 /// Writes one line to standard error.
 pub(super) fn line(text: &str) {
     let _ = writeln!(anstream::stderr(), "microvm-spectrum: {text}");

@@ -14,6 +14,7 @@ pub mod doctor;
 mod links;
 mod mounts;
 mod network;
+pub mod ocf_agent;
 mod pace;
 mod pci;
 mod rescan;

@@ -15,7 +15,7 @@ use crate::state::catalog::Catalog;
 /// A start may take the 90 s of its unit and those of its helpers, a stop the 60 s of its
 /// unit. A `monitor` waits while systemd starts or restarts the VM. The one of stopped VMs
 /// finds those that run where the cluster did not start them.
-const OPERATIONS: [(&str, Option<&str>, u32, u32); 4] = [
+pub const OPERATIONS: [(&str, Option<&str>, u32, u32); 4] = [
     ("start", None, 0, 150),
     ("stop", None, 0, 120),
     ("monitor", None, 10, 60),

@@ -277,6 +277,13 @@ pub fn property(unit: &str, name: &str) -> Option<String> {
     Some(value.trim_end().to_owned()).filter(|value| !value.is_empty())
 }
 
+/// Whether a unit has a process, which can also be one that the kernel does not end.
+pub fn has_processes(unit: &str) -> bool {
+    let group = property(unit, "ControlGroup");
+    let processes = group.map(|group| std::fs::read(format!("/sys/fs/cgroup{group}/cgroup.procs")));
+    processes.is_some_and(|found| found.is_ok_and(|text| !text.is_empty()))
+}
+
 /// The VM whose unit requires the unit with this name.
 fn vm_of_helper(unit: &str) -> Option<VmName> {
     let (helper, name) = unit.split_once('@')?;
