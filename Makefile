@@ -118,7 +118,8 @@ going_on := systemctl list-units --plain --no-legend --state=active,activating,r
 uninstall:
 	@if $(of_this_host); then \
 		running=$$($(going_on) 'microvm@*.service' | cut --delimiter=' ' --fields=1); \
-		test -z "$$running" || { echo "VMs are running: first run 'microvm-spectrum stop --all', or systemctl stop for" $$running >&2; exit 1; }; \
+		if systemctl is-active --quiet pacemaker.service; then moves=", and 'crm_standby --node $$(uname -n) --update on' for those of the cluster"; fi; \
+		test -z "$$running" || { echo "VMs are running: first run 'microvm-spectrum stop --all'$$moves, or systemctl stop for" $$running >&2; exit 1; }; \
 		systemctl disable --quiet microvm-spectrum-sync.service microvms.target; \
 		systemctl stop 'microvm*.path' 'microvm*.service' microvms.target 'run-*microvm?x2dspectrum*.mount' 'system-microvm*.slice'; \
 		systemctl reset-failed 'microvm*' || :; \

@@ -146,6 +146,15 @@ fn the_hour_that_readme_describes() {
     let ran = shell(&host, "sudo make uninstall");
     let why = "VMs are running: first run 'microvm-spectrum stop --all'";
     assert!(ran.status != 0 && ran.stderr.contains(why), "{ran:?}");
+    // The cluster would start its own again.
+    let pacemaker = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n";
+    host.machine.write("/run/systemd/system/pacemaker.service", pacemaker);
+    let ran = shell(&host, "systemctl daemon-reload && systemctl start pacemaker && sudo make uninstall");
+    let standby = format!("{why}, and 'crm_standby --node {} --update on' for", host.ok(&["uname", "-n"]));
+    assert!(ran.status != 0 && ran.stderr.contains(&standby), "{ran:?}");
+    host.ok(&["systemctl", "stop", "pacemaker.service"]);
+    fs::remove_file(host.machine.path("/run/systemd/system/pacemaker.service")).unwrap();
+    host.ok(&["systemctl", "daemon-reload"]);
     assert_eq!(shell(&host, "make install DESTDIR=/srv/copy && make uninstall DESTDIR=/srv/copy").status, 0);
     assert_eq!(host.ok(&["find", "/srv/copy", "-type", "f"]), "");
     assert_eq!(host.state(VM), "running");
