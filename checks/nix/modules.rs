@@ -152,10 +152,9 @@ fn the_configuration_of_a_rich_host_is_one() {
     assert_eq!(runners, ["configuration/appvm-hello", "configuration/elsewhere", "configuration/netvm"]);
 }
 
-/// The configuration in `docs/nixos.md` is one, and nothing is wrong with it.
-#[test]
-fn the_documented_configuration() {
-    let page = fs::read_to_string(project("docs/nixos.md")).unwrap();
+/// What the configuration on a page comes to.
+fn documented(page: &str) -> Value {
+    let page = fs::read_to_string(project(page)).unwrap();
     let blocks = page.split("```nix\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let example = blocks.into_iter().find(|block| block.starts_with("# configuration.nix\n")).unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -168,13 +167,26 @@ fn the_documented_configuration() {
         .output()
         .unwrap();
     assert!(documented.status.success(), "{}", String::from_utf8_lossy(&documented.stderr));
-    let found: Value = serde_json::from_slice(&documented.stdout).unwrap();
+    serde_json::from_slice(&documented.stdout).unwrap()
+}
+
+/// The configurations in the documentation are ones, and nothing is wrong with them.
+#[test]
+fn the_documented_configurations() {
     let expected = serde_json::json!({
         "messages": [],
         "vms": ["appvm-hello", "netvm", "user/appvm-lynx"],
         "sources": ["user"],
+        "hosts": [],
     });
-    assert_eq!(found, expected);
+    assert_eq!(documented("docs/nixos.md"), expected);
+    let expected = serde_json::json!({
+        "messages": [],
+        "vms": ["netvm"],
+        "sources": [],
+        "hosts": ["host1", "host2", "host3"],
+    });
+    assert_eq!(documented("docs/cluster.md"), expected);
 }
 
 #[test]

@@ -13,5 +13,6 @@ in
 {
   messages = map (assertion: assertion.message) config.assertions ++ config.warnings;
   vms = lib.attrNames file.vm;
-  sources = map (source: source.name) file.source;
+  sources = map (source: source.name) (file.source or [ ]);
+  hosts = map (node: node.name) config.services.corosync.nodelist;
 }

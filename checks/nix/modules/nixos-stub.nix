@@ -68,9 +68,27 @@ in
       default = { };
     };
     environment.pathsToLink = list types.str;
-    services.corosync.enable = mkOption {
-      type = types.bool;
-      default = false;
+    services.corosync = {
+      enable = mkOption {
+        type = types.bool;
+        default = false;
+      };
+      clusterName = mkOption {
+        type = types.str;
+        default = "nixcluster";
+      };
+      nodelist = mkOption {
+        type = types.listOf (
+          types.submodule {
+            options = {
+              nodeid = mkOption { type = types.int; };
+              name = mkOption { type = types.str; };
+              ring_addrs = mkOption { type = types.listOf types.str; };
+            };
+          }
+        );
+        default = [ ];
+      };
     };
     services.pacemaker = {
       enable = mkOption {
