@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::process::Command;
 
 use crate::support::installed::Host;
 use crate::support::links::client;
@@ -31,7 +32,7 @@ fn agent(host: &Host, environment: &[&str], action: &str) -> Ran {
 fn pacemakers_agent_and_the_order_of_a_shutdown() {
     needs!(is_possible());
     let host = Host::new();
-    host.vm_with_share("net");
+    let shared = host.vm_with_share("net");
     let app = client(&host, "app", &["net"]);
     host.configure("[vm.app]\ncluster = true\n[vm.net]\ncluster = true\n");
     host.sync();
@@ -91,9 +92,27 @@ fn pacemakers_agent_and_the_order_of_a_shutdown() {
     call("stop").exits(SUCCESS);
     // The same where the directory is known to be broken.
     host.run(&["sync"]).exits(1);
-    call("start").exits(NOT_INSTALLED).complains(&["ocf-exit-reason:app cannot run: /srv/P/svc/data/app/blk: holds no"]);
+    call("start")
+        .exits(NOT_INSTALLED)
+        .complains(&["ocf-exit-reason:app cannot run: /srv/P/svc/data/app/blk: holds no"]);
     call("stop").exits(SUCCESS);
     fs::rename(app.join("away"), &image).unwrap();
+    host.sync();
+
+    // Directories that hosts share need one user id on all of them. This one is a FUSE, as GlusterFS is.
+    host.run(&["sync", "--print-pins"]).exits(0).says_nothing();
+    let image = host.machine.path("/srv/shared.squashfs");
+    assert!(Command::new("mksquashfs").arg(&shared).arg(image).arg("-quiet").status().unwrap().success());
+    host.ok(&["squashfuse", "/srv/shared.squashfs", "/srv/P/shared-net"]);
+    let ran = host.run(&["sync"]).exits(0);
+    let uid = host.row("net")["uid"].to_string();
+    ran.complains(&[&format!("svc/data/net: has the user id {uid}, "), "--print-pins"]);
+    let pins = host.run(&["sync", "--print-pins"]).exits(0).stdout;
+    assert_eq!(pins, format!("[vm.\"user/net\"]\nuid = {uid}\n"));
+    host.configure(&format!("[vm.app]\ncluster = true\n[vm.net]\ncluster = true\nuid = {uid}\n"));
+    host.run(&["sync"]).exits(0).warns_of_nothing();
+    assert_eq!(host.run(&["sync", "--print-pins"]).exits(0).stdout, "");
+    host.ok(&["umount", "/srv/P/shared-net"]);
     host.sync();
 
     let xml = host.run(&["graph", "--format", "cib"]).exits(0).stdout;
