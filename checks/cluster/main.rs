@@ -24,13 +24,18 @@ mod fencing;
 mod nodes;
 mod sampling;
 
+use std::fs;
+use std::io::Read as _;
 use std::time::Instant;
 
-use nodes::{Boots, Cluster, NODES, VMS};
+use nodes::{Boots, Cluster, NODES, Node, VMS};
 use support::links::{PROVIDER, address, link, mac};
 use support::skip::needs;
 use support::systemd_machine::is_possible;
 use support::waiting::{wait_for, wait_or_explain};
+
+/// A port of the host that leads to the provider.
+const PORT: &str = "8080";
 
 /// Runs a case, and prints how long it took until all VMs were ready.
 fn case(cluster: &mut Cluster, what: &str, event: impl FnOnce(&mut Cluster)) {
@@ -45,6 +50,8 @@ fn vms_go_on_whatever_becomes_of_a_host() {
     let mut cluster = Cluster::start();
     let config = |cluster: &Cluster, more: &str| {
         let tables: String = VMS.iter().map(|vm| format!("[vm.{vm}]\ncluster = true\n{more}")).collect();
+        let tables = tables
+            .replace("[vm.net]\n", &format!("[vm.net]\nuplink = true\nports = ['0.0.0.0:{PORT}:80']\n"));
         for node in cluster.running() {
             node.host.configure(&tables);
             node.host.sync();
@@ -63,6 +70,12 @@ fn vms_go_on_whatever_becomes_of_a_host() {
         );
         for part in [address(&id), mac(&id, false), "carries".to_owned()] {
             assert!(seen.contains(&part), "{part}: {seen}");
+        }
+        // The provider's port is where the provider is.
+        let home = cluster.home().index;
+        for node in cluster.running() {
+            let listens = node.host.ok(&["ss", "-Hltn", "sport", "=", PORT]);
+            assert_eq!(!listens.is_empty(), node.index == home, "{listens}");
         }
     };
     addresses(&cluster);
@@ -115,6 +128,37 @@ fn vms_go_on_whatever_becomes_of_a_host() {
         assert_eq!(host.boots("app-a"), boots[1]);
     });
 
+    case(&mut cluster, "a client that cannot start anywhere, until crm_mon says why", |cluster| {
+        let home = cluster.home().index;
+        let boots = cluster.boots()[&home];
+        let image = |node: &Node| node.host.machine.path("/srv/P/svc/data/app-b/blk/root.img");
+        for node in cluster.running() {
+            fs::rename(image(node), image(node).with_extension("away")).unwrap();
+        }
+        let host = &cluster.home().host;
+        host.ok(&["systemctl", "stop", "microvm@app-b.service"]);
+        let reason = "app-b: /srv/P/svc/data/app-b/blk/root.img: does not exist";
+        let as_xml = format!("exitreason=\"{reason}\"");
+        let mon = |more: &[&str]| host.machine.run(&[&["crm_mon", "--one-shot"], more].concat()).stdout;
+        wait_or_explain(
+            "crm_mon to say why",
+            || mon(&[]).contains(reason).then_some(()),
+            || cluster.explain(),
+        );
+        assert!(mon(&["--output-as=xml"]).contains(&as_xml), "{}", mon(&["--output-as=xml"]));
+        // It takes no other VM with it.
+        host.ok(&["crm_resource", "--wait"]);
+        let boots_now = cluster.boots()[&home];
+        assert_eq!(boots_now, boots, "{}", cluster.explain());
+        assert_eq!((host.state("net"), host.state("app-a")), ("running".into(), "running".into()));
+        for node in cluster.running() {
+            fs::rename(image(node).with_extension("away"), image(node)).unwrap();
+        }
+        host.ok(&["crm_resource", "--cleanup", "--resource", "vm-app-b"]);
+        wait_for("app-b to be ready again", || (host.boots("app-b") > boots[2]).then_some(()));
+        assert_eq!(cluster.home().index, home);
+    });
+
     case(&mut cluster, "a host cut off from the others", |cluster| {
         let (home, boots) = (cluster.home().index, cluster.boots());
         cluster.cut_off(home);
@@ -135,9 +179,18 @@ fn vms_go_on_whatever_becomes_of_a_host() {
         let home = cluster.home().index;
         let boots = cluster.boots();
         let fenced = cluster.fenced();
+        let host = &cluster.home().host;
+        let note = "[Service]\nExecStopPost=+/bin/sh -c 'echo %i >>/srv/stopped'\n";
+        host.machine.write("/etc/systemd/system/microvm@.service.d/note.conf", note);
+        host.ok(&["systemctl", "daemon-reload"]);
+        host.machine.write("/srv/stopped", "");
+        let mut stopped = fs::File::open(host.machine.path("/srv/stopped")).unwrap();
         cluster.shut_down(home);
         cluster.wait_ready(&boots, Some(home));
         assert_eq!(cluster.fenced(), fenced);
+        let mut names = String::new();
+        stopped.read_to_string(&mut names).unwrap();
+        assert!(names == "app-a\napp-b\nnet\n" || names == "app-b\napp-a\nnet\n", "{names}");
     });
     addresses(&cluster);
     println!("{}", cluster.end());

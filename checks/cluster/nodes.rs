@@ -52,7 +52,9 @@ pub struct Cluster {
 impl Cluster {
     /// Boots three hosts that have the VMs, and waits until they are a cluster.
     pub fn start() -> Self {
-        let hub = Command::new("unshare").args(["--net", "sleep", "infinity"]).spawn().unwrap();
+        // It ends with this thread, also when the test fails.
+        let hub = ["--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"];
+        let hub = Command::new("setpriv").args(hub).spawn().unwrap();
         let mut cluster = Self {
             nodes: [None, None, None],
             hub,

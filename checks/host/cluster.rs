@@ -120,7 +120,7 @@ fn pacemakers_agent_and_the_order_of_a_shutdown() {
         let options = "<crm_config><cluster_property_set id=\"o\"><nvpair id=\"s\" name=\"stonith-enabled\" \
                        value=\"false\"/></cluster_property_set></crm_config><nodes/><resources>";
         let whole = xml.replacen("<resources>", options, 1);
-        let cib = "<cib validate-with=\"pacemaker-3.0\" epoch=\"1\" num_updates=\"0\" admin_epoch=\"0\">";
+        let cib = "<cib validate-with=\"pacemaker-3.6\" epoch=\"1\" num_updates=\"0\" admin_epoch=\"0\">";
         host.machine.write("/srv/cib.xml", &format!("{cib}{whole}<status/></cib>"));
         host.ok(&["crm_verify", "--xml-file", "/srv/cib.xml"]);
     }

@@ -44,6 +44,8 @@ pub fn of(catalog: &Catalog, node: &str) -> String {
         let client = resource(&vm.name);
         for link in runnable.links.iter().filter(|link| of_cluster.contains(&link.provider)) {
             let (id, provider) = (link.id, resource(&link.provider));
+            // A client that cannot start does not move its provider, and with it all other clients,
+            // from host to host.
             element(
                 &mut text,
                 "rsc_colocation",
@@ -52,6 +54,7 @@ pub fn of(catalog: &Catalog, node: &str) -> String {
                     ("rsc", &client),
                     ("with-rsc", &provider),
                     ("score", "INFINITY"),
+                    ("influence", "false"),
                 ],
             );
             // A client keeps running while its provider restarts.
@@ -257,6 +260,8 @@ mod tests {
                 with("rsc_colocation", "rsc").into_iter().zip(with("rsc_colocation", "with-rsc")).collect();
             found.sort();
             prop_assert_eq!(found, links);
+            let influence = with("rsc_colocation", "influence");
+            prop_assert!(influence.iter().all(|it| it == "false"), "{}", xml);
             let with_device = vms.values().filter(|vm| vm.1 && vm.2).count();
             let nodes = with("expression", "value");
             prop_assert_eq!(nodes.len(), with_device);
