@@ -45,7 +45,8 @@ pub fn of(catalog: &Catalog, node: &str) -> String {
         for link in runnable.links.iter().filter(|link| of_cluster.contains(&link.provider)) {
             let (id, provider) = (link.id, resource(&link.provider));
             // A client that cannot start does not move its provider, and with it all other clients,
-            // from host to host.
+            // from host to host. One with PCI devices can start on one host alone.
+            let influence = (!runnable.devices.is_empty()).to_string();
             element(
                 &mut text,
                 "rsc_colocation",
@@ -54,7 +55,7 @@ pub fn of(catalog: &Catalog, node: &str) -> String {
                     ("rsc", &client),
                     ("with-rsc", &provider),
                     ("score", "INFINITY"),
-                    ("influence", "false"),
+                    ("influence", &influence),
                 ],
             );
             // A client keeps running while its provider restarts.
@@ -260,8 +261,9 @@ mod tests {
                 with("rsc_colocation", "rsc").into_iter().zip(with("rsc_colocation", "with-rsc")).collect();
             found.sort();
             prop_assert_eq!(found, links);
-            let influence = with("rsc_colocation", "influence");
-            prop_assert!(influence.iter().all(|it| it == "false"), "{}", xml);
+            for (client, influence) in with("rsc_colocation", "rsc").iter().zip(with("rsc_colocation", "influence")) {
+                prop_assert_eq!(influence, vms[client.strip_prefix("vm-").unwrap()].2.to_string());
+            }
             let with_device = vms.values().filter(|vm| vm.1 && vm.2).count();
             let nodes = with("expression", "value");
             prop_assert_eq!(nodes.len(), with_device);
