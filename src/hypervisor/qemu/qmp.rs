@@ -9,18 +9,20 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use serde_json::{Value, json};
 
 use crate::hypervisor::running::timed_out;
 use crate::hypervisor::socket::{connect, remaining};
 use crate::system::poll;
 
-/// How often to try a socket that does not exist yet.
-const CONNECT_INTERVAL: Duration = Duration::from_millis(5);
+/// How often to try a socket that exists, and to which nothing listens yet.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(1);
 /// The longest line that is taken; QEMU's own are far shorter.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
@@ -45,16 +47,22 @@ impl Client {
     /// Connects to a VMM that is starting, waiting for its socket to appear, until the
     /// process with this pidfd has ended.
     pub fn connect_to_starting(vmm: BorrowedFd<'_>, path: &str, deadline: Instant) -> io::Result<Self> {
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let directory = Path::new(path).parent().filter(|it| !it.as_os_str().is_empty());
+        inotify::add_watch(&watch, directory.unwrap_or(Path::new(".")), WatchFlags::CREATE)?;
         let stream = loop {
-            match connect(path, deadline) {
+            let (error, wait) = match connect(path, deadline) {
                 Ok(stream) => break stream,
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                    if Instant::now() >= deadline || poll::is_readable(&vmm, Some(CONNECT_INTERVAL))? {
-                        return Err(e);
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (error, remaining(deadline)),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => (error, LISTEN_INTERVAL),
                 Err(error) => return Err(error),
+            };
+            let [ended, _] = poll::are_readable([vmm, watch.as_fd()], Some(wait))?;
+            if ended || Instant::now() >= deadline {
+                return Err(error);
             }
+            // Whatever was made, the socket is tried again.
+            let _ = rustix::io::read(&watch, &mut [0; 4096]);
         };
         Self::greet(stream, deadline)
     }
@@ -191,7 +199,6 @@ fn gone() -> io::Error {
 mod tests {
     use super::*;
     use std::io::BufRead as _;
-    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixListener;
 
     /// A QEMU that answers each line it gets with the next of `answers`.
@@ -250,6 +257,29 @@ mod tests {
         drop(ended);
         let never = Instant::now() + Duration::from_secs(3600);
         assert_eq!(running_vmm("/nonexistent", never).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_socket_that_appears_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp").to_str().unwrap().to_owned();
+        let (running, _ended) = std::io::pipe().unwrap();
+        let never = Instant::now() + Duration::from_secs(3600);
+        let connecting = std::thread::spawn({
+            let path = path.clone();
+            move || Client::connect_to_starting(running.as_fd(), &path, never).map(drop)
+        });
+        // Something else comes first, and then a socket to which nothing listens at first.
+        std::fs::write(dir.path().join("other"), "").unwrap();
+        let listener =
+            rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None)
+                .unwrap();
+        let address = rustix::net::SocketAddrUnix::new(path.as_str()).unwrap();
+        rustix::net::bind(&listener, &address).unwrap();
+        rustix::net::listen(&listener, 1).unwrap();
+        let (mut stream, _) = UnixListener::from(listener).accept().unwrap();
+        stream.write_all(b"{\"QMP\": {}}\n{\"return\": {}}\n").unwrap();
+        connecting.join().unwrap().unwrap();
     }
 
     #[test]
