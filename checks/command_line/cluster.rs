@@ -179,8 +179,9 @@ fn a_client_wants_no_provider_of_the_cluster() {
         assert!(pacemaker.contains("After=microvm-spectrum-sync.service"), "{pacemaker}");
     }
     // It is all the VM's own drop-in says.
-    let key =
-        |text: &str| text.split(" is-current local ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let key = |text: &str| {
+        text.split(" is-current --mount-runtime local ").nth(1).unwrap().lines().next().unwrap().to_owned()
+    };
     let (now, _) = drop_in("local");
     assert_ne!(key(&before), key(&now));
     run(&mut host.unit_calls(&["is-current", "local", &key(&now)])).exits(0);

@@ -142,7 +142,7 @@ fn the_drop_ins_of_all_vms() {
             format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
             format!(
                 "{comment}[Unit]\n{providers}{network_unit}\n[Service]\n\
-                 ExecCondition=\nExecCondition={PROGRAM} host --state-dir {state} is-current {name} {key}\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}"
+                 ExecCondition=\nExecCondition=+{PROGRAM} host --state-dir {state} is-current --mount-runtime {name} {key}\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}"
             ),
         );
         let user = format!("[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n");
@@ -164,7 +164,10 @@ fn the_drop_ins_of_all_vms() {
 fn key_of(normal: &Path, name: &str) -> String {
     let path = normal.join(format!("microvm@{name}.service.d/50-microvm-spectrum.conf"));
     let text = fs::read_to_string(path).unwrap();
-    let condition = text.lines().find_map(|line| line.split_once(&format!(" is-current {name} "))).unwrap();
+    let condition = text
+        .lines()
+        .find_map(|line| line.split_once(&format!(" is-current --mount-runtime {name} ")))
+        .unwrap();
     condition.1.to_owned()
 }
 
@@ -210,6 +213,14 @@ fn a_vm_starts_whatever_changes_in_others() {
     fs::write(host.partition.root.join("svc/data/a/providers/net/vpn"), "").unwrap();
     run(&mut host.sync()).exits(1);
     refused("a", &key);
+    // A start that the host cannot prepare has failed: systemd would skip it with any other status.
+    host.vm("not-on-this-host");
+    run(&mut host.sync()).exits(1);
+    let key = key_of(&generate(&host).normal, "not-on-this-host");
+    let prepare =
+        |key: &str| run(&mut host.unit_calls(&["is-current", "--mount-runtime", "not-on-this-host", key]));
+    prepare("5").exits(1);
+    prepare(&key).exits(255).complains(&["not-on-this-host: "]);
     // One that cannot run never starts.
     host.vm("a").file("wayland", b"");
     run(&mut host.sync()).exits(1);

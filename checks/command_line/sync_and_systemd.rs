@@ -755,7 +755,8 @@ fn what_runs_and_cannot_run_any_more_keeps_its_drop_in() {
     host.has(&[("user/client", "blocked"), ("user/net", "broken")]);
     assert_eq!([drop_in("client"), drop_in("net")], before);
     // Neither can be started.
-    let key = before[1].lines().find_map(|line| line.split_once(" is-current net ")).unwrap().1;
+    let key =
+        before[1].lines().find_map(|line| line.split_once(" is-current --mount-runtime net ")).unwrap().1;
     run(&mut host.unit_calls(&["is-current", "net", key])).exits(1);
     // As long as it runs, also while its source is away.
     place.sync(&[]).exits(1);

@@ -35,6 +35,13 @@ struct NameArgs {
     name: VmName,
 }
 
+#[derive(Debug, Clone, Args)]
+struct PrepareArgs {
+    /// Then also mount a small file system on its runtime directory; 255 if that fails
+    #[arg(long)]
+    mount_runtime: bool,
+}
+
 fn name(text: &str) -> Result<VmName, String> {
     VmName::new(text).map_err(|error| error.to_string())
 }
@@ -63,9 +70,7 @@ enum HostVerb {
     Virtiofsd(NameArgs),
     /// Become the passt that connects a VM to the host's network (microvm-uplink@)
     Uplink(NameArgs),
-    /// Mount a small file system on a VM's runtime directory (microvm@)
-    MountRuntime(NameArgs),
-    /// Unmount it, and remove the directory for the session that shows a VM's windows
+    /// Unmount a VM's runtime directory, and remove the directory for the session that shows a VM's windows
     UnmountRuntime(NameArgs),
     /// Make the directory for the session that shows a VM's windows (microvm@)
     MountWayland {
@@ -88,16 +93,24 @@ enum HostVerb {
     Run(NameArgs),
     /// Stop a VM whose package has no supervisor
     Stop(NameArgs),
-    /// Succeed if the drop-ins of a VM, which can run, say what the catalog says
+    /// Succeed if the drop-ins of a VM, which can run, say what the catalog says (microvm@)
     IsCurrent {
+        #[command(flatten)]
+        prepare: PrepareArgs,
         /// The VM's name
         #[arg(value_parser = name)]
         name: VmName,
         /// The key in its drop-in
         key: String,
     },
-    /// Succeed if another program installed the VM, which so needs no drop-in
-    IsAnothers(NameArgs),
+    /// Succeed if another program installed the VM, which so needs no drop-in (microvm@)
+    IsAnothers {
+        #[command(flatten)]
+        prepare: PrepareArgs,
+        /// The VM's name
+        #[arg(value_parser = name)]
+        name: VmName,
+    },
     /// Wait before a source is scanned again, the longer the more often it changes
     Pace {
         /// The source
@@ -142,7 +155,6 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name, &environment)),
         HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name, &environment)),
         HostVerb::Uplink(NameArgs { name }) => (name, host::connect_uplink(&state, name)),
-        HostVerb::MountRuntime(NameArgs { name }) => (name, host::mount_runtime(name)),
         HostVerb::UnmountRuntime(NameArgs { name }) => (name, host::unmount_runtime(name)),
         HostVerb::MountWayland { name, vm, session, without_security_context } => {
             let person = Person { uid: *session, without_security_context: *without_security_context };
@@ -162,8 +174,10 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
             }
             Err(error) => (name, Err(error)),
         },
-        HostVerb::IsCurrent { name, key } => return is_current(&state, name, key).into(),
-        HostVerb::IsAnothers(NameArgs { name }) => return is_anothers(&state, name).into(),
+        HostVerb::IsCurrent { prepare, name, key } => {
+            return may_start(is_current(&state, name, key), prepare, name);
+        }
+        HostVerb::IsAnothers { prepare, name } => return may_start(is_anothers(&state, name), prepare, name),
         HostVerb::Pace { source } => return done(host::pace(source)).into(),
         HostVerb::Rescan { source } => return done(host::rescan(source)).into(),
         HostVerb::WatchMounts => return done(host::watch_mounts(&state)).into(),
@@ -218,6 +232,21 @@ fn offer_compositor() -> Exit {
     };
     let say = |line: &str| report::line(&printable(line));
     done(host::offer_compositor(&Session { compositor, say: &say }))
+}
+
+/// Ends the condition of a VM's unit, which fails instead of being skipped with 255 alone
+/// (`ExecCondition=` in `systemd.service(5)`).
+fn may_start(condition: Exit, prepare: &PrepareArgs, name: &VmName) -> ExitCode {
+    if condition != Exit::Fine || !prepare.mount_runtime {
+        return condition.into();
+    }
+    match host::mount_runtime(name) {
+        Ok(()) => Exit::Fine.into(),
+        Err(error) => {
+            failed(name, &error.problems(), &error.to_string());
+            ExitCode::from(u8::MAX)
+        }
+    }
 }
 
 fn is_current(state: &StateDirectory, name: &VmName, key: &str) -> Exit {
