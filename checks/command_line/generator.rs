@@ -146,10 +146,8 @@ fn the_drop_ins_of_all_vms() {
             ),
         );
         let user = format!("[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n");
-        for unit in ["virtiofsd", "pci-devices"] {
-            let path = format!("microvm-{unit}@{name}.service.d/50-microvm-spectrum.conf");
-            add(path, format!("{comment}{user}"));
-        }
+        let virtiofsd = format!("microvm-virtiofsd@{name}.service.d/50-microvm-spectrum.conf");
+        add(virtiofsd, format!("{comment}{user}"));
         let taps = format!("microvm-tap-interfaces@{name}.service.d/50-microvm-spectrum.conf");
         add(taps, format!("{comment}[Unit]\n{network_unit}\n{user}{network}"));
     }
@@ -265,8 +263,8 @@ fn the_other_directories_need_not_be_given() {
     run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
     // Of the VM, of its source, what watches it, and which generation it is.
     let names = tree::names(&output);
-    assert_eq!(names.iter().filter(|name| name.contains("@a.service.d")).count(), 4);
-    assert_eq!(names.len(), 4 + 4, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.contains("@a.service.d")).count(), 3);
+    assert_eq!(names.len(), 3 + 4, "{names:?}");
     // Relative to the working directory.
     run(host.unit_calls(&["generate", "here"]).current_dir(&host.root)).exits(0).says_nothing();
     assert_same(&tree::read(&output), &tree::read(&host.root.join("here")), "the same");
@@ -308,7 +306,7 @@ fn a_catalog_that_cannot_be_read() {
     let host = host();
     let good = catalog().to_string();
     install(&host, &good);
-    assert_eq!(tree::names(&generate(&host).normal).len(), 6, "the good one is one");
+    assert_eq!(tree::names(&generate(&host).normal).len(), 5, "the good one is one");
     for bad in [
         &b""[..],
         b"{",

@@ -12,6 +12,26 @@ use serde::Serialize;
 
 /// The text of `template`, which is part of this program, with `data` filled in.
 pub fn render(template: &str, data: &impl Serialize) -> String {
+    Data::new(data).fill(template)
+}
+
+/// What is filled into several templates.
+pub struct Data(Context);
+
+impl Data {
+    /// The data of these templates.
+    pub fn new(data: &impl Serialize) -> Self {
+        // Serializing cannot fail: it is the program's own data, with texts as keys.
+        Self(Context::wraps(data).unwrap_or_else(|_| Context::null()))
+    }
+
+    /// The text of `template`, which is part of this program, with the data filled in.
+    pub fn fill(&self, template: &str) -> String {
+        fill(template, &self.0)
+    }
+}
+
+fn fill(template: &str, data: &Context) -> String {
     static TEMPLATES: LazyLock<Mutex<Handlebars<'static>>> = LazyLock::new(|| {
         let mut templates = Handlebars::new();
         templates.set_strict_mode(true);
@@ -25,7 +45,7 @@ pub fn render(template: &str, data: &impl Serialize) -> String {
         return String::new();
     }
     // Rendering cannot fail: the tests render every template.
-    let mut text = templates.render(template, data).unwrap_or_default();
+    let mut text = templates.render_with_context(template, data).unwrap_or_default();
     // Handlebars reserves 8 KiB.
     text.shrink_to_fit();
     text

@@ -5,8 +5,8 @@
 
 use std::io;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 
 /// Why a text is not the document that it should be.
 #[derive(Debug, thiserror::Error)]
@@ -34,16 +34,36 @@ pub enum DocumentError {
 /// # Errors
 /// See [`DocumentError`]. It reports a wrong version rather than an unknown field.
 pub fn parse<T: DeserializeOwned>(text: &str, what: &'static str, expected: u32) -> Result<T, DocumentError> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
     let syntax = |error| DocumentError::Syntax { what, error };
-    let Version { version: found } = serde_json::from_str(text).map_err(syntax)?;
-    if found != expected {
-        return Err(DocumentError::Version { found, expected });
+    let mut found = None;
+    let read = serde_json::Deserializer::from_str(text).deserialize_map(Version(&mut found));
+    match (found, read) {
+        (Some(found), _) if found != expected => Err(DocumentError::Version { found, expected }),
+        (None, Err(error)) => Err(syntax(error)),
+        _ => serde_json::from_str(text).map_err(syntax),
     }
-    serde_json::from_str(text).map_err(syntax)
+}
+
+/// Finds the version of a document, and reads nothing after it: this program writes it first.
+struct Version<'a>(&'a mut Option<u32>);
+
+impl<'de> Visitor<'de> for Version<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object with a version")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(name) = fields.next_key::<String>()? {
+            if name == "version" {
+                *self.0 = Some(fields.next_value()?);
+                return Ok(());
+            }
+            fields.next_value::<IgnoredAny>()?;
+        }
+        Err(A::Error::missing_field("version"))
+    }
 }
 
 /// The text of a document: indented JSON that ends in a line feed.

@@ -5,6 +5,7 @@
 //! (`systemd.generator(7)`): the drop-ins of the catalog's VMs.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -19,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::network;
 use super::{DROP_IN, GENERATED, UnitPathError, UnitPaths, sources};
 use crate::base::name::VmName;
-use crate::base::template::render;
+use crate::base::template::Data;
 use crate::plan::uplink::PortForward;
 use crate::state::catalog::{Catalog, CatalogError, CatalogVm, Runnable, VmState};
 use crate::state::directory::StateDirectory;
@@ -116,6 +117,7 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
     let wants = Path::new(TARGET_WANTS);
     let network_namespace = network::is_used().then_some(network::PATH);
     let clusters = of_cluster(catalog);
+    let keys = Keys::default();
     if !clusters.is_empty() {
         let pacemaker = Path::new("pacemaker.service.d");
         make_directory(&output, pacemaker)?;
@@ -123,7 +125,9 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
     }
     for (vm, runnable) in catalog.known() {
         let vms = drop_in_data(vm, runnable, &clusters);
-        let data = DropIn { key: key(&vms), vm: vms, network_namespace, paths };
+        let data = DropIn { key: keys.of(&vms), vm: vms, network_namespace, paths };
+        let cluster = data.vm.get("cluster").map(|_| CLUSTER_TEMPLATE);
+        let data = Data::new(&data);
         let write = |unit: &str, text: &str| {
             let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
             make_directory(&output, &directory)?;
@@ -132,16 +136,16 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
             let mut file = File::from(rustix::fs::openat(&output, directory.join(DROP_IN), flags, mode)?);
             file.write_all(text.as_bytes())
         };
-        let cluster =
-            if data.vm.get("cluster").is_some() { render(CLUSTER_TEMPLATE, &data) } else { String::new() };
-        write("microvm", &[render(TEMPLATE, &data), cluster].concat())?;
-        write("microvm-tap-interfaces", &render(TAPS_TEMPLATE, &data))?;
+        let text = data.fill(TEMPLATE);
+        write("microvm", &[text, cluster.map(|it| data.fill(it)).unwrap_or_default()].concat())?;
+        write("microvm-tap-interfaces", &data.fill(TAPS_TEMPLATE))?;
         if runnable.uplink.is_some() {
-            write("microvm-uplink", &render(UPLINK_TEMPLATE, &data))?;
+            write("microvm-uplink", &data.fill(UPLINK_TEMPLATE))?;
         }
-        let user = render(USER_TEMPLATE, &data);
-        for unit in ["microvm-virtiofsd", "microvm-pci-devices"] {
-            write(unit, &user)?;
+        let user = data.fill(USER_TEMPLATE);
+        write("microvm-virtiofsd", &user)?;
+        if !runnable.devices.is_empty() {
+            write("microvm-pci-devices", &user)?;
         }
         if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
             make_directory(&output, wants)?;
@@ -206,13 +210,30 @@ fn drop_in_data(vm: &CatalogVm, runnable: &Runnable, clusters: &BTreeSet<&VmName
     data
 }
 
-/// A word that differs when the drop-ins of a VM do: hexadecimal digits.
-fn key(data: &Value) -> String {
-    let cluster = data.get("cluster").map_or("", |_| CLUSTER_TEMPLATE);
-    let digest = Sha256::digest(
-        [TEMPLATE, TAPS_TEMPLATE, UPLINK_TEMPLATE, USER_TEMPLATE, cluster, &data.to_string()].concat(),
-    );
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+/// Makes words that differ when the drop-ins of VMs do.
+struct Keys(Sha256);
+
+impl Default for Keys {
+    fn default() -> Self {
+        let mut templates = Sha256::new();
+        for template in [TEMPLATE, TAPS_TEMPLATE, UPLINK_TEMPLATE, USER_TEMPLATE] {
+            templates.update(template);
+        }
+        Self(templates)
+    }
+}
+
+impl Keys {
+    /// The word for a VM: hexadecimal digits.
+    fn of(&self, data: &Value) -> String {
+        let mut digest = self.0.clone();
+        digest.update(data.get("cluster").map_or("", |_| CLUSTER_TEMPLATE));
+        digest.update(data.to_string());
+        digest.finalize().iter().take(16).fold(String::new(), |mut word, byte| {
+            let _ = write!(word, "{byte:02x}");
+            word
+        })
+    }
 }
 
 /// Whether a VM can run, and its drop-ins with this key say what the catalog says now.
@@ -221,6 +242,6 @@ fn key(data: &Value) -> String {
 pub fn is_current(state: &StateDirectory, name: &VmName, in_drop_in: &str) -> bool {
     let Ok(catalog) = Catalog::read(&state.catalog()) else { return false };
     let clusters = of_cluster(&catalog);
-    let is = |vm, now| key(&drop_in_data(vm, now, &clusters)) == in_drop_in;
+    let is = |vm, now| Keys::default().of(&drop_in_data(vm, now, &clusters)) == in_drop_in;
     catalog.runnable().any(|(vm, now)| vm.name == *name && is(vm, now))
 }
