@@ -59,7 +59,10 @@ fn others_may_look_and_nobody_else_may_write() {
         }
         // The same with another umask changes nothing.
         run(&mut with_umask("077", &host.sync())).exits(1);
-        assert_eq!(found, tree::read(&host.state), "{umask}");
+        let mut again = tree::read(&host.state);
+        // What sync remembers depends on the time.
+        again.retain(|path, _| !path.ends_with("known.json"));
+        assert_eq!(found, again, "{umask}");
     }
 }
 

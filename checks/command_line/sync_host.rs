@@ -187,8 +187,9 @@ impl Host {
     #[track_caller]
     pub fn is_whole(&self) {
         is_whole(&self.state);
-        let names = ["current", "generations", "leases.json", "lock", "packages", "unused"];
-        let is_there = |name: &&&str| !["leases.json", "unused"].contains(name) || self.own(name).exists();
+        let names = ["current", "generations", "known.json", "leases.json", "lock", "packages", "unused"];
+        let may_lack = ["known.json", "leases.json", "unused"];
+        let is_there = |name: &&&str| !may_lack.contains(name) || self.own(name).exists();
         let names = names.iter().filter(is_there);
         assert_eq!(tree::names(&self.own("")), names.copied().collect::<Vec<_>>());
         let generation = self.generation().to_string();

@@ -11,3 +11,4 @@ mod bounded_sync;
 mod costs;
 mod many_entries;
 mod swapping;
+mod unchanged;

@@ -99,6 +99,27 @@ impl Budget {
         self.vm.set(Some(OF_VM));
     }
 
+    /// What was paid for the VM that is being read.
+    pub fn paid(&self) -> [u32; 3] {
+        let (Amounts(most), Amounts(left)) = (OF_VM, self.vm.get().unwrap_or(OF_VM));
+        let mut paid = most;
+        paid.iter_mut().zip(left).for_each(|(paid, left)| *paid = paid.saturating_sub(left));
+        paid
+    }
+
+    /// Pays for the next VM what was paid for it when it was read.
+    ///
+    /// # Errors
+    /// When there is not enough left for it, and nothing is paid.
+    pub fn pay_again(&self, paid: [u32; 3]) -> Result<(), Exceeded> {
+        let mut source = self.source.get();
+        for (cost, amount) in [Cost::Steps, Cost::Entries, Cost::Bytes].into_iter().zip(paid) {
+            source.take(cost, amount).ok_or(Exceeded { cost, of_vm: false })?;
+        }
+        self.source.set(source);
+        Ok(())
+    }
+
     /// What `look` finds at the expense of the source alone.
     pub fn for_all<T>(&self, look: impl FnOnce() -> T) -> T {
         let of_vm = self.vm.take();
@@ -144,5 +165,17 @@ mod tests {
         assert!(!budget.pay(Cost::Steps, 1).unwrap_err().of_vm);
         budget.for_all(|| assert_eq!(budget.pay(Cost::Bytes, 100 << 10), Ok(())));
         assert!(budget.pay(Cost::Bytes, 100 << 10).unwrap_err().of_vm);
+    }
+
+    #[test]
+    fn a_vm_that_is_unchanged_costs_its_source_the_same() {
+        let (read, known) = (Budget::default(), Budget::default());
+        read.next_vm();
+        read.pay(Cost::Steps, 7).and_then(|()| read.pay(Cost::Bytes, 30)).unwrap();
+        assert_eq!(read.paid(), [7, 0, 30]);
+        known.pay_again(read.paid()).unwrap();
+        assert_eq!(known.source.get().0, read.source.get().0);
+        assert!(known.pay_again([u32::MAX, 0, 0]).is_err());
+        assert_eq!(known.source.get().0, read.source.get().0);
     }
 }

@@ -11,5 +11,6 @@ pub mod budget;
 pub mod contents;
 pub mod declared;
 pub mod definition;
+pub mod known;
 pub mod making;
 pub mod stamp;

@@ -14,6 +14,7 @@
 //!     ├── packages/IDENTITY-microvm-NAME   a runner package
 //!     ├── staging/                         a package on its way into the Nix store
 //!     ├── leases.json
+//!     ├── known.json                       what sync need not read again
 //!     ├── unused/NAME                      a VM that has leases and has never run
 //!     └── lock
 //! ```
@@ -75,6 +76,11 @@ impl StateDirectory {
     /// The leases.
     pub fn leases(&self) -> PathBuf {
         self.own().join("leases.json")
+    }
+
+    /// What `sync` remembers of what it has read.
+    pub fn known(&self) -> PathBuf {
+        self.own().join("known.json")
     }
 
     /// The marks of VMs that have leases and have [never run](crate::state::unused).

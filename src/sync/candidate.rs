@@ -17,6 +17,8 @@ pub(super) struct Candidate {
     pub path: PathBuf,
     /// Its problems.
     pub problems: Problems,
+    /// Whether its directory is the same as at the last round.
+    pub unchanged: bool,
 }
 
 impl Candidate {
@@ -27,7 +29,7 @@ impl Candidate {
         if source.is_some_and(|source| !source.may_autostart()) {
             settings.autostart = Some(false);
         }
-        Self { id, settings, path, problems: Problems::default() }
+        Self { id, settings, path, problems: Problems::default(), unchanged: false }
     }
 
     /// Adds an error of its directory or package.

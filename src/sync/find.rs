@@ -7,20 +7,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Surroundings;
+use super::known::Known;
 use super::of_sources::OfSources;
 use crate::base::name::{SourceName, VmId, VmName};
 use crate::base::printable::Printable;
 use crate::base::problem::Problems;
 use crate::base::shortened::shortened;
 use crate::config::Config;
-use crate::directory::definition::{self, Location, Reading};
+use crate::directory::definition::{Location, Reading};
 use crate::state::catalog::{CatalogProblem, CatalogSource, Runnable};
 
 /// The most problems of VM directories of one source that are kept, besides one for each VM.
 const MAX_PROBLEMS: usize = 1_000;
 
 /// What is in the sources.
-#[derive(Default)]
 pub(super) struct Found {
     /// The sources, in their order.
     pub sources: Vec<CatalogSource>,
@@ -30,6 +30,8 @@ pub(super) struct Found {
     pub problems: Problems,
     /// The problems of directories whose names no VM can have.
     pub of_sources: OfSources,
+    /// What is known of VM directories and packages.
+    pub known: Known,
 }
 
 /// VMs by their names.
@@ -71,18 +73,24 @@ impl Place {
 
 /// Finds the VMs of all sources and reads their directories.
 pub(super) fn all(config: &Config, host: &Surroundings<'_>) -> Found {
-    let mut found = Found::default();
+    let mut found = Found {
+        sources: Vec::new(),
+        vms: Vms::new(),
+        problems: Problems::default(),
+        of_sources: OfSources::default(),
+        known: Known::read(host.state, host.architecture),
+    };
     for (VmId { source, name }, runner) in config.runners() {
         let place = Place::Runner(runner.to_owned());
         found.vms.entry(name).or_default().push(FoundVm { source, place });
     }
     let locations = found.list(config);
-    let definitions = definition::Scan::new(host.architecture);
+    let scan = found.known.scan();
     let count = locations.len();
     let mut left: BTreeMap<&SourceName, usize> = BTreeMap::new();
     for (number, (source, location)) in locations.into_iter().enumerate() {
         (host.progress)(number, count);
-        let mut reading = definitions.read(&location);
+        let mut reading = found.known.reading(&location, &scan);
         let left = left.entry(source).or_insert(MAX_PROBLEMS);
         reading.problems.limit((*left).max(1), &location.directory());
         *left = left.saturating_sub(reading.problems.count());
@@ -95,6 +103,7 @@ pub(super) fn all(config: &Config, host: &Surroundings<'_>) -> Found {
             Err(_) => found.of_sources.add(source, reading.problems.into_sorted()),
         }
     }
+    found.known.scanned(&scan);
     found.note_unknown(config);
     found
 }

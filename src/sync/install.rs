@@ -11,10 +11,11 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::before::Before;
 use super::in_use::InUse;
+use super::known::Known;
 use super::lock::Lock;
 use super::round::{Built, Round};
 use super::{Surroundings, Synced, clean_up, folder};
-use crate::base::name::VmName;
+use crate::base::name::{VmId, VmName};
 use crate::base::problem::Problem;
 use crate::base::versioned;
 use crate::package::identity::base_name;
@@ -30,7 +31,7 @@ use crate::system::{accounts, durable};
 impl Round<'_> {
     /// Makes this the current generation, unless nothing has changed, and cleans up.
     pub(super) fn install(self, lock: &Lock) -> Result<Synced, Problem> {
-        let Self { host, before, leasing, sources, vms, built, mut problems, pins, .. } = self;
+        let Self { host, before, leasing, sources, vms, built, mut problems, pins, mut known, .. } = self;
         let Before { catalog: before, leases: old_leases } = before;
         let state = host.state;
         let (generation, leases) = (next_generation(state)?, leasing.of_removed(&vms));
@@ -64,8 +65,10 @@ impl Round<'_> {
             // Before the packages are in the store: its garbage collector may run at any time.
             roots.add(&store_paths)?;
         }
+        let ids: BTreeMap<_, _> = catalog.runnable().map(|(vm, _)| (&vm.name, vm.id())).collect();
         for (name, built) in built.iter().filter(|(_, built)| complete.contains(&built.place)) {
-            if let Err(problem) = mend(host, name, built, roots.as_ref()) {
+            let Some(id) = ids.get(name) else { continue };
+            if let Err(problem) = mend(host, id, built, roots.as_ref(), &mut known) {
                 // It is no worse than it was, and other VMs need the new catalog.
                 problems.push(problem);
             }
@@ -82,6 +85,7 @@ impl Round<'_> {
                 lock.exclude_starts()?;
                 let in_use = InUse::look(state)?;
                 let synced = settle(state, before.generation);
+                known.write(state);
                 (before, synced, in_use)
             }
             None => {
@@ -154,7 +158,7 @@ fn write_package(
     roots: Option<&Roots>,
 ) -> Result<(), Problem> {
     let Some(files) = &built.files else { return Ok(()) };
-    let path = built.place.path(host.state);
+    let (files, path) = (&*files.package(), built.place.path(host.state));
     match (&built.place, &host.nix_store) {
         (PackagePlace::At(_), Some(store)) => add_to_store(host.state, store, name, files, &path, roots),
         _ => write_into(files, &path),
@@ -203,17 +207,28 @@ fn damaged(path: &Path, why: &str) -> Problem {
 
 /// Replaces a damaged package. In the state directory that is one step, since a VM may run
 /// from it; a Nix store removes none that is in use.
-fn mend(host: &Surroundings<'_>, name: &VmName, built: &Built, roots: Option<&Roots>) -> Result<(), Problem> {
+fn mend(
+    host: &Surroundings<'_>,
+    vm: &VmId,
+    built: &Built,
+    roots: Option<&Roots>,
+    known: &mut Known,
+) -> Result<(), Problem> {
     let (state, Some(files)) = (host.state, &built.files) else { return Ok(()) };
     let path = built.place.path(state);
+    if known.is_whole(vm, &path) {
+        return Ok(());
+    }
+    let files = files.package();
     if files.is_in(&path).map_err(unreadable(&path))? {
+        known.whole(vm, &path, &files);
         return Ok(());
     }
     if let PackagePlace::At(_) = built.place {
-        return write_package(host, name, built, roots);
+        return write_package(host, &vm.name, built, roots);
     }
     let staging = state.staging();
-    write_into(files, &staging)?;
+    write_into(&files, &staging)?;
     let mended = durable::sync_file_system(&staging)
         .and_then(|()| Ok(rustix::fs::renameat_with(CWD, &staging, CWD, &path, RenameFlags::EXCHANGE)?))
         .and_then(|()| durable::sync_directory(durable::open_directory(&state.packages())?))

@@ -23,6 +23,7 @@ mod forget;
 mod in_use;
 mod install;
 mod keep;
+mod known;
 mod leasing;
 mod lock;
 mod of_sources;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::candidate::Candidate;
 use super::find::{FoundVm, Place, Vms};
-use super::round::{Built, Round};
+use super::round::{Built, Files, Round};
 use super::{access, block, trusted};
 use crate::base::name::{SourceName, VmId};
 use crate::config::{AcceleratorChoice, Settings};
@@ -116,6 +116,7 @@ impl Round<'_> {
         reading: Reading,
     ) -> Option<Runnable> {
         vm.problems.extend(reading.problems.into_sorted());
+        vm.unchanged = reading.unchanged;
         self.check_folder(vm);
         let mut choices = self.choices(&vm.settings);
         let find = || planning::wayland_problem(location, choices.hypervisor, self.host.shows_windows);
@@ -146,11 +147,16 @@ impl Round<'_> {
         for share in &plan.shares {
             self.apart.check(Path::new(&share.source), &vm.path.join(&share.entry), &mut vm.problems);
         }
-        let package = Package::of(&plan);
-        let name = package.store_name(&plan.name);
+        let (name, files) = match self.known.package_name(&vm.id, &plan.to_manifest()) {
+            Some(name) => (name, Files::Planned(Box::new(plan.clone()))),
+            None => {
+                let package = Package::of(&plan);
+                (package.store_name(&plan.name), Files::Laid(package))
+            }
+        };
         let place =
             if self.host.nix_store.is_some() { nix_store::place(&name) } else { PackagePlace::Here(name) };
-        let built = Built::new(&plan, place, Some(package), vm.path.join("providers/net"));
+        let built = Built::new(&plan, place, Some(files), vm.path.join("providers/net"));
         self.accept(vm, &plan, definition.stamps, built)
     }
 
@@ -165,7 +171,11 @@ impl Round<'_> {
     ) -> Option<Runnable> {
         let uid = self.leasing.uid(vm)?;
         if self.host.for_units {
-            access::check(plan, uid, &mut vm.problems);
+            if !vm.unchanged || !self.known.was_readable(&plan.definition, uid) {
+                access::check(plan, uid, &mut vm.problems);
+                let is_readable = !vm.problems.has_errors() && rustix::process::geteuid().is_root();
+                self.known.readable(&plan.definition, is_readable.then_some(uid));
+            }
             pci::check_present(Path::new(pci::SYS), &plan.pci_devices, &mut vm.problems);
             check_vcpus(plan.vcpus, vm);
         }

@@ -3,12 +3,14 @@
 
 //! A round: one look at all sources, and what follows from it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::apart::Apart;
 use super::before::Before;
 use super::find::Found;
+use super::known::Known;
 use super::leasing::Leasing;
 use super::of_sources::OfSources;
 use super::pins::Pins;
@@ -26,17 +28,35 @@ use crate::state::place::PackagePlace;
 pub(super) struct Built {
     /// Where it is, or will be.
     pub place: PackagePlace,
-    /// Its files; none of a package that was built elsewhere.
-    pub files: Option<Package>,
+    /// What it is made of; nothing of a package that was built elsewhere.
+    pub files: Option<Files>,
     /// The Nix store paths that running it takes.
     pub store_paths: BTreeSet<PathBuf>,
     /// The directory or package that names the VM's network providers.
     pub names_providers: PathBuf,
 }
 
+/// What a package is made of.
+pub(super) enum Files {
+    /// It is laid out.
+    Laid(Package),
+    /// It is known by its manifest, and mostly not needed.
+    Planned(Box<Plan>),
+}
+
+impl Files {
+    /// The package.
+    pub fn package(&self) -> Cow<'_, Package> {
+        match self {
+            Self::Laid(package) => Cow::Borrowed(package),
+            Self::Planned(plan) => Cow::Owned(Package::of(plan)),
+        }
+    }
+}
+
 impl Built {
     /// The package of this plan.
-    pub fn new(plan: &Plan, place: PackagePlace, files: Option<Package>, names_providers: PathBuf) -> Self {
+    pub fn new(plan: &Plan, place: PackagePlace, files: Option<Files>, names_providers: PathBuf) -> Self {
         let mut store_paths = nix_store::paths_of(plan);
         if let PackagePlace::At(path) = &place {
             store_paths.extend(nix_store::path_of(Path::new(path)));
@@ -64,12 +84,14 @@ pub(super) struct Round<'a> {
     pub of_sources: OfSources,
     /// What may differ on other hosts of the cluster.
     pub pins: Pins,
+    /// What is known of VM directories and packages.
+    pub known: Known,
 }
 
 impl<'a> Round<'a> {
     /// Decides which VMs run, with which packages and leases. Reads, and writes nothing.
     pub fn decide(config: &'a Config, host: &'a Surroundings<'a>, before: Before, found: Found) -> Self {
-        let Found { sources, vms, problems, of_sources } = found;
+        let Found { sources, vms, problems, of_sources, known } = found;
         let mut round = Self {
             config,
             host,
@@ -82,6 +104,7 @@ impl<'a> Round<'a> {
             problems,
             of_sources,
             pins: Pins::default(),
+            known,
         };
         round.prepare(vms);
         round.devices();

@@ -3,6 +3,7 @@
 
 //! A place that a walk has reached, and one step from it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -25,18 +26,22 @@ const LISTING_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Root {
     pub path: PathBuf,
-    fd: OwnedFd,
-    stat: Stat,
-    /// All directories that contain it.
-    pub outer: Vec<FileId>,
+    pub fd: OwnedFd,
+    pub stat: Stat,
+    /// The status of all directories that contain it.
+    pub outer: Vec<Stat>,
+    /// Its number in the notes, if it is in them.
+    pub node: Cell<Option<u32>>,
 }
 
 /// A file that a step has opened.
 #[derive(Debug)]
 pub(super) struct Entered {
     pub name: OsString,
-    fd: OwnedFd,
-    stat: Stat,
+    pub fd: OwnedFd,
+    pub stat: Stat,
+    /// Its number in the notes, if it is in them.
+    pub node: Cell<Option<u32>>,
     /// Whether the descriptor can list the directory, rather than only be walked from.
     listable: bool,
 }
@@ -71,8 +76,8 @@ pub(super) enum Likely {
 /// A link that a step has read.
 pub(super) struct Link {
     pub target: PathBuf,
-    /// The user id of its owner.
-    pub owner: u32,
+    /// Its own status.
+    pub stat: Stat,
 }
 
 /// The result of one step.
@@ -91,9 +96,9 @@ impl Root {
         let failed = |error| io_error(path, error);
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-        let outer = if keeps_path { ancestors(fd.as_fd()) } else { Vec::new() };
-        let outer = outer.iter().skip(1).map(file_id).collect();
-        Ok(Self { path: path.to_owned(), fd, stat, outer })
+        let mut outer = if keeps_path { ancestors(fd.as_fd()) } else { Vec::new() };
+        outer.drain(..outer.len().min(1));
+        Ok(Self { path: path.to_owned(), fd, stat, outer, node: Cell::new(None) })
     }
 }
 
@@ -105,7 +110,7 @@ impl Entered {
 
 impl Place {
     pub(super) fn start(root: Rc<Root>) -> Self {
-        let through = root.outer.clone();
+        let through = root.outer.iter().map(file_id).collect();
         Self { root, entered: Vec::new(), through, links: 0, linked_by: BTreeSet::new() }
     }
 
@@ -131,7 +136,12 @@ impl Place {
         &self.through
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    /// Its number in the notes, if it is in them.
+    pub(super) fn node(&self) -> Option<u32> {
+        self.entered.last().map_or(&self.root.node, |entered| &entered.node).get()
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.entered.last().map_or(self.root.fd.as_fd(), |entered| entered.fd.as_fd())
     }
 
@@ -198,9 +208,9 @@ impl Place {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             let text = rustix::fs::readlinkat(&fd, "", Vec::new()).map_err(failed)?;
             let target = PathBuf::from(OsString::from_vec(text.into_bytes()));
-            return Ok((name, Step::Link(Link { target, owner: stat.st_uid })));
+            return Ok((name, Step::Link(Link { target, stat })));
         }
-        let entered = Entered { name: name.clone(), fd, stat, listable };
+        let entered = Entered { name: name.clone(), fd, stat, node: Cell::new(None), listable };
         Ok((name, Step::Into(Rc::new(entered))))
     }
 

@@ -5,16 +5,17 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, Stat};
 
 use super::place::{Entered, Entry, Likely, Link, Place, Root, Step, UP, ancestors};
 use super::{Boundary, FileId, ResolveError, Resolved, file_id};
 use crate::directory::budget::{Budget, Cost};
+use crate::directory::known::Notes;
 
 /// The most links in one walk, as in the kernel (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -38,6 +39,7 @@ pub struct Walker {
     /// Directories, each with all that contain it, the last used last.
     outer: RefCell<Vec<Rc<[FileId]>>>,
     budget: Budget,
+    notes: Option<Rc<RefCell<Notes>>>,
 }
 
 impl Walker {
@@ -50,6 +52,55 @@ impl Walker {
             passed: RefCell::default(),
             outer: RefCell::default(),
             budget: Budget::default(),
+            notes: None,
+        }
+    }
+
+    /// The same, but it notes everything that it looks at.
+    #[must_use]
+    pub fn noting(self, notes: Option<Rc<RefCell<Notes>>>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// The notes, if it takes any.
+    pub fn notes(&self) -> Option<&RefCell<Notes>> {
+        self.notes.as_deref()
+    }
+
+    /// Notes that the entry of `place` leads to the file with this status, which may change.
+    pub fn note_same(&self, place: &Place, entry: &Entry, stat: &Stat) {
+        if let Some(notes) = &self.notes {
+            notes.borrow_mut().same(place.node(), &entry.name, stat);
+        }
+    }
+
+    fn note_root(&self, root: &Root) {
+        let Some(notes) = &self.notes else { return };
+        let mut notes = notes.borrow_mut();
+        match root.node.get() {
+            None => root.node.set(notes.root(&root.path, &root.stat, &root.outer, root.fd.as_fd())),
+            node => notes.pass(node),
+        }
+    }
+
+    fn note(&self, here: &Place, entered: &Entered) {
+        let Some(notes) = &self.notes else { return };
+        let mut notes = notes.borrow_mut();
+        match entered.node.get() {
+            None => {
+                entered.node.set(notes.entry(here.node(), &entered.name, &entered.stat, entered.fd.as_fd()))
+            }
+            node => notes.pass(node),
+        }
+    }
+
+    fn note_link(&self, here: &Place, name: &OsStr, link: &Stat) {
+        let Some(notes) = &self.notes else { return };
+        let mut notes = notes.borrow_mut();
+        if link.st_dev == here.stat().st_dev {
+            notes.entry(here.node(), name, link, here.fd());
+        } else {
+            notes.doubt();
         }
     }
 
@@ -120,9 +171,11 @@ impl Walker {
 
     fn root(&self, path: &Path) -> Result<Rc<Root>, ResolveError> {
         if let Some(root) = self.roots.borrow().iter().find(|root| root.path == path) {
+            self.note_root(root);
             return Ok(Rc::clone(root));
         }
         let root = Rc::new(Root::open(path, self.keeps_paths)?);
+        self.note_root(&root);
         self.roots.borrow_mut().push(Rc::clone(&root));
         Ok(root)
     }
@@ -151,19 +204,21 @@ impl Walker {
             } else {
                 self.pass(&mut here, name)?
             };
-            let (link, Link { target, owner }) = match step {
+            let (link, Link { target, stat }) = match step {
                 (_, Step::Into(entered)) => {
+                    self.note(&here, &entered);
                     here.entered.push(entered);
                     continue;
                 }
                 (name, Step::Link(link)) => {
+                    self.note_link(&here, &name, &link.stat);
                     // It may be in the text of a problem.
                     self.budget.pay(Cost::Bytes, link.target.as_os_str().len())?;
                     (here.path().join(name), link)
                 }
             };
             here.links += 1;
-            here.linked_by.insert(owner);
+            here.linked_by.insert(stat.st_uid);
             if here.links > MAX_LINKS {
                 return Err(ResolveError::Loop(link));
             }
@@ -172,7 +227,7 @@ impl Walker {
                     return Err(ResolveError::Outside { link, target });
                 };
                 let root = self.root(&place)?;
-                here.through.extend(&root.outer);
+                here.through.extend(root.outer.iter().map(file_id));
                 here = Place { root, entered: Vec::new(), ..here };
                 names_of(&rest)
             } else {

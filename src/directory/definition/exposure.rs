@@ -131,6 +131,7 @@ impl PartitionExposure {
             let Ok(stat) = data.look_at(&entry) else { continue };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
+                    walker.note_same(&data, &entry, &stat);
                     found.within.insert(file_id(&stat), Rc::new(What::Vm(entry.name)));
                 }
                 FileType::Symlink => match walker.enter_from(&data, &entry) {

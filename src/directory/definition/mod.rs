@@ -15,6 +15,7 @@ mod kernel;
 mod location;
 pub mod owner;
 mod providers;
+mod remembered;
 mod shares;
 mod text;
 
@@ -24,10 +25,12 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
 
 pub use exposure::Exposure;
 pub use kernel::KernelFormatError;
 pub use location::{DATA_DIRECTORY, Location};
+pub use remembered::{Memory, Remembered};
 
 use self::exposure::{OwnExposure, PartitionExposure};
 use self::heads::KnownHeads;
@@ -38,6 +41,7 @@ use crate::base::problem::{Problem, Problems};
 use crate::directory::boundary::{Entry, Place, ResolveError, Resolved, Walker};
 use crate::directory::budget::{Cost, Exceeded};
 use crate::directory::contents::Contents;
+use crate::directory::known::{Group, Notes};
 use crate::directory::stamp::FileStamp;
 
 /// The most disk images of one VM: each takes a slot of the guest's PCI bus, of
@@ -55,7 +59,7 @@ pub const MAX_PROBLEMS: usize = 64;
 pub const MAX_NAMED_EXTRAS: usize = 8;
 
 /// A disk image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// Its path within the VM directory, `blk/NAME.img`.
     pub entry: String,
@@ -64,7 +68,7 @@ pub struct Image {
 }
 
 /// A shared directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// The virtio-fs tag, 1 to 36 bytes of UTF-8.
     pub tag: String,
@@ -104,6 +108,10 @@ pub struct Reading {
     pub problems: Problems,
     /// Whether there is a `wayland` entry, even in a directory with errors.
     pub wayland: bool,
+    /// What a later scan can remember of it.
+    pub remembered: Option<Box<Remembered>>,
+    /// Whether it was remembered, rather than read.
+    pub unchanged: bool,
 }
 
 /// Where the shared directories of a VM are.
@@ -131,6 +139,7 @@ pub struct Scan {
     architecture: Architecture,
     shared: SharedDirectories,
     inside: bool,
+    notes: Option<Rc<RefCell<Notes>>>,
     partitions: RefCell<Vec<Rc<Partition>>>,
 }
 
@@ -139,6 +148,8 @@ pub struct Scan {
 struct Partition {
     walker: Walker,
     exposure: RefCell<Option<Rc<PartitionExposure>>>,
+    /// What the exposure depends on, if that was noted.
+    group: RefCell<Option<Group>>,
     kernels: KnownHeads<Result<(), KernelFormatError>>,
     qcow2: KnownHeads<bool>,
 }
@@ -146,7 +157,13 @@ struct Partition {
 impl Scan {
     /// A scan that has read nothing yet.
     pub fn new(architecture: Architecture) -> Self {
-        Self { architecture, shared: SharedDirectories::Here, inside: false, partitions: RefCell::default() }
+        Self {
+            architecture,
+            shared: SharedDirectories::Here,
+            inside: false,
+            notes: None,
+            partitions: RefCell::default(),
+        }
     }
 
     /// The same, with the shared directories there.
@@ -161,10 +178,19 @@ impl Scan {
         Self { inside: true, ..self }
     }
 
+    /// The same, but it notes what each reading depends on.
+    #[must_use]
+    pub fn noting(self, notes: Option<Rc<RefCell<Notes>>>) -> Self {
+        Self { notes, ..self }
+    }
+
     /// Reads a VM directory, as [`read`] does.
     pub fn read(&self, location: &Location) -> Reading {
         let partition = self.partition(location);
         partition.walker.budget().next_vm();
+        if let Some(notes) = &self.notes {
+            notes.borrow_mut().begin();
+        }
         let mut reader = Reader {
             location,
             architecture: self.architecture,
@@ -179,7 +205,16 @@ impl Scan {
         let definition = reader.read();
         let Reader { mut problems, wayland, .. } = reader;
         problems.limit(MAX_PROBLEMS, &location.directory());
-        Reading { definition: definition.filter(|_| !problems.has_errors()), problems, wayland }
+        let definition = definition.filter(|_| !problems.has_errors());
+        let noted = self.notes.as_ref().and_then(|notes| notes.borrow_mut().finish());
+        let paid = partition.walker.budget().paid();
+        let remembered = match (&definition, noted) {
+            (Some(definition), Some(noted)) if problems.count() == 0 => {
+                Some(Box::new(Remembered::new(definition, noted, paid)))
+            }
+            _ => None,
+        };
+        Reading { definition, problems, wayland, remembered, unchanged: false }
     }
 
     fn partition(&self, location: &Location) -> Rc<Partition> {
@@ -187,10 +222,11 @@ impl Scan {
         if let Some(found) = known.iter().find(|p| *p.walker.boundary() == location.boundary) {
             return Rc::clone(found);
         }
-        let walker = Walker::new(location.boundary.clone());
+        let walker = Walker::new(location.boundary.clone()).noting(self.notes.clone());
         let partition = Rc::new(Partition {
             walker,
             exposure: RefCell::default(),
+            group: RefCell::default(),
             kernels: KnownHeads::default(),
             qcow2: KnownHeads::default(),
         });
@@ -203,6 +239,14 @@ impl Partition {
     fn exposure(&self) -> Rc<PartitionExposure> {
         let mut known = self.exposure.borrow_mut();
         let find = || self.walker.budget().for_all(|| Rc::new(PartitionExposure::of(&self.walker)));
+        let find = || match self.walker.notes() {
+            Some(notes) => {
+                let (found, group) = Notes::apart(notes, find);
+                *self.group.borrow_mut() = group;
+                found
+            }
+            None => find(),
+        };
         Rc::clone(known.get_or_insert_with(find))
     }
 }

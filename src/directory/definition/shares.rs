@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::exposure::Exposure;
 use super::{Directory, MAX_SHARES, Reader, Share, SharedDirectories, owner, text};
@@ -131,6 +131,12 @@ impl Reader<'_> {
         if let Err(problem) = checked {
             self.problems.push(problem);
             return None;
+        }
+        if let (Found::Here(found), Some(notes)) = (found, self.partition.walker.notes()) {
+            // What is in it decides whether a later scan finds VM directories there.
+            if rustix::fs::statat(&found.fd, "svc", AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                notes.borrow_mut().doubt();
+            }
         }
         let source = match text::usable(path.as_os_str()) {
             Ok(path) if path.contains(['\n', '\r']) => Err("contains a line break".to_owned()),

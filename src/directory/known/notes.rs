@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: EUPL-1.2
+// SPDX-FileCopyrightText: 2026 microvm-spectrum contributors
+
+//! Notes of what a reading depends on: every file and directory that it looked at.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use rustix::fs::Stat;
+use serde::{Deserialize, Serialize};
+
+use super::moment::Moment;
+use super::seen::{Outer, Seen};
+use super::storage::Storage;
+use crate::directory::boundary::FileId;
+
+/// The most files that a definition depends on, if it is remembered: the author of a source
+/// decides no more than that of what this takes in memory.
+const MAX_OF_ONE: usize = 64;
+/// The same for what several definitions depend on, and for the names that may change.
+const MAX_OF_ALL: usize = 16_384;
+/// The most files in all.
+const MAX_NODES: usize = 200_000;
+/// The longest name, in bytes.
+const MAX_NAME: usize = 128;
+
+/// A file in a [`Tree`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Node {
+    /// The directory that it is in; none if its path is its name.
+    #[serde(rename = "in", default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u32>,
+    pub name: String,
+    pub seen: Seen,
+    /// The directories that lead to one that has a path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outer: Vec<Outer>,
+}
+
+/// Files by the directories that they are in, each after that, and the disks that they are on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) disks: BTreeMap<u64, u64>,
+}
+
+/// What several readings depend on together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Files that must be unchanged.
+    pub nodes: Vec<u32>,
+    /// Names in directories that must lead to the same file, which may have changed.
+    pub same: Vec<(u32, String, FileId)>,
+}
+
+/// The notes of a scan, taken from a moment on.
+#[derive(Debug)]
+pub struct Notes {
+    moment: Moment,
+    storage: Storage,
+    tree: Tree,
+    index: HashMap<(Option<u32>, String), u32>,
+    current: Group,
+    most: usize,
+    in_doubt: bool,
+}
+
+impl Notes {
+    /// No notes yet.
+    pub fn new(moment: Moment) -> Self {
+        Self {
+            moment,
+            storage: Storage::default(),
+            tree: Tree::default(),
+            index: HashMap::new(),
+            current: Group::default(),
+            most: MAX_OF_ONE,
+            in_doubt: false,
+        }
+    }
+
+    /// From now on, what is noted is for another reading.
+    pub fn begin(&mut self) {
+        self.current = Group::default();
+        self.in_doubt = false;
+    }
+
+    /// What the reading that began last depends on; nothing if that is in doubt.
+    pub fn finish(&mut self) -> Option<Group> {
+        let mut group = std::mem::take(&mut self.current);
+        group.nodes.sort_unstable();
+        group.nodes.dedup();
+        (!std::mem::take(&mut self.in_doubt)).then_some(group)
+    }
+
+    /// What `look` depends on, apart from the reading that began last.
+    pub fn apart<T>(notes: &std::cell::RefCell<Self>, look: impl FnOnce() -> T) -> (T, Option<Group>) {
+        let saved = {
+            let mut notes = notes.borrow_mut();
+            notes.most = MAX_OF_ALL;
+            (std::mem::take(&mut notes.current), std::mem::take(&mut notes.in_doubt))
+        };
+        let found = look();
+        let mut notes = notes.borrow_mut();
+        notes.most = MAX_OF_ONE;
+        let group = notes.finish();
+        (notes.current, notes.in_doubt) = saved;
+        (found, group)
+    }
+
+    /// The reading depends on something that cannot be noted.
+    pub fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// The reading depends on a file that was noted before, if it was.
+    pub fn pass(&mut self, node: Option<u32>) {
+        match node {
+            Some(node) if self.current.nodes.last() == Some(&node) => {}
+            Some(node) if self.current.nodes.len() < self.most => self.current.nodes.push(node),
+            _ => self.doubt(),
+        }
+    }
+
+    /// Notes a directory by its path, with the status of all that contain it.
+    pub fn root(&mut self, path: &Path, stat: &Stat, outer: &[Stat], fd: BorrowedFd<'_>) -> Option<u32> {
+        let outer = outer.iter().map(Outer::new).collect();
+        self.add(None, path.as_os_str(), stat, outer, fd)
+    }
+
+    /// Notes a file in a directory that was noted before. The device of the file `fd` is the
+    /// device of this one.
+    pub fn entry(
+        &mut self,
+        parent: Option<u32>,
+        name: &OsStr,
+        stat: &Stat,
+        fd: BorrowedFd<'_>,
+    ) -> Option<u32> {
+        match parent {
+            Some(parent) => self.add(Some(parent), name, stat, Vec::new(), fd),
+            None => {
+                self.doubt();
+                None
+            }
+        }
+    }
+
+    /// Notes that a name in a directory leads to the file with this status, which may change.
+    pub fn same(&mut self, parent: Option<u32>, name: &OsStr, stat: &Stat) {
+        match (parent, name.to_str()) {
+            (Some(parent), Some(name)) if self.current.same.len() < MAX_OF_ALL => {
+                self.current.same.push((parent, name.to_owned(), Seen::new(stat).id()));
+            }
+            _ => self.doubt(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        parent: Option<u32>,
+        name: &OsStr,
+        stat: &Stat,
+        outer: Vec<Outer>,
+        fd: BorrowedFd<'_>,
+    ) -> Option<u32> {
+        let seen = Seen::new(stat);
+        let disk = self.storage.of(seen.device(), fd);
+        let node = match (name.to_str(), disk) {
+            (Some(name), Some(disk))
+                if self.moment.is_settled(seen.changed())
+                    && (parent.is_none() || name.len() <= MAX_NAME)
+                    && self.current.nodes.len() < self.most =>
+            {
+                self.tree.disks.insert(seen.device(), disk);
+                self.insert(Node { parent, name: name.to_owned(), seen, outer })
+            }
+            _ => None,
+        };
+        self.pass(node);
+        node
+    }
+
+    /// A node that is noted once; nothing if it was noted otherwise before.
+    fn insert(&mut self, node: Node) -> Option<u32> {
+        let number = u32::try_from(self.tree.nodes.len()).ok()?;
+        let key = (node.parent, node.name.clone());
+        if let Some(known) = self.index.get(&key) {
+            let is_same = self.tree.nodes.get(*known as usize).is_some_and(|other| *other == node);
+            return is_same.then_some(*known);
+        }
+        if self.tree.nodes.len() >= MAX_NODES {
+            return None;
+        }
+        self.index.insert(key, number);
+        self.tree.nodes.push(node);
+        Some(number)
+    }
+
+    /// Takes over what an earlier reading depended on and still does; nothing if another has
+    /// seen something else since.
+    pub fn adopt(&mut self, tree: &Tree, group: &Group) -> Option<Group> {
+        let mut adopted = Group::default();
+        for node in &group.nodes {
+            adopted.nodes.push(self.adopt_node(tree, *node)?);
+        }
+        for (parent, name, id) in &group.same {
+            adopted.same.push((self.adopt_node(tree, *parent)?, name.clone(), *id));
+        }
+        adopted.nodes.sort_unstable();
+        Some(adopted)
+    }
+
+    fn adopt_node(&mut self, tree: &Tree, number: u32) -> Option<u32> {
+        // From the root to the node: a path is not so long that this takes time.
+        let mut path = vec![tree.nodes.get(number as usize)?];
+        while let Some(parent) = path.last().and_then(|node| node.parent) {
+            path.push(tree.nodes.get(parent as usize)?);
+        }
+        let mut parent = None;
+        for node in path.into_iter().rev() {
+            let device = node.seen.device();
+            self.tree.disks.insert(device, *tree.disks.get(&device)?);
+            parent = Some(self.insert(Node { parent, ..node.clone() })?);
+        }
+        parent
+    }
+
+    /// Everything that was noted.
+    pub fn take_tree(&mut self) -> Tree {
+        std::mem::take(&mut self.tree)
+    }
+}
