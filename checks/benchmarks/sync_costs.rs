@@ -233,7 +233,7 @@ impl Place {
         let tools: String = TOOLS.iter().map(|tool| format!("{tool} = '/usr/bin/{tool}'\n")).collect();
         let path = partition.root.display();
         let config = format!(
-            "[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '{path}'\n[defaults]\nautostart = true\n\
+            "[[source]]\nkind = 'user-partition'\nname = 'user'\npath = '{path}'\nmax-vms = 10000\n[defaults]\nautostart = true\n\
              [tools]\n{tools}"
         );
         fs::write(root.join("config.toml"), config).unwrap();

@@ -19,6 +19,7 @@ use crate::base::architecture::Architecture;
 use crate::base::name::VmId;
 use crate::directory::definition::{Location, Memory, Reading, Scan};
 use crate::directory::known::{Look, Moment, Notes, Seen, Storage, Tree, stamp};
+use crate::package::identity::tells_content;
 use crate::package::{Entry, Package};
 use crate::plan::DefinitionPlace;
 use crate::state::directory::StateDirectory;
@@ -174,7 +175,8 @@ impl Known {
     /// The name of the VM's package, if it had this manifest.
     pub fn package_name(&self, vm: &VmId, manifest: &str) -> Option<String> {
         let known = self.earlier_packages.of_vms.get(vm)?;
-        (known.manifest == digest(manifest)).then(|| known.name.clone())
+        let is_its = tells_content(known.name.as_ref(), &vm.name) && known.manifest == digest(manifest);
+        is_its.then(|| known.name.clone())
     }
 
     /// Whether the VM's package at `path` is known to be whole.
