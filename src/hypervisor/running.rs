@@ -82,7 +82,8 @@ pub type PowerButton = Box<dyn FnMut() -> io::Result<()> + Send>;
 pub enum VmmEvent {
     /// The guest was reset and boots again.
     Reset,
-    /// The guest was reset, and the VMM [ends](super::Hypervisor::ends_on_reset).
+    /// The guest was reset, and the VMM ends: [always](super::Hypervisor::ends_on_reset), or
+    /// because it failed to reset the machine.
     EndedByReset,
     /// The guest has powered off.
     PoweredOff,

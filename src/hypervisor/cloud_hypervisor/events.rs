@@ -9,6 +9,10 @@
 //! takes seconds if there is much. The thread that frees it also serves the API
 //! (`vmm/src/lib.rs`, `control_loop`), and does not return to the API: so a VMM
 //! that still answers after `vm`/`shutdown` is one whose guest powered off.
+//!
+//! A reset is `vm`/`rebooting`, in which the VMM opens everything again, and
+//! `vm`/`rebooted`. It ends when it cannot: when the tap of a link is gone that it was not
+//! asked in time to unplug, say.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -103,11 +107,21 @@ impl EventPipe {
         }
     }
 
+    /// What came of `vm`/`rebooting`.
+    fn after_rebooting(&mut self) -> io::Result<VmmEvent> {
+        while let Some((source, name)) = self.event(None)? {
+            if source == "vm" && name == "rebooted" {
+                return Ok(VmmEvent::Reset);
+            }
+        }
+        Ok(VmmEvent::EndedByReset)
+    }
+
     /// The next event that matters; `None` at the end of the stream.
     pub fn next(&mut self) -> io::Result<Option<VmmEvent>> {
         while let Some((source, name)) = self.event(None)? {
             match (source.as_str(), name.as_str()) {
-                ("vm", "rebooted") => return Ok(Some(VmmEvent::Reset)),
+                ("vm", "rebooting") => return self.after_rebooting().map(Some),
                 ("guest", "panic") => return Ok(Some(VmmEvent::Panicked)),
                 ("vm", "shutdown") => return self.after_shutdown().map(Some),
                 _ => {}
@@ -148,7 +162,9 @@ mod tests {
         assert_eq!(events.next().unwrap(), Some(VmmEvent::Terminated));
         write!(vmm, "{}", event("guest", "panic")).unwrap();
         assert_eq!(events.next().unwrap(), Some(VmmEvent::Panicked));
+        write!(vmm, "{}", event("vm", "rebooting")).unwrap();
         drop(vmm);
+        assert_eq!(events.next().unwrap(), Some(VmmEvent::EndedByReset));
         assert_eq!(events.next().unwrap(), None);
     }
 
