@@ -11,7 +11,7 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 PREFIX ?= /usr/local
 STATE_DIR ?= /var/lib/microvms
 
-.PHONY: benchmark build check check-advisories check-cluster check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
+.PHONY: benchmark build check check-advisories check-cloud-hypervisor check-cluster check-format check-lints check-passthrough check-scripts check-tests check-user-partition clean demo dependencies help install test-guest uninstall
 
 help:
 	@echo 'make demo                  boot a Spectrum VM directory under QEMU; KEEP=DIRECTORY leaves it there'
@@ -24,6 +24,7 @@ help:
 	@echo 'make clean                 remove what cargo built (the cache stays)'
 	@echo 'Not part of make check:'
 	@echo 'make check-advisories      ask for known vulnerabilities of the crates (network)'
+	@echo 'make check-cloud-hypervisor  run VMs under a Cloud Hypervisor in PATH or CLOUD_HYPERVISOR=, in a whole Debian'
 	@echo 'make check-cluster         run three hosts under Corosync and Pacemaker, and have them fail'
 	@echo 'make check-passthrough     test PCI devices in a whole Debian with an emulated IOMMU'
 	@echo 'make check-user-partition  test a partition that appears and disappears, in a whole Debian with udev'
@@ -70,15 +71,19 @@ check-cluster: dependencies
 	@checks/install-dependencies --cluster
 	@checks/with-test-guest --without-windows cargo test --locked --test cluster -- --nocapture
 
-# Needs root and a network the first time, to make a whole Debian: too much for each run of CI.
+# These need root and a network the first time, to make a whole Debian: too much for each
+# run of CI. CASES= names some of their cases.
+check-cloud-hypervisor:
+	@echo '== Cloud Hypervisor'
+	@checks/whole-debian cloud-hypervisor $(CASES)
+
 check-passthrough:
 	@echo '== PCI passthrough'
-	@checks/pci-passthrough
+	@checks/whole-debian passthrough $(CASES)
 
-# The same Debian.
 check-user-partition:
 	@echo '== a user partition'
-	@checks/user-partition
+	@checks/whole-debian user-partition $(CASES)
 
 benchmark:
 	@echo '== cargo bench'
