@@ -34,7 +34,7 @@ fn guest_has_spectrums_devices() {
     let root_bytes = vm.path.join("blk/root.img").metadata().unwrap().len();
     let serial = running.serial.text();
     for fact in [
-        "guest: cmdline console=ttyS0 root=PARTLABEL=root\n".to_owned(),
+        "guest: cmdline console=ttyS0 root=PARTLABEL=root no_timer_check\n".to_owned(),
         format!("guest: vda ro=1 bytes={root_bytes}\n"),
         "guest: vdb ro=1 bytes=1048576\n".to_owned(),
         "guest: root vda1\n".to_owned(),

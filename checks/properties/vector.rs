@@ -154,7 +154,7 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface], devices: &[&
         let memory = json!({"qom-type": "memory-backend-memfd", "id": "memory", "size": size, "share": true});
         words.json("-object", memory);
     }
-    words.text(&["-kernel", &vm.kernel, "-append", "console=ttyS0 root=PARTLABEL=root"]);
+    words.text(&["-kernel", &vm.kernel, "-append", "console=ttyS0 root=PARTLABEL=root no_timer_check"]);
     words.text(&["-chardev", "file,id=serial,path=/dev/stdout", "-serial", "chardev:serial"]);
     for (index, path) in vm.images.iter().enumerate() {
         let node = format!("disk{index}");
