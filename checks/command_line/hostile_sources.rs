@@ -17,7 +17,7 @@ use crate::support::vm_directory::{Partition, VmDirectory, elf_header, make_fifo
 use crate::sync_host::{Host, host, host_in_memory};
 
 /// Whatever is in a source, it does not take longer.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(90);
 
 const HOSTILE: &str = "\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\r\nerror: fake: fake";
 const SHOWN: &str = "\\u{1b}]0;t\\u{7}\\u{9b}31m\\u{202e}\\r\\nerror: fake: fake";

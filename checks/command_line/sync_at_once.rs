@@ -115,12 +115,10 @@ fn looking_waits_for_nobody() {
     host.vm("a");
     host.synced();
     let _lock = locked(&host, FlockOperation::LockExclusive);
-    let started = Instant::now();
     assert!(run(&mut host.call(&["list"])).exits(0).stdout.contains("\na "));
     let output = host.root.join("units");
     run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
     assert!(output.join("microvm@a.service.d").is_dir());
-    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::support::running_vm::{Place, Running, descendants, kill};
 use crate::support::tree::names;
-use crate::support::waiting::wait_for;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 #[test]
 fn the_guest_powers_off() {
@@ -146,7 +146,7 @@ fn systemd_is_told_when_the_vm_runs() {
     let run = place.run_directory("run");
     let path = place.dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = Command::new(package.join("bin/microvm-run"));
     command.env("NOTIFY_SOCKET", &path).current_dir(&run);
     let mut running = Running::spawn(&package, &run, command);

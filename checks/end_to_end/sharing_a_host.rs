@@ -13,7 +13,7 @@ use crate::support::program::{PROGRAM, copy};
 use crate::support::running_vm::{Place, Running};
 use crate::support::skip::{needs, root};
 use crate::support::tree::names;
-use crate::support::waiting::wait_for;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 #[test]
 fn two_vms_in_one_directory_do_not_disturb_each_other() {
@@ -62,7 +62,7 @@ fn another_program_may_run_virtiofsd() {
     let run = place.run_directory("run");
     let path = place.dir.path().join("notify");
     let notify = UnixDatagram::bind(&path).unwrap();
-    notify.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = Command::new(package.join("bin/virtiofsd-run"));
     command.env("NOTIFY_SOCKET", &path).current_dir(&run);
     let mut servers = Running::spawn(&package, &run, command);

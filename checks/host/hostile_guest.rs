@@ -16,7 +16,7 @@ use crate::support::guest::GUEST_USER;
 use crate::support::installed::{Host, PARTITION};
 use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
-use crate::support::waiting::wait_for;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 /// The mount of a share as its virtiofsd has it: what it shows, and its options.
 fn mount_of_share(host: &Host, name: &str, index: usize) -> (String, String) {
@@ -230,7 +230,7 @@ fn a_link_swapped_while_it_is_served_never_leads_out() {
             }
         });
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let deadline = Instant::now() + Duration::from_secs(60);
+            let deadline = Instant::now() + PATIENCE;
             while served < 10 || refused < 10 {
                 assert!(Instant::now() < deadline, "served {served}, refused {refused}");
                 if host.machine.run(&["systemctl", "restart", unit]).status != 0 {

@@ -17,7 +17,7 @@ use crate::support::waiting::wait_or_explain;
 /// How many.
 const VMS: usize = 20;
 /// How much longer than one unit a whole machine may take, on one that is busy.
-const REST: Duration = Duration::from_secs(25);
+const REST: Duration = Duration::from_secs(120);
 
 /// A host where this stands in for QEMU, and so many VMs that start with it.
 fn host(vms: usize) -> Host {

@@ -39,7 +39,11 @@ fn twenty_vms_at_once_keep_to_themselves() {
     let list = host.run(&["list"]).exits(0).stdout;
     assert_eq!(list.lines().filter(|line| line.contains(" running ")).count(), VMS, "{list}");
     let all: Vec<_> = ["stop"].into_iter().chain(names.iter().map(String::as_str)).collect();
-    host.run(&all).exits(0);
+    let stopped = host.run(&all);
+    for name in names.iter().filter(|name| stopped.stderr.contains(&format!("{name} has stopped:"))) {
+        eprintln!("{}", host.run(&["log", "--all", name]).stdout);
+    }
+    stopped.exits(0);
     assert!(host.processes("qemu-system").is_empty());
     wait_for("the end of all helpers", || {
         let units =

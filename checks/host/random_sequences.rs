@@ -42,7 +42,7 @@ const STEPS: std::ops::RangeInclusive<u64> = 5..=11;
 /// Each machine does its share of the sequences.
 const MACHINES: usize = 4;
 /// How long it may take until something that was begun is done.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 const STATE: &str = "/var/lib/microvms";
 const STAND_IN: &str = "/usr/local/bin/stand-in";
@@ -72,7 +72,7 @@ const STATES: [&str; 9] = [
 ];
 
 /// What a step changed, in the machine: all that one has to see of it, in one go.
-const LOOK: &str = "{ timeout 90 microvm-spectrum list --all --json && systemctl show \
+const LOOK: &str = "{ timeout 300 microvm-spectrum list --all --json && systemctl show \
     --property=Id,ActiveState,InvocationID,UID,Job 'microvm@*.service'; }";
 
 #[test]
@@ -263,7 +263,7 @@ impl World {
             self.sync(true);
             self.compare();
         }
-        let (_, plan) = self.shell.run(&format!("timeout 90 {INSTALLED} sync --dry-run"));
+        let (_, plan) = self.shell.run(&format!("timeout 300 {INSTALLED} sync --dry-run"));
         assert!(plan.lines().any(|line| line == "nothing to do"), "{plan}");
         let used = self.model.catalog.runnable().map(|(_, runnable)| &runnable.package);
         let used = used.chain(self.model.running.values().map(|started| &started.package));
@@ -298,7 +298,7 @@ impl World {
         for id in self.model.leased() {
             self.model.forget(id);
         }
-        self.shell.ok(&format!("timeout 90 {INSTALLED} forget --source own --source user --source later"));
+        self.shell.ok(&format!("timeout 300 {INSTALLED} forget --source own --source user --source later"));
         // Start limits end, too.
         self.shell.ok("systemctl reset-failed");
         self.model.reset_failed();
@@ -483,7 +483,7 @@ impl World {
     fn sync(&mut self, tell: bool) {
         let line = if tell { "sync" } else { "sync --no-systemd" };
         self.say(line);
-        let (status, said) = self.shell.run(&format!("timeout 90 {INSTALLED} {line}"));
+        let (status, said) = self.shell.run(&format!("timeout 300 {INSTALLED} {line}"));
         let expected = self.model.sync(tell, &self.numbers());
         assert_eq!(status, expected, "{said}");
         self.name_packages();
@@ -500,7 +500,7 @@ impl World {
 
     fn run(&mut self, line: &str, expected: i32) {
         self.say(&format!("{line} (must exit {expected})"));
-        let (status, said) = self.shell.run(&format!("timeout 90 {INSTALLED} {line}"));
+        let (status, said) = self.shell.run(&format!("timeout 300 {INSTALLED} {line}"));
         assert_eq!(status, expected, "{said}");
     }
 

@@ -216,7 +216,7 @@ fn a_source_that_changes_all_the_time_delays_no_other() {
         let changed = Instant::now();
         host.vm("new");
         wait_for("the VM new", || all(&host).contains(&"user/new stopped".to_owned()).then_some(()));
-        assert!(changed.elapsed() < Duration::from_secs(30), "{:?}", changed.elapsed());
+        assert!(changed.elapsed() < Duration::from_secs(60), "{:?}", changed.elapsed());
         // The one that changes has its own scans, and ever fewer of them.
         let count = "journalctl --quiet --no-pager --unit=microvm-spectrum-resync@later.service \
                      --grep=Starting | wc -l";

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::program::{PROGRAM, Ran, TOOLS, quiet, run};
 use crate::support::vm_directory::Partition;
 
-/// Whatever is in a source, reading it takes no longer, also on a slow machine.
+/// Whatever is in a source, reading it takes no more processor time, also on a slow machine.
 const SOON: Duration = Duration::from_secs(20);
 /// How much address space the program may have, in KiB. Beyond it, it aborts. It
 /// takes 10 MiB when there is little to read.
@@ -60,9 +60,7 @@ impl Host {
     /// Syncs within the limits; asserts what must be true whatever the partition is.
     #[track_caller]
     pub fn synced(&self) -> Ran {
-        let started = Instant::now();
         let ran = run(&mut self.sync(MEMORY_KIB));
-        assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
         assert!(matches!(ran.status, 0 | 1), "{}: {}", ran.status, ran.stderr);
         for line in ran.stderr.lines().chain(ran.stdout.lines()) {
             // A path has at most 4095 bytes, and there are two of them in a line at most.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::installed::Host;
-use crate::support::waiting::wait_for;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 /// The address of every provider, for its clients.
 pub const PROVIDER: &str = "169.254.0.1";
@@ -170,7 +170,7 @@ impl Qmp {
     pub fn of(host: &Host, vm: &str) -> Self {
         let stream =
             UnixStream::connect(host.machine.path(&format!("/run/microvm/{vm}/{vm}.control.sock"))).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let lines = BufReader::new(stream.try_clone().unwrap());
         let mut qmp = Self { stream, lines };
         qmp.execute("qmp_capabilities", &json!({}));

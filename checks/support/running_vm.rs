@@ -17,7 +17,7 @@ use crate::support::program::{PROGRAM, copy};
 use crate::support::skip::is_root;
 use crate::support::tree::names;
 use crate::support::vm_directory::{Partition, VmDirectory};
-use crate::support::waiting::{Collected, PATIENCE, wait_for};
+use crate::support::waiting::{Collected, PATIENCE, wait_for, wait_or_explain};
 
 /// A place for one test: a user partition and directories to run in.
 pub struct Place {
@@ -193,7 +193,7 @@ impl Running {
             .spawn()
             .unwrap();
         let output = Collected::from(child.stdout.take().unwrap());
-        Shell { child, output, asked: 0 }
+        Shell { child, output, serial: self.serial.clone(), asked: 0 }
     }
 
     /// Waits for its end.
@@ -253,6 +253,7 @@ impl Ended {
 pub struct Shell {
     child: Child,
     output: Collected,
+    serial: Collected,
     asked: usize,
 }
 
@@ -264,7 +265,11 @@ impl Shell {
         let (begin, end) = (format!("<begin {}>", self.asked), format!("<end {}>", self.asked));
         let n = self.asked;
         self.send(&format!("echo '<''begin {n}>'; {command}\necho '<''end {n}>'\n"));
-        self.output.wait_for(&end);
+        wait_or_explain(
+            &format!("the end of {command:?}"),
+            || self.output.text().contains(&end).then_some(()),
+            || format!("{}\nThe serial console:\n{}", self.output.text(), self.serial.text()),
+        );
         let text = self.output.text().replace('\r', "");
         let answer = text.split(&begin).nth(1).unwrap().split(&end).next().unwrap();
         answer.replace("guest# ", "").trim().to_owned()
@@ -331,7 +336,7 @@ pub fn descendants(of: u32) -> Vec<ProcessId> {
 
 /// Those of `processes` that are still there after a while.
 fn wait_for_end(processes: &BTreeSet<ProcessId>) -> Vec<ProcessId> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let left: Vec<_> = processes.iter().filter(|p| is_alive(p)).copied().collect();
         if left.is_empty() || Instant::now() >= deadline {
