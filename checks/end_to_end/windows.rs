@@ -44,13 +44,14 @@ fn start(place: &Place, name: &str, compositor: &Compositor) -> Running {
     running
 }
 
-/// Shows a window of the guest, until `hide`.
+/// Shows a window of the guest, until `hide`. No job of the shell's: without echo, a job that ends
+/// while busybox's shell waits for input ends the shell.
 fn show(running: &Running, application: &str) {
-    running.console().run(&format!("show-window show {application} >/tmp/shown 2>&1 &"));
+    running.console().run(&format!("(show-window show {application} >/tmp/shown 2>&1 &)"));
 }
 
 fn hide(running: &Running) {
-    running.console().run("killall show-window");
+    running.console().run("killall show-window; while pidof show-window; do sleep 0.1; done");
 }
 
 fn power_off(running: Running) {
@@ -160,7 +161,7 @@ fn a_compositor_that_reads_nothing_does_not_delay_the_end() {
     command.args(["--stop-timeout", "10"]);
     let mut running = Running::spawn(&package, &run, command);
     running.wait_until_up();
-    running.console().run("show-window show squares >/tmp/shown 2>&1 &");
+    running.console().run("(show-window show squares >/tmp/shown 2>&1 &)");
     compositor.wait_windows(1);
     compositor.signal("STOP");
     let mut shell = running.console();

@@ -158,11 +158,11 @@ impl Desk {
 
     /// Shows a window of a VM's guest, until it is hidden.
     fn show(&self, vm: &str, application: &str) {
-        self.host.in_guest(vm, &format!("show-window show {application} >/tmp/shown 2>&1 &"));
+        self.host.in_guest(vm, &format!("(show-window show {application} >/tmp/shown 2>&1 &)"));
     }
 
     fn hide(&self, vm: &str) {
-        self.host.in_guest(vm, "killall show-window");
+        self.host.in_guest(vm, "killall show-window; while pidof show-window; do sleep 0.1; done");
     }
 
     /// Whether a user can connect to the socket of a VM.
