@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bounded_sync::Host;
+use crate::bounded_sync::{Host, MEMORY_KIB};
+use crate::support::program::run;
 use crate::support::vm_directory::elf_header;
 use crate::support::waiting::wait_for;
 
@@ -26,20 +27,41 @@ fn host() -> (Host, PathBuf) {
     (host, vm)
 }
 
+/// The two parts of what the last sync remembers: what tells that nothing has changed, and
+/// what need not be read again.
+fn parts(host: &Host) -> Option<[Value; 2]> {
+    let text = remembered(host);
+    let (head, rest) = text.split_once('\n')?;
+    Some([serde_json::from_str(head).ok()?, serde_json::from_str(rest).ok()?])
+}
+
 fn settle(host: &Host) {
     wait_for("sync remembers the VM and its package", || {
         host.synced();
-        let known: Value = serde_json::from_str(&remembered(host)).ok()?;
-        let has_vm = known["memory"]["partitions"][0]["vms"].get("svc/data/vm").is_some();
-        (has_vm && known["packages"]["of_vms"].get("user/vm").is_some()).then_some(())
+        let [_, rest] = parts(host)?;
+        let has_vm = rest["memory"]["partitions"][0]["vms"].get("svc/data/vm").is_some();
+        (has_vm && rest["packages"]["of_vms"].get("user/vm").is_some()).then_some(())
+    });
+}
+
+/// Waits until the whole round, as it is now, counts.
+fn settle_all(host: &Host) {
+    let _ = fs::remove_file(host.state.join(".microvm-spectrum/known.json"));
+    wait_for("sync remembers the round", || {
+        host.synced();
+        (!parts(host)?[0]["round"].is_null()).then_some(())
     });
 }
 
 /// The state of the VM, and the stamps of its files.
 fn state(host: &Host) -> (String, Value) {
+    vm_state(host, "vm")
+}
+
+fn vm_state(host: &Host, name: &str) -> (String, Value) {
     let catalog = fs::read_to_string(host.state.join(".microvm-spectrum/current/catalog.json")).unwrap();
     let catalog: Value = serde_json::from_str(&catalog).unwrap();
-    let vm = &catalog["vms"][0];
+    let vm = catalog["vms"].as_array().unwrap().iter().find(|vm| vm["name"] == name).unwrap();
     (vm["state"].as_str().unwrap().to_owned(), vm["files"].clone())
 }
 
@@ -53,16 +75,20 @@ fn with_time_put_back(path: &Path, change: impl FnOnce()) {
 #[test]
 fn a_file_that_pretends_to_be_the_same_is_noticed() {
     let (host, vm) = host();
-    settle(&host);
+    settle_all(&host);
     let unchanged = remembered(&host);
     assert_eq!((host.synced().status, remembered(&host)), (0, unchanged));
     assert_eq!(state(&host).0, "runnable");
-    // It really is not read: what is remembered of it is believed.
+    // It really is not read: what is remembered of it is believed when another VM has changed.
     let path = host.state.join(".microvm-spectrum/known.json");
-    fs::write(&path, remembered(&host).replace("blk/root.img\"", "blk/other.img\"")).unwrap();
+    let other = host.partition.vm("other").image("root.img", b"-").path;
+    settle_all(&host);
+    fs::write(&path, remembered(&host).replace("blk/root.img\"", "blk/known.img\"")).unwrap();
+    fs::write(other.join("wayland"), "").unwrap();
     host.synced();
-    let (_, stamps) = state(&host);
-    assert!(stamps.to_string().contains("blk/other.img"), "{stamps}");
+    let (_, stamps) = vm_state(&host, "vm");
+    assert!(stamps.to_string().contains("blk/known.img"), "{stamps}");
+    fs::remove_dir_all(other).unwrap();
     fs::remove_file(path).unwrap();
     settle(&host);
     let (_, stamps) = state(&host);
@@ -117,15 +143,150 @@ fn a_damaged_package_is_mended_although_its_vm_is_the_same() {
     let now = || (fs::read(&run).unwrap_or_default(), fs::read_link(&system).unwrap_or_default());
     type Damage<'a> = &'a dyn Fn();
     let damages: [Damage<'_>; 3] = [
-        &|| with_time_put_back(&run, || fs::write(&run, vec![b'x'; before.0.len()]).unwrap()),
+        &|| {
+            with_time_put_back(&run, || fs::write(&run, vec![b'x'; before.0.len()]).unwrap());
+            // Where nothing else has changed, sync looks at no script.
+            fs::write(host.partition.root.join("svc/data/file"), "").unwrap();
+        },
         &|| fs::remove_file(&system).unwrap(),
         &|| fs::remove_dir_all(&package).unwrap(),
     ];
     for damage in damages {
-        settle(&host);
+        settle_all(&host);
         damage();
         assert_ne!(now(), before);
         host.synced();
         assert_eq!(now(), before);
+    }
+}
+
+/// What a round has reported that never was: who says it has looked at nothing else.
+const PLANTED: &str = "was planted by this test";
+
+/// A host whose next round reports what was planted, if everything is as it was.
+fn planted() -> Host {
+    let (host, vm) = host();
+    // A share, a note about a setting, and links.
+    fs::create_dir_all(host.partition.root.join("shares/one")).unwrap();
+    fs::create_dir_all(vm.join("shared-dirs/files")).unwrap();
+    symlink("/ext/shares/one", vm.join("shared-dirs/files/dir")).unwrap();
+    let config = fs::read_to_string(&host.config).unwrap();
+    fs::write(&host.config, config + "[vm.nowhere]\nmemory = 64\n").unwrap();
+    host.synced();
+    host
+}
+
+fn plant(host: &Host) {
+    settle_all(host);
+    let path = host.state.join(".microvm-spectrum/known.json");
+    let text = remembered(host);
+    let (head, rest) = text.split_once('\n').unwrap();
+    let mut head: Value = serde_json::from_str(head).unwrap();
+    let problems = head["round"]["record"]["problems"].as_array_mut().unwrap();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let mut planted = problems[0].clone();
+    planted["cause"] = PLANTED.into();
+    problems.push(planted);
+    fs::write(path, format!("{head}\n{rest}")).unwrap();
+}
+
+#[test]
+fn a_round_reports_the_same_again_unless_anything_has_changed() {
+    type Change = fn(&Host);
+    let changes: [(&str, Change); 20] = [
+        ("the configuration", |host| {
+            let config = fs::read_to_string(&host.config).unwrap();
+            fs::write(&host.config, config.replace("memory = 64", "memory = 65")).unwrap();
+        }),
+        ("a tool", |host| {
+            let config = fs::read_to_string(&host.config).unwrap();
+            fs::write(&host.config, config.replace("'/usr/bin/virtiofsd'", "'/usr/bin/other'")).unwrap();
+        }),
+        ("a VM more", |host| drop(host.partition.vm("more"))),
+        ("an entry beside the VMs", |host| fs::write(host.partition.root.join("svc/data/x"), "").unwrap()),
+        ("no VM", |host| fs::remove_dir_all(host.partition.root.join("svc/data/vm")).unwrap()),
+        ("the partition gone", |host| {
+            fs::rename(&host.partition.root, host.partition.root.with_file_name("gone")).unwrap();
+        }),
+        ("its VMs elsewhere", |host| {
+            let root = &host.partition.root;
+            fs::rename(root.join("svc"), root.join("other")).unwrap();
+            symlink("other", root.join("svc")).unwrap();
+        }),
+        ("a window", |host| fs::write(host.partition.root.join("svc/data/vm/wayland"), "").unwrap()),
+        ("an image", |host| {
+            let image = host.partition.root.join("svc/data/vm/blk/root.img");
+            with_time_put_back(&image, || fs::write(&image, b"+").unwrap());
+        }),
+        ("a shared directory with VM directories", |host| {
+            fs::create_dir_all(host.partition.root.join("shares/one/svc/data")).unwrap();
+        }),
+        ("where a link leads", |host| {
+            let link = host.partition.root.join("svc/data/vm/shared-dirs/files/dir");
+            fs::create_dir(host.partition.root.join("shares/two")).unwrap();
+            fs::remove_file(&link).unwrap();
+            symlink("/ext/shares/two", &link).unwrap();
+        }),
+        ("the VM's folder", |host| fs::remove_dir_all(host.state.join("vm")).unwrap()),
+        ("the VM's link", |host| fs::remove_file(host.state.join("vm/current")).unwrap()),
+        ("a folder of another program", |host| fs::create_dir(host.state.join("theirs")).unwrap()),
+        ("the leases", |host| own(host, "leases.json", |path| fs::write(path, "{").unwrap())),
+        ("the catalog", |host| own(host, "current/catalog.json", |path| fs::write(path, "{").unwrap())),
+        ("a link of the generation", |host| {
+            own(host, "current/vms/vm", |path| fs::remove_file(path).unwrap());
+        }),
+        ("a killed process's package", |host| own(host, "packages/x", |path| fs::create_dir(path).unwrap())),
+        ("a manifest", |host| {
+            let path = host.state.join("vm/current/share/microvm-spectrum/manifest.json");
+            let text = fs::read_to_string(&path).unwrap();
+            with_time_put_back(&path, || fs::write(&path, text.replace("vmlinux", "vmlinuz")).unwrap());
+        }),
+        ("a script", |host| fs::remove_file(host.state.join("vm/current/bin/microvm-run")).unwrap()),
+    ];
+    let hosts: Vec<_> = changes.iter().map(|_| planted()).collect();
+    let same = planted();
+    hosts.iter().chain([&same]).for_each(plant);
+    for (host, (what, change)) in hosts.iter().zip(changes) {
+        change(host);
+        let ran = run(&mut host.sync(MEMORY_KIB));
+        assert!(!ran.stderr.contains(PLANTED), "{what}: {}", ran.stderr);
+    }
+    for _ in 0..2 {
+        let ran = same.synced();
+        let notes = [PLANTED, "[vm.\"nowhere\"] is for a VM that the source user does not have"];
+        assert!(ran.status == 0 && notes.iter().all(|note| ran.stderr.contains(note)), "{}", ran.stderr);
+    }
+    // What was asked for is different.
+    let mut dry = same.sync(MEMORY_KIB);
+    let ran = run(dry.arg("--dry-run"));
+    assert!(!ran.stderr.contains(PLANTED), "{}", ran.stderr);
+}
+
+fn own(host: &Host, path: &str, change: impl FnOnce(&Path)) {
+    change(&host.state.join(".microvm-spectrum").join(path));
+}
+
+#[test]
+fn what_cannot_run_is_reported_each_time() {
+    let (host, _) = host();
+    fs::create_dir(host.partition.root.join("svc/data/broken")).unwrap();
+    settle(&host);
+    for _ in 0..2 {
+        let ran = host.synced();
+        assert!(ran.status == 1 && ran.stderr.contains("broken/vmlinux"), "{}", ran.stderr);
+        assert!(parts(&host).unwrap()[0]["round"].is_null());
+    }
+}
+
+#[test]
+fn what_an_earlier_version_remembered_counts_for_nothing() {
+    let (host, _) = host();
+    settle_all(&host);
+    let path = host.state.join(".microvm-spectrum/known.json");
+    for text in ["", "\n", "{}\n{}", "{\"version\":1,\"memory\":{},\"tree\":{\"nodes\":[]}}"] {
+        fs::write(&path, text).unwrap();
+        let ran = host.synced();
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{text}");
+        settle_all(&host);
     }
 }

@@ -9,13 +9,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::printable::printable;
 use crate::base::shortened::shortened;
 
 /// How much a problem matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// The program refuses the input.
@@ -34,7 +34,7 @@ impl fmt::Display for Severity {
 ///
 /// Its texts may quote untrusted names; [`Display`](fmt::Display) writes them in
 /// printable form. Each is [short](shortened), however long these names are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, Serialize, Deserialize)]
 #[error("{severity}: {}: {}\n  help: {}", printable(.path), printable(.cause), printable(.remedy))]
 pub struct Problem {
     /// How much it matters.

@@ -19,6 +19,11 @@ pub(super) fn lines(synced: &Synced, jobs: &Jobs) -> Vec<String> {
     lines
 }
 
+/// A line for each VM that systemd starts or stops, where none changes.
+pub(super) fn of_jobs(jobs: &Jobs) -> Vec<String> {
+    limited(jobs.lines(|_| false))
+}
+
 /// Prints these lines to standard output.
 pub(super) fn print(lines: &[String]) -> anyhow::Result<()> {
     report::to_stdout("what changes", |out| lines.iter().try_for_each(|line| writeln!(out, "{line}")))

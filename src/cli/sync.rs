@@ -15,12 +15,12 @@ use super::{
 };
 use crate::base::problem::Problems;
 use crate::config::{self, Config};
-use crate::host::apply::{Applied, Jobs, apply, apply_installed};
+use crate::host::apply::{Applied, Jobs, apply, apply_as_it_was, apply_installed};
 use crate::host::units;
 use crate::hypervisor::kvm_record;
 use crate::state::directory::StateDirectory;
 use crate::state::nix_store::NixStore;
-use crate::sync::{self, Rounds, Surroundings};
+use crate::sync::{self, Ended, Rounds, Surroundings};
 
 #[derive(Debug, Args)]
 pub(super) struct SyncArgs {
@@ -105,16 +105,28 @@ fn sync(args: &SyncArgs, state: &StateDirectory) -> anyhow::Result<Exit> {
         return Ok(finish(synced.problems));
     }
     let (mut exit, mut last, mut lines) = (Exit::Fine, Ok(Problems::default()), Vec::new());
-    for synced in Rounds::new(&config, &host) {
+    for ended in Rounds::new(&config, &host) {
         progress.clear();
-        last = synced.map(|synced| {
-            let mut jobs = Jobs::default();
-            if !args.no_systemd {
-                let (applied, given) = apply(state, &synced.catalog, synced.changed, args.start);
-                (exit, jobs) = (report_applied(applied), given);
+        let given = match &ended {
+            _ if args.no_systemd => None,
+            Ok(Ended::Synced(synced)) => Some(apply(state, &synced.catalog, synced.changed, args.start)),
+            Ok(Ended::AsItWas(_)) => apply_as_it_was(state, args.start),
+            Err(_) => None,
+        };
+        let jobs = given.map(|(applied, jobs)| {
+            exit = report_applied(applied);
+            jobs
+        });
+        let jobs = jobs.unwrap_or_default();
+        last = ended.map(|ended| match ended {
+            Ended::Synced(synced) => {
+                lines.extend(said::lines(&synced, &jobs));
+                synced.problems
             }
-            lines.extend(said::lines(&synced, &jobs));
-            synced.problems
+            Ended::AsItWas(problems) => {
+                lines.extend(said::of_jobs(&jobs));
+                problems
+            }
         });
     }
     let printed = said::print(&lines);

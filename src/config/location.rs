@@ -27,12 +27,13 @@ const MAX_ENTRIES: usize = 200_000;
 const MAX_PATH_BYTES: usize = 255;
 
 /// The directory that holds VM directories, open for listing.
-struct Opened {
+pub struct Opened {
     /// The source's root, free of links.
-    root: PathBuf,
+    pub root: PathBuf,
     /// The directory's path, free of links.
-    real: PathBuf,
-    directory: OwnedFd,
+    pub real: PathBuf,
+    /// The directory.
+    pub directory: OwnedFd,
 }
 
 impl SourceConfig {
@@ -98,7 +99,10 @@ impl SourceConfig {
 
     /// Opens the directory that holds the VM directories, following links once for
     /// all of these.
-    fn open(&self) -> Result<Opened, Problem> {
+    ///
+    /// # Errors
+    /// Those of [`Self::locations`].
+    pub fn open(&self) -> Result<Opened, Problem> {
         let directory = self.vm_directories();
         let unreadable = |error: io::Error| self.unreadable(error);
         let root = self.root().canonicalize().map_err(unreadable)?;

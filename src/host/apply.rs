@@ -104,6 +104,12 @@ pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: boo
             return nothing(Applied::Except(vec![io_error(what)(error)]));
         }
     }
+    have_systemd_do(state, catalog, changed, boot)
+}
+
+/// Like [`apply()`], for a catalog whose VMs have accounts.
+fn have_systemd_do(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: bool) -> (Applied, Jobs) {
+    let nothing = |applied| (applied, Jobs::default());
     if !systemd::is_running() {
         return nothing(Applied::NoSystemd);
     }
@@ -130,6 +136,16 @@ pub fn apply(state: &StateDirectory, catalog: &Catalog, changed: bool, boot: boo
 pub fn apply_installed(state: &StateDirectory, boot: bool) -> Option<Applied> {
     let catalog = Catalog::read(&state.catalog()).ok()?;
     Some(apply(state, &catalog, false, boot).0)
+}
+
+/// Like [`apply()`], for what is installed, after a sync that found everything as it was, the
+/// accounts included.
+pub fn apply_as_it_was(state: &StateDirectory, boot: bool) -> Option<(Applied, Jobs)> {
+    if !systemd::is_running() {
+        return Some((Applied::NoSystemd, Jobs::default()));
+    }
+    let catalog = Catalog::read(&state.catalog()).ok()?;
+    Some(have_systemd_do(state, &catalog, false, boot))
 }
 
 /// Has systemd forget that units of removed VMs have failed, which nothing will start again.

@@ -72,13 +72,13 @@ impl Place {
 }
 
 /// Finds the VMs of all sources and reads their directories.
-pub(super) fn all(config: &Config, host: &Surroundings<'_>) -> Found {
+pub(super) fn all(config: &Config, host: &Surroundings<'_>, known: Known) -> Found {
     let mut found = Found {
         sources: Vec::new(),
         vms: Vms::new(),
         problems: Problems::default(),
         of_sources: OfSources::default(),
-        known: Known::read(host.state, host.architecture),
+        known,
     };
     for (VmId { source, name }, runner) in config.runners() {
         let place = Place::Runner(runner.to_owned());
@@ -103,7 +103,7 @@ pub(super) fn all(config: &Config, host: &Surroundings<'_>) -> Found {
             Err(_) => found.of_sources.add(source, reading.problems.into_sorted()),
         }
     }
-    found.known.scanned(&scan);
+    found.known.scanned(&scan, count);
     found.note_unknown(config);
     found
 }

@@ -31,7 +31,9 @@ use crate::system::{accounts, durable};
 impl Round<'_> {
     /// Makes this the current generation, unless nothing has changed, and cleans up.
     pub(super) fn install(self, lock: &Lock) -> Result<Synced, Problem> {
-        let Self { host, before, leasing, sources, vms, built, mut problems, pins, mut known, .. } = self;
+        let Self {
+            config, host, before, leasing, sources, vms, built, mut problems, pins, mut known, ..
+        } = self;
         let Before { catalog: before, leases: old_leases } = before;
         let state = host.state;
         let (generation, leases) = (next_generation(state)?, leasing.of_removed(&vms));
@@ -85,7 +87,6 @@ impl Round<'_> {
                 lock.exclude_starts()?;
                 let in_use = InUse::look(state)?;
                 let synced = settle(state, before.generation);
-                known.write(state);
                 (before, synced, in_use)
             }
             None => {
@@ -106,6 +107,9 @@ impl Round<'_> {
                 clean_up::state_directory(state, &catalog, &in_use);
                 if let Some(roots) = &roots {
                     clean_up::roots(roots, store_paths, &in_use);
+                }
+                if !changed {
+                    known.write(config, host, &catalog, &problems);
                 }
             }
             // A crash may bring the old catalog back, so nothing of it is removed.

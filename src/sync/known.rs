@@ -9,24 +9,31 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::Surroundings;
+use super::as_it_was::{Ended, Record, within};
 use crate::base::architecture::Architecture;
 use crate::base::name::VmId;
+use crate::base::problem::Problems;
+use crate::config::Config;
 use crate::directory::definition::{Location, Memory, Reading, Scan};
-use crate::directory::known::{Look, Moment, Notes, Seen, Storage, Tree, stamp};
+use crate::directory::known::{Look, Moment, Name, Notes, Seen, Storage, Tree, stamp};
 use crate::package::identity::tells_content;
 use crate::package::{Entry, Package};
 use crate::plan::DefinitionPlace;
+use crate::state::catalog::Catalog;
 use crate::state::directory::StateDirectory;
 use crate::system::durable;
 
 /// The version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// This program, however it was called.
 const PROGRAM: &str = "/proc/self/exe";
 
@@ -51,14 +58,29 @@ struct Packages {
     of_vms: BTreeMap<VmId, KnownPackage>,
 }
 
-/// The file.
+/// The first line of the file: what tells whether anything has changed.
 #[derive(Debug, Serialize, Deserialize)]
-struct File<M, T, P> {
+struct Head<T> {
     version: u32,
     program: Seen,
     moment: Moment,
-    memory: M,
     tree: T,
+    /// If all VMs can run and are remembered.
+    round: Option<Round>,
+}
+
+/// A round that changed nothing.
+#[derive(Debug, Serialize, Deserialize)]
+struct Round {
+    /// What must lead to the same files, and does not follow from the tree.
+    names: Vec<Name>,
+    record: Record,
+}
+
+/// The second line: what need not be read again when something has.
+#[derive(Debug, Serialize, Deserialize)]
+struct Rest<M, P> {
+    memory: M,
     packages: P,
 }
 
@@ -66,6 +88,8 @@ struct File<M, T, P> {
 pub(super) struct Known {
     program: Option<Seen>,
     moment: Option<Moment>,
+    /// What the last round looked at, the round, and the rest of the file.
+    file: Option<(Look, Option<Round>, BufReader<File>)>,
     earlier: Option<(Memory, Look)>,
     notes: Option<Rc<RefCell<Notes>>>,
     /// What this round remembers of VM directories, if it is not the same as before.
@@ -79,6 +103,8 @@ pub(super) struct Known {
     layouts: BTreeMap<Vec<String>, usize>,
     storage: Storage,
     has_changed: bool,
+    /// Whether all VM directories are remembered.
+    is_complete: bool,
 }
 
 impl Known {
@@ -86,41 +112,58 @@ impl Known {
     pub fn read(state: &StateDirectory, architecture: Architecture) -> Self {
         let program = rustix::fs::stat(PROGRAM).ok().map(|stat| Seen::new(&stat));
         let mut moment = Moment::now();
-        let text = std::fs::read_to_string(state.known()).ok();
-        let file = text.and_then(|text| {
-            let file: File<Memory, Tree, Packages> = serde_json::from_str(&text).ok()?;
-            let counts = file.version == VERSION
-                && program == Some(file.program)
-                && moment.as_ref().is_some_and(|now| now.follows(&file.moment));
-            Some((file.moment, file.memory.ready(architecture)?, file.tree, file.packages)).filter(|_| counts)
+        let file = File::open(state.known()).ok().and_then(|file| {
+            let (mut file, mut line) = (BufReader::new(file), String::new());
+            file.read_line(&mut line).ok()?;
+            let head: Head<Tree> = serde_json::from_str(&line).ok()?;
+            let counts = head.version == VERSION
+                && program == Some(head.program)
+                && moment.as_ref().is_some_and(|now| now.follows(&head.moment));
+            counts.then_some((head, file))
         });
         let notes = moment.clone().map(|moment| Rc::new(RefCell::new(Notes::new(moment))));
-        let (earlier, earlier_packages) = match file {
-            Some((then, memory, tree, packages)) => {
-                moment = moment.map(|now| now.with(&then));
-                (Some((memory, Look::new(tree))), packages)
-            }
-            None => (None, Packages::default()),
-        };
+        let file = file.map(|(head, file)| {
+            moment = moment.take().map(|now| now.with(&head.moment));
+            (Look::new(head.tree), head.round, file)
+        });
         Self {
             program,
             moment,
-            earlier,
+            file,
+            earlier: None,
             notes,
             memory: None,
             architecture,
             unchanged: Vec::new(),
-            earlier_packages,
+            earlier_packages: Packages::default(),
             packages: Packages::default(),
             whole: Vec::new(),
             layouts: BTreeMap::new(),
             storage: Storage::default(),
             has_changed: false,
+            is_complete: false,
         }
+    }
+
+    /// What the last round that changed nothing reported, if everything is as it was then.
+    pub fn as_it_was(&mut self, config: &Config, host: &Surroundings<'_>) -> Option<Problems> {
+        let (look, round, _) = self.file.as_mut()?;
+        let Round { names, record } = round.take()?;
+        if look.all_holds(&names) { record.holds(config, host) } else { None }
     }
 
     /// A scan whose readings can be remembered.
     pub fn scan(&mut self) -> Scan {
+        if let Some((look, _, mut file)) = self.file.take() {
+            let mut text = String::new();
+            let rest = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
+            let rest = rest.and_then(|Rest::<Memory, Packages> { memory, packages }| {
+                Some((memory.ready(self.architecture)?, packages))
+            });
+            if let Some((memory, packages)) = rest {
+                (self.earlier, self.earlier_packages) = (Some((memory, look)), packages);
+            }
+        }
         self.memory = Some(Memory::new(self.architecture));
         Scan::new(self.architecture).noting(self.notes.clone())
     }
@@ -139,8 +182,14 @@ impl Known {
         reading
     }
 
-    /// Ends the scan.
-    pub fn scanned(&mut self, scan: &Scan) {
+    /// Ends the scan of so many VM directories.
+    pub fn scanned(&mut self, scan: &Scan, count: usize) {
+        self.remember_unchanged(scan);
+        let memory = self.memory.as_ref().or(self.earlier.as_ref().map(|(memory, _)| memory));
+        self.is_complete = memory.is_some_and(|memory| memory.count() == count);
+    }
+
+    fn remember_unchanged(&mut self, scan: &Scan) {
         let was = self.earlier.as_ref().map_or(0, |(memory, _)| memory.count());
         let Some(memory) = &mut self.memory else { return };
         if self.earlier.is_some() && memory.count() == 0 && was == self.unchanged.len() {
@@ -218,7 +267,7 @@ impl Known {
     }
 
     /// Remembers it for the next round, in one that has changed nothing. If that fails, the next round reads everything.
-    pub fn write(mut self, state: &StateDirectory) {
+    pub fn write(mut self, config: &Config, host: &Surroundings<'_>, catalog: &Catalog, problems: &Problems) {
         self.has_changed |= self.packages.of_vms.len() != self.earlier_packages.of_vms.len();
         let (Some(program), Some(moment)) = (self.program, self.moment.take()) else { return };
         for (vm, path, known, layout) in std::mem::take(&mut self.whole) {
@@ -227,9 +276,6 @@ impl Known {
                 self.has_changed = true;
                 self.add(&vm, KnownPackage { stamp, ..known }, layout);
             }
-        }
-        if !self.has_changed || !Moment::now().is_some_and(|now| now.follows(&moment)) {
-            return;
         }
         let mut layouts: Vec<_> = self.layouts.into_iter().collect();
         layouts.sort_by_key(|(_, number)| *number);
@@ -241,12 +287,28 @@ impl Known {
             (None, None) => return,
         };
         let packages = &self.packages;
+        let looked_at = packages.of_vms.values().filter_map(|KnownPackage { name, layout, .. }| {
+            Some((name.as_str(), within(name, packages.layouts.get(*layout)?)))
+        });
+        let names = if self.is_complete { memory.names() } else { None };
+        let round = names.and_then(|names| {
+            let ended = Ended { config, host, catalog, problems, packages: looked_at.collect() };
+            Some(Round { names: tree.beyond(names), record: Record::of(&ended, &moment)? })
+        });
+        if !(self.has_changed || round.is_some()) || !Moment::now().is_some_and(|now| now.follows(&moment)) {
+            return;
+        }
         if memory.count() == 0 && packages.of_vms.is_empty() && self.earlier.is_none() {
             return;
         }
-        let file = File { version: VERSION, program, moment, memory, tree, packages };
-        let text = serde_json::to_string(&file);
-        let _ = text.map(|text| durable::replace_file_in_memory(&state.known(), &text, 0o600));
+        let write = || -> io::Result<()> {
+            let mut text = serde_json::to_vec(&Head { version: VERSION, program, moment, tree, round })?;
+            text.push(b'\n');
+            serde_json::to_writer(&mut text, &Rest { memory, packages })?;
+            let text = String::from_utf8(text).map_err(io::Error::other)?;
+            durable::replace_file_in_memory(&host.state.known(), &text, 0o600)
+        };
+        let _ = write();
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod access;
 mod apart;
+mod as_it_was;
 mod before;
 mod block;
 mod candidate;
@@ -52,6 +53,7 @@ use crate::state::catalog::Catalog;
 use crate::state::directory::StateDirectory;
 use crate::state::nix_store::NixStore;
 use before::Before;
+use known::Known;
 use lock::Lock;
 use round::Round;
 
@@ -92,15 +94,27 @@ pub struct Synced {
     pub changed: bool,
 }
 
+/// How a round ended.
+pub enum Ended {
+    /// With nothing to do: everything is as it was when a round reported these problems.
+    AsItWas(Problems),
+    /// With the catalog that is the current one now.
+    Synced(Box<Synced>),
+}
+
 /// Brings the state directory up to date.
 ///
 /// # Errors
 /// When nothing was installed: the old catalog is still the current one.
-fn run(config: &Config, host: &Surroundings<'_>) -> Result<Synced, Problem> {
+fn run(config: &Config, host: &Surroundings<'_>) -> Result<Ended, Problem> {
     let lock = Lock::take(host.state)?;
-    let found = find::all(config, host);
+    let mut known = Known::read(host.state, host.architecture);
+    if let Some(problems) = known.as_it_was(config, host) {
+        return Ok(Ended::AsItWas(problems));
+    }
+    let found = find::all(config, host, known);
     let before = Before::read(host.state)?;
-    Round::decide(config, host, before, found).install(&lock)
+    Ok(Ended::Synced(Box::new(Round::decide(config, host, before, found).install(&lock)?)))
 }
 
 /// Finds out what a round would do, and writes nothing.
@@ -110,6 +124,6 @@ fn run(config: &Config, host: &Surroundings<'_>) -> Result<Synced, Problem> {
 pub fn dry_run(config: &Config, host: &Surroundings<'_>) -> Result<Synced, Problem> {
     trusted::state(host.state)?;
     let before = Before::read(host.state)?;
-    let found = find::all(config, host);
+    let found = find::all(config, host, Known::read(host.state, host.architecture));
     Ok(Round::decide(config, host, before, found).rehearse())
 }

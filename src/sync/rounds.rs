@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
-use super::{Surroundings, Synced, run};
+use super::{Ended, Surroundings, run};
 use crate::base::name::VmId;
 use crate::base::problem::Problem;
 use crate::config::Config;
@@ -49,7 +49,7 @@ impl<'a> Rounds<'a> {
 }
 
 impl Iterator for Rounds<'_> {
-    type Item = Result<Synced, Problem>;
+    type Item = Result<Ended, Problem>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
@@ -58,12 +58,15 @@ impl Iterator for Rounds<'_> {
             return None;
         }
         self.seen = Some(now);
-        let synced = run(self.config, self.host);
-        self.found_errors = synced.as_ref().is_ok_and(|Synced { before, catalog, .. }| {
-            let before = before.as_ref().map(broken).unwrap_or_default();
-            !broken(catalog).is_subset(&before)
-        });
-        Some(synced)
+        let ended = run(self.config, self.host);
+        self.found_errors = match &ended {
+            Ok(Ended::Synced(synced)) => {
+                let before = synced.before.as_ref().map(broken).unwrap_or_default();
+                !broken(&synced.catalog).is_subset(&before)
+            }
+            Ok(Ended::AsItWas(_)) | Err(_) => false,
+        };
+        Some(ended)
     }
 }
 

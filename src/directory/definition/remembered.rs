@@ -14,7 +14,7 @@ use crate::base::architecture::Architecture;
 use crate::base::name::VmName;
 use crate::base::problem::Problems;
 use crate::directory::boundary::Boundary;
-use crate::directory::known::{Group, Look, Notes};
+use crate::directory::known::{Group, Look, Name, Notes};
 use crate::directory::stamp::FileStamp;
 
 /// A definition without problems, and what it depends on.
@@ -142,6 +142,21 @@ impl Memory {
                 (is, was) => is.or(was).flatten(),
             };
         }
+    }
+
+    /// The names in directories that must lead to the same files; nothing if it is in doubt
+    /// which these are.
+    pub fn names(&self) -> Option<Vec<Name>> {
+        let mut names = Vec::new();
+        for OfPartition { shares, vms, .. } in &self.partitions {
+            match shares {
+                Some(shares) => names.extend(shares.same.iter().cloned()),
+                None if vms.values().all(|vm| vm.shares.is_empty()) => {}
+                None => return None,
+            }
+            names.extend(vms.values().flat_map(|vm| vm.depends.same.iter().cloned()));
+        }
+        Some(names)
     }
 
     /// How many VM directories are remembered.

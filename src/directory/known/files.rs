@@ -10,8 +10,34 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::moment::Moment;
+use super::notes::Notes;
 use super::seen::Seen;
 use super::storage::Storage;
+use crate::directory::boundary::ancestors;
+
+/// Notes `directory` and the files with these paths in it; nothing if one is missing, or in
+/// doubt.
+pub fn note(
+    notes: &mut Notes,
+    directory: &Path,
+    paths: impl IntoIterator<Item = impl AsRef<Path>>,
+) -> Option<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::empty()).ok()?;
+    let outer = ancestors(opened.as_fd());
+    let (stat, outer) = outer.split_first()?;
+    let node = notes.root(directory, stat, outer, opened.as_fd())?;
+    for path in paths {
+        // Each by itself: together they are more than one definition may depend on.
+        notes.begin();
+        let found = rustix::fs::statat(&opened, path.as_ref(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if found.st_dev != stat.st_dev {
+            return None;
+        }
+        notes.entry(Some(node), path.as_ref().as_os_str(), &found, opened.as_fd())?;
+    }
+    Some(())
+}
 
 /// A text that differs when one of the files with these paths in `directory` has changed;
 /// nothing if one is missing, if that is in doubt, or if one had changed just before the

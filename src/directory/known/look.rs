@@ -4,13 +4,12 @@
 //! A look at whether what was noted is still the same.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::notes::{Group, Node, Tree};
+use super::notes::{Group, Name, Node, Tree};
 use super::seen::{Outer, Seen, is_directory};
 use super::storage::Storage;
 use crate::directory::boundary::ancestors;
@@ -28,7 +27,7 @@ const DIRECTORY: OFlags =
 pub struct Look {
     tree: Tree,
     /// The nodes that are directories of others.
-    parents: HashSet<u32>,
+    parents: Vec<bool>,
     held: RefCell<Vec<Option<bool>>>,
     /// The last used last.
     open: RefCell<Vec<(u32, Rc<OwnedFd>)>>,
@@ -38,7 +37,10 @@ pub struct Look {
 impl Look {
     /// A look that has not begun.
     pub fn new(tree: Tree) -> Self {
-        let parents = tree.nodes.iter().filter_map(|node| node.parent).collect();
+        let mut parents = vec![false; tree.nodes.len()];
+        for parent in tree.nodes.iter().filter_map(|node| node.parent) {
+            parents.get_mut(parent as usize).map(|is_parent| *is_parent = true);
+        }
         let held = RefCell::new(vec![None; tree.nodes.len()]);
         Self { tree, parents, held, open: RefCell::default(), storage: RefCell::default() }
     }
@@ -50,12 +52,20 @@ impl Look {
 
     /// Whether everything that a reading depends on is the same.
     pub fn holds(&self, group: &Group) -> bool {
-        let is_same = |(parent, name, id): &(u32, String, _)| {
+        group.nodes.iter().all(|node| self.node_holds(*node)) && self.are_same(&group.same)
+    }
+
+    /// Whether the whole tree is the same, and these names lead to the same files.
+    pub fn all_holds(&self, names: &[Name]) -> bool {
+        (0u32..).zip(&self.tree.nodes).all(|(number, _)| self.node_holds(number)) && self.are_same(names)
+    }
+
+    fn are_same(&self, names: &[Name]) -> bool {
+        names.iter().all(|(parent, name, id)| {
             let directory = self.directory(*parent);
             let found = directory.and_then(|directory| stat_in(&directory, name));
             found.is_some_and(|found| Seen::new(&found).id() == *id)
-        };
-        group.nodes.iter().all(|node| self.node_holds(*node)) && group.same.iter().all(is_same)
+        })
     }
 
     fn node_holds(&self, number: u32) -> bool {
@@ -75,7 +85,7 @@ impl Look {
     /// Finds a node that is as it was.
     fn find(&self, number: u32) -> Option<()> {
         let node = self.tree.nodes.get(number as usize)?;
-        let Some(parent) = node.parent.filter(|_| !self.parents.contains(&number)) else {
+        let Some(parent) = node.parent.filter(|_| self.parents.get(number as usize) == Some(&false)) else {
             return self.directory(number).map(drop);
         };
         let directory = self.directory(parent)?;

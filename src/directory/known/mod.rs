@@ -17,9 +17,9 @@ mod notes;
 mod seen;
 mod storage;
 
-pub use files::stamp;
+pub use files::{note, stamp};
 pub use look::Look;
 pub use moment::Moment;
-pub use notes::{Group, Notes, Tree};
+pub use notes::{Group, Name, Notes, Tree};
 pub use seen::Seen;
 pub use storage::Storage;

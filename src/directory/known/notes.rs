@@ -23,20 +23,34 @@ const MAX_OF_ONE: usize = 64;
 const MAX_OF_ALL: usize = 16_384;
 /// The most files in all.
 const MAX_NODES: usize = 200_000;
-/// The longest name, in bytes.
-const MAX_NAME: usize = 128;
+/// The longest name, in bytes; those of packages are paths.
+const MAX_NAME: usize = 192;
 
 /// A file in a [`Tree`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub(super) struct Node {
     /// The directory that it is in; none if its path is its name.
-    #[serde(rename = "in", default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<u32>,
     pub name: String,
     pub seen: Seen,
     /// The directories that lead to one that has a path.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outer: Vec<Outer>,
+}
+
+/// A [`Node`] as it is written: without the names of its fields, since there are many.
+type Written = (Option<u32>, String, Seen, Vec<Outer>);
+
+impl From<Written> for Node {
+    fn from((parent, name, seen, outer): Written) -> Self {
+        Self { parent, name, seen, outer }
+    }
+}
+
+impl From<Node> for Written {
+    fn from(Node { parent, name, seen, outer }: Node) -> Self {
+        (parent, name, seen, outer)
+    }
 }
 
 /// Files by the directories that they are in, each after that, and the disks that they are on.
@@ -46,13 +60,26 @@ pub struct Tree {
     pub(super) disks: BTreeMap<u64, u64>,
 }
 
+impl Tree {
+    /// Those of the `names`, as [`Group::same`] has them, that do not follow from its nodes.
+    pub fn beyond(&self, names: Vec<Name>) -> Vec<Name> {
+        let known: HashMap<_, _> =
+            self.nodes.iter().map(|node| ((node.parent, node.name.as_str()), node.seen.id())).collect();
+        let follows = |(parent, name, id): &Name| known.get(&(Some(*parent), name.as_str())) == Some(id);
+        names.into_iter().filter(|name| !follows(name)).collect()
+    }
+}
+
+/// A name in a directory, which is a node, and the file that it leads to.
+pub type Name = (u32, String, FileId);
+
 /// What several readings depend on together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Files that must be unchanged.
     pub nodes: Vec<u32>,
     /// Names in directories that must lead to the same file, which may have changed.
-    pub same: Vec<(u32, String, FileId)>,
+    pub same: Vec<Name>,
 }
 
 /// The notes of a scan, taken from a moment on.
