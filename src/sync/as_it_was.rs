@@ -216,14 +216,13 @@ impl std::fmt::Write for Digesting {
 }
 
 /// What is looked at in a package of these files and directories: its manifest, which says
-/// all, and each directory.
-pub(super) fn within(package: &str, files: &[String]) -> Vec<PathBuf> {
-    let manifest = std::iter::once(PathBuf::from(crate::package::MANIFEST));
-    let directories: BTreeSet<_> =
-        files.iter().flat_map(|path| Path::new(path).ancestors().skip(1)).map(Path::to_owned).collect();
-    let within = |path: PathBuf| match path.as_os_str().is_empty() {
-        true => PathBuf::from(package),
-        false => Path::new(package).join(path),
-    };
-    manifest.chain(directories).map(within).collect()
+/// all, and each directory that files or links are in.
+pub(super) fn within(package: &str, paths: &[String]) -> Vec<PathBuf> {
+    let parents: BTreeSet<_> = paths.iter().filter_map(|path| Path::new(path).parent()).collect();
+    let paths = paths.iter().map(Path::new);
+    let directories =
+        paths.filter_map(|path| if parents.contains(path) { Some(path) } else { path.parent() });
+    let looked_at: BTreeSet<_> = directories.collect();
+    let manifest = std::iter::once(Path::new(crate::package::MANIFEST));
+    manifest.chain(looked_at).map(|path| Path::new(package).join(path)).collect()
 }

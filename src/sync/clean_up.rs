@@ -18,11 +18,16 @@ use crate::state::nix_store::Roots;
 use crate::state::unused;
 use crate::system::durable;
 
+/// Removes what killed processes have left in the program's own directory.
+pub(super) fn own(state: &StateDirectory) {
+    durable::remove_leftovers(&state.own());
+    let _ = std::fs::remove_dir_all(state.staging());
+}
+
 /// Removes folders, generations and packages that are not in use any more, and what
 /// killed processes have left.
 pub(super) fn state_directory(state: &StateDirectory, catalog: &Catalog, in_use: &InUse) {
-    durable::remove_leftovers(&state.own());
-    let _ = std::fs::remove_dir_all(state.staging());
+    own(state);
     let runnable: BTreeSet<_> = catalog.runnable().map(|(vm, _)| &vm.name).collect();
     for name in names(state.root()).unwrap_or_default() {
         if let Some(Ok(folder_of)) = durable::replaced_by(&name).map(VmName::new) {

@@ -110,6 +110,7 @@ fn run(config: &Config, host: &Surroundings<'_>) -> Result<Ended, Problem> {
     let lock = Lock::take(host.state)?;
     let mut known = Known::read(host.state, host.architecture);
     if let Some(problems) = known.as_it_was(config, host) {
+        clean_up::own(host.state);
         return Ok(Ended::AsItWas(problems));
     }
     let found = find::all(config, host, known);
