@@ -97,8 +97,8 @@ impl Answers {
         pci::check_present(Path::new(pci::SYS), &self.devices, &mut absent);
         absent.count() == 0
             && self.accelerator.is_none_or(|it| it == (host.accelerator)())
-            && !(self.shows_windows && (host.shows_windows)().is_err())
-            && !(self.has_vhost_user && !(host.has_vhost_user)())
+            && (!self.shows_windows || (host.shows_windows)().is_ok())
+            && (!self.has_vhost_user || (host.has_vhost_user)())
             && self.sessions.iter().all(|(user, uid)| accounts::user_id(user).is_ok_and(|now| now == *uid))
     }
 }

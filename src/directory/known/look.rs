@@ -39,7 +39,9 @@ impl Look {
     pub fn new(tree: Tree) -> Self {
         let mut parents = vec![false; tree.nodes.len()];
         for parent in tree.nodes.iter().filter_map(|node| node.parent) {
-            parents.get_mut(parent as usize).map(|is_parent| *is_parent = true);
+            if let Some(is_parent) = parents.get_mut(parent as usize) {
+                *is_parent = true;
+            }
         }
         let held = RefCell::new(vec![None; tree.nodes.len()]);
         Self { tree, parents, held, open: RefCell::default(), storage: RefCell::default() }
