@@ -112,11 +112,16 @@ start() {
 
 # in_guest VM COMMAND: what a command prints in the shell of a VM's guest.
 in_guest() {
-	local vm=$1 line answer='' process from
+	local vm=$1 line='' answer='' process from
 	coproc console { exec timeout 1200 microvm-spectrum console "$vm" 2>/dev/null; }
 	# shellcheck disable=SC2154 # coproc sets it
 	process=$console_PID from=${console[0]}
 	# The marks are put together in the guest, so an echo could not be one.
+	# What comes before the guest's shell reads is lost.
+	until [[ $line == *'<here>'* ]]; do
+		printf "echo '<''here>'\n" >&"${console[1]}"
+		IFS= read -r -t 10 line <&"$from" || line=
+	done
 	printf "echo '<''begin>'; %s\necho '<''end>'\n" "$2" >&"${console[1]}"
 	while IFS= read -r -t 1200 line <&"$from" && [[ $line != *'<end>'* ]]; do
 		line=${line//$'\r'/}
