@@ -5,13 +5,13 @@
 //! to a partition decides what that is.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::bounded_sync::{Host, MEMORY_KIB};
-use crate::support::program::run;
+use crate::support::program::{copy, run};
 use crate::support::vm_directory::elf_header;
 use crate::support::waiting::wait_for;
 
@@ -279,6 +279,26 @@ fn what_cannot_run_is_reported_each_time() {
         assert!(ran.status == 1 && ran.stderr.contains("broken/vmlinux"), "{}", ran.stderr);
         assert!(parts(&host).unwrap()[0]["round"].is_null());
     }
+}
+
+#[test]
+fn what_the_host_answers_is_asked_each_time() {
+    let (host, _) = host();
+    let beside = |name: &str| host.config.with_file_name(name);
+    let passt = beside("passt");
+    for (name, option) in [("new", "--vhost-user"), ("old", "--nothing")] {
+        fs::write(beside(name), format!("#!/bin/sh\necho '  {option}'\n")).unwrap();
+        fs::set_permissions(beside(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    copy(beside("new"), &passt);
+    let config = fs::read_to_string(&host.config).unwrap();
+    let more = format!("passt = '{}'\n[vm.vm]\nuplink = true\n", passt.display());
+    fs::write(&host.config, config + &more).unwrap();
+    settle_all(&host);
+    assert_eq!(host.synced().status, 0);
+    copy(beside("old"), &passt);
+    let ran = host.synced();
+    assert!(ran.status == 1 && ran.stderr.contains("passt"), "{}", ran.stderr);
 }
 
 #[test]
