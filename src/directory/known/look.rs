@@ -22,7 +22,7 @@ const DIRECTORY: OFlags =
 /// Looks at the files of a tree, at each once.
 ///
 /// Each step takes one name from the descriptor of the step before, so that a link that takes
-/// the place of a directory leads nowhere.
+/// the place of a directory leads nowhere. In directories of root's a name may be a path.
 #[derive(Debug)]
 pub struct Look {
     tree: Tree,
