@@ -148,13 +148,15 @@ fn qemu(words: &mut Words, vm: &Intended, interfaces: &[Interface], devices: &[&
     words.text(&["-action", &format!("reboot={reboot},shutdown=poweroff,panic=shutdown")]);
     let shared = !vm.shares.is_empty();
     words.text(&["-machine", if shared { "q35,memory-backend=memory" } else { "q35" }]);
-    words.text(&["-accel", "tcg,split-wx=on", "-cpu", "max", "-smp", "1", "-m", &format!("{MEMORY_MIB}M")]);
+    words.text(&["-accel", "tcg,split-wx=on", "-cpu", "max,-tsc"]);
+    words.text(&["-smp", "1", "-m", &format!("{MEMORY_MIB}M")]);
     if shared {
         let size = u64::from(MEMORY_MIB) * 1024 * 1024;
         let memory = json!({"qom-type": "memory-backend-memfd", "id": "memory", "size": size, "share": true});
         words.json("-object", memory);
     }
-    words.text(&["-kernel", &vm.kernel, "-append", "console=ttyS0 root=PARTLABEL=root no_timer_check"]);
+    words.text(&["-kernel", &vm.kernel]);
+    words.text(&["-append", "console=ttyS0 root=PARTLABEL=root no_timer_check lpj=1000000"]);
     words.text(&["-chardev", "file,id=serial,path=/dev/stdout", "-serial", "chardev:serial"]);
     for (index, path) in vm.images.iter().enumerate() {
         let node = format!("disk{index}");

@@ -170,8 +170,8 @@ mod tests {
             (CloudHypervisor, Kvm, Some(48), "boot=2"),
             (Qemu, Kvm, None, "host"),
             (Qemu, Kvm, Some(39), "host,host-phys-bits-limit=39"),
-            (Qemu, Tcg, Some(39), "max,phys-bits=39"),
-            (Qemu, Tcg, Some(48), "max"),
+            (Qemu, Tcg, Some(39), "max,phys-bits=39,-tsc"),
+            (Qemu, Tcg, Some(48), "max,-tsc"),
         ] {
             assert_eq!(words(hypervisor, accelerator, bits), said);
         }

@@ -141,11 +141,14 @@ impl Hypervisor for Qemu {
     }
 }
 
-/// The kernel's command line. With TCG on a busy host, a processor may stand still for longer than
-/// the kernel tries whether its timer ticks, and then it panics; under KVM it does not try.
+/// The kernel's command line. With TCG on a busy host, a processor may stand still while the kernel
+/// measures: it would panic if its timer did not tick meanwhile, and take what it loops in one tick
+/// (`lpj`, here that of a slow machine) for too few. Under KVM it does not measure.
 fn command_line(plan: &Plan) -> String {
     match (plan.architecture, plan.accelerator) {
-        (Architecture::X86_64, Accelerator::Tcg) => format!("{} no_timer_check", plan.kernel_command_line),
+        (Architecture::X86_64, Accelerator::Tcg) => {
+            format!("{} no_timer_check lpj=1000000", plan.kernel_command_line)
+        }
         _ => plan.kernel_command_line.clone(),
     }
 }
@@ -222,7 +225,7 @@ impl Arguments {
         };
         let memory = if plan.shared_memory { ",memory-backend=memory" } else { "" };
         self.option("-machine", format!("{machine}{memory}"));
-        let (accelerator, cpu) = match (plan.accelerator, address_bits) {
+        let (accelerator, mut cpu) = match (plan.accelerator, address_bits) {
             (Accelerator::Kvm, None) => ("kvm", "host".to_owned()),
             (Accelerator::Kvm, Some(bits)) => ("kvm", format!("host,host-phys-bits-limit={bits}")),
             // No memory that is writable and executable at once, which units forbid.
@@ -231,6 +234,11 @@ impl Arguments {
             }
             (Accelerator::Tcg, _) => ("tcg,split-wx=on", "max".to_owned()),
         };
+        // Without a time stamp counter, whose frequency the kernel gets wrong by factors where the
+        // processor stands still meanwhile, and after it that of its timers.
+        if (plan.architecture, plan.accelerator) == (Architecture::X86_64, Accelerator::Tcg) {
+            cpu += ",-tsc";
+        }
         self.option("-accel", accelerator).option("-cpu", cpu);
         self.option("-smp", plan.vcpus.to_string()).option("-m", format!("{}M", plan.memory_mib));
         if plan.shared_memory {

@@ -7,11 +7,11 @@
   -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
   -machine q35 \
   -accel 'tcg,split-wx=on' \
-  -cpu max \
+  -cpu 'max,-tsc' \
   -smp 1 \
   -m 1024M \
   -kernel $'@ROOT@/partition/vm linux, "6.1"=x\U0000000a\'y\'' \
-  -append 'console=ttyS0 root=PARTLABEL=root no_timer_check' \
+  -append 'console=ttyS0 root=PARTLABEL=root no_timer_check lpj=1000000' \
   -chardev 'file,id=serial,path=/dev/stdout' \
   -serial chardev:serial \
   -blockdev "{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"@ROOT@/partition/svc/data/hostile/blk/'q' \\\\ "'$(x) `y` %n [1].img","locking":"off","read-only":true},"node-name":"disk0","read-only":true}' \

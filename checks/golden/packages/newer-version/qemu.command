@@ -7,12 +7,12 @@
   -action 'reboot=reset,shutdown=poweroff,panic=shutdown' \
   -machine 'q35,memory-backend=memory' \
   -accel 'tcg,split-wx=on' \
-  -cpu max \
+  -cpu 'max,-tsc' \
   -smp 1 \
   -m 1024M \
   -object '{"id":"memory","qom-type":"memory-backend-memfd","share":true,"size":1073741824}' \
   -kernel @ROOT@/partition/svc/data/newer/vmlinux \
-  -append 'console=ttyS0 root=PARTLABEL=root no_timer_check' \
+  -append 'console=ttyS0 root=PARTLABEL=root no_timer_check lpj=1000000' \
   -chardev 'file,id=serial,path=/dev/stdout' \
   -serial chardev:serial \
   -blockdev '{"driver":"raw","file":{"driver":"file","filename":"@ROOT@/partition/svc/data/newer/blk/root.img","locking":"off","read-only":true},"node-name":"disk0","read-only":true}' \
