@@ -440,3 +440,29 @@ fn what_cannot_be_watched_for_a_while_is_watched_again() {
 fn settled(host: &Host, unit: &str) -> bool {
     host.machine.property(unit, "SubState") == "waiting"
 }
+
+#[test]
+fn a_sync_that_only_looks_starts_what_starts_with_the_host() {
+    needs!(is_possible());
+    let host = Host::new();
+    // File systems whose times tell every change, as a real host's do and the machine's own does not.
+    for directory in [PARTITION, "/var/lib/microvms"] {
+        host.ok(&["sh", "-c", "mkdir -p $0 /srv/new && mount -t tmpfs tmpfs /srv/new && cp -a $0/. /srv/new && mount --bind /srv/new $0 && umount /srv/new", directory]);
+    }
+    host.vm("appvm");
+    host.configure("[vm.appvm]\nautostart = true\n[vm.nowhere]\nmemory = 64\n");
+    host.run(&["sync", "--start"]).exits(0);
+    host.wait_boots("appvm", 1);
+    host.run(&["stop", "appvm"]).exits(0);
+    // A sync remembers what it has found when that is old enough to tell a change after it.
+    let known = "/var/lib/microvms/.microvm-spectrum/known.json";
+    let remembered = wait_for("a round that is remembered", || {
+        host.run(&["sync"]).exits(0);
+        Some(host.machine.read(known)).filter(|known| known.contains("nowhere"))
+    });
+    assert_eq!(host.state("appvm"), "stopped");
+    // Only a sync that repeats what was remembered says this.
+    host.machine.write(known, &remembered.replace("nowhere", "planted"));
+    assert!(host.run(&["sync", "--start"]).exits(0).stderr.contains("planted"));
+    host.wait_boots("appvm", 2);
+}
