@@ -436,18 +436,17 @@ fn what_cannot_be_watched_for_a_while_is_watched_again() {
     assert!(!failed.contains("microvm"), "{failed}");
 }
 
-/// Whether systemd watches a source, and does not scan it now.
-fn settled(host: &Host, unit: &str) -> bool {
-    host.machine.property(unit, "SubState") == "waiting"
-}
-
 #[test]
 fn a_sync_that_only_looks_starts_what_starts_with_the_host() {
     needs!(is_possible());
     let host = Host::new();
     // File systems whose times tell every change, as a real host's do and the machine's own does not.
     for directory in [PARTITION, "/var/lib/microvms"] {
-        host.ok(&["sh", "-c", "mkdir -p $0 /srv/new && mount -t tmpfs tmpfs /srv/new && cp -a $0/. /srv/new && mount --bind /srv/new $0 && umount /srv/new", directory]);
+        host.ok(&["mkdir", "-p", directory, "/srv/new"]);
+        host.ok(&["mount", "-t", "tmpfs", "tmpfs", "/srv/new"]);
+        host.ok(&["cp", "-a", &format!("{directory}/."), "/srv/new"]);
+        host.ok(&["mount", "--bind", "/srv/new", directory]);
+        host.ok(&["umount", "/srv/new"]);
     }
     host.vm("appvm");
     host.configure("[vm.appvm]\nautostart = true\n[vm.nowhere]\nmemory = 64\n");
@@ -465,4 +464,9 @@ fn a_sync_that_only_looks_starts_what_starts_with_the_host() {
     host.machine.write(known, &remembered.replace("nowhere", "planted"));
     assert!(host.run(&["sync", "--start"]).exits(0).stderr.contains("planted"));
     host.wait_boots("appvm", 2);
+}
+
+/// Whether systemd watches a source, and does not scan it now.
+fn settled(host: &Host, unit: &str) -> bool {
+    host.machine.property(unit, "SubState") == "waiting"
 }

@@ -226,3 +226,55 @@ pub(super) fn within(package: &str, paths: &[String]) -> Vec<PathBuf> {
     let manifest = std::iter::once(Path::new(crate::package::MANIFEST));
     manifest.chain(looked_at).map(|path| Path::new(package).join(path)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::architecture::Architecture;
+    use crate::state::directory::StateDirectory;
+
+    #[test]
+    fn another_answer_of_the_host_is_noticed() {
+        let holds = |answers: &Answers, accelerator: Accelerator, windows: bool, vhost_user: bool| {
+            let host = Surroundings {
+                state: &StateDirectory::at(Path::new("/nowhere")),
+                architecture: Architecture::X86_64,
+                tools: &BTreeMap::new(),
+                accelerator: &|| accelerator,
+                shows_windows: &|| if windows { Ok(()) } else { Err("no".to_owned()) },
+                has_vhost_user: &|| vhost_user,
+                for_units: false,
+                nix_store: None,
+                progress: &|_, _| (),
+            };
+            answers.hold(&host)
+        };
+        let none = || Answers {
+            accelerator: None,
+            shows_windows: false,
+            has_vhost_user: false,
+            devices: Vec::new(),
+            sessions: BTreeMap::new(),
+        };
+        let session = |user: &str, uid| BTreeMap::from([(user.to_owned(), uid)]);
+        let all = Answers {
+            accelerator: Some(Accelerator::Kvm),
+            shows_windows: true,
+            has_vhost_user: true,
+            sessions: session("root", Some(0)),
+            ..none()
+        };
+        assert!(holds(&all, Accelerator::Kvm, true, true));
+        assert!(!holds(&all, Accelerator::Tcg, true, true));
+        assert!(!holds(&all, Accelerator::Kvm, false, true));
+        assert!(!holds(&all, Accelerator::Kvm, true, false));
+        // What no VM needs may change.
+        assert!(holds(&none(), Accelerator::Tcg, false, false));
+        for (name, uid, same) in [("root", Some(1), false), ("root", None, false), ("no user", None, true)] {
+            let answers = Answers { sessions: session(name, uid), ..none() };
+            assert_eq!(holds(&answers, Accelerator::Tcg, false, false), same, "{name} {uid:?}");
+        }
+        let gone = Answers { devices: vec!["ffff:ff:1f.7".parse().unwrap()], ..none() };
+        assert!(!holds(&gone, Accelerator::Tcg, false, false));
+    }
+}
