@@ -10,5 +10,7 @@ mod support;
 mod bounded_sync;
 mod costs;
 mod many_entries;
+#[path = "../command_line/namespace.rs"]
+mod namespace;
 mod swapping;
 mod unchanged;

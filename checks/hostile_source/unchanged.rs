@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::bounded_sync::{Host, MEMORY_KIB};
-use crate::support::program::{copy, run};
+use crate::namespace::{mounts, shell, words};
+use crate::support::program::{copy, quiet, run};
+use crate::support::skip::{needs, root};
 use crate::support::vm_directory::elf_header;
 use crate::support::waiting::wait_for;
 
@@ -263,6 +265,32 @@ fn a_round_reports_the_same_again_unless_anything_has_changed() {
     let mut dry = same.sync(MEMORY_KIB);
     let ran = run(dry.arg("--dry-run"));
     assert!(!ran.stderr.contains(PLANTED), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_mounted_in_the_place_of_a_directory_is_noticed() {
+    needs!(root("has the same user id with and without mounts of its own"));
+    needs!(mounts());
+    // The last one is not looked at.
+    let places =
+        ["svc", "svc/data/vm", "svc/data/vm/blk", "svc/data/vm/shared-dirs/files", "shares/one", "x"];
+    let hosts = places.map(|_| planted());
+    for (host, place) in hosts.iter().zip(places) {
+        let place = host.partition.root.join(place);
+        fs::create_dir_all(&place).unwrap();
+        // The same files, on the same disk.
+        let copied = quiet("cp").arg("-a").arg(&place).arg(host.config.with_file_name("copy")).status();
+        assert!(copied.unwrap().success());
+        plant(host);
+    }
+    for (host, place) in hosts.iter().zip(places) {
+        let (copy, place) = (host.config.with_file_name("copy"), host.partition.root.join(place));
+        let sync = host.sync(MEMORY_KIB);
+        let arguments = [copy.as_os_str(), place.as_os_str()].into_iter().chain(words(&sync));
+        let ran = run(&mut shell("mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"", arguments));
+        let is_believed = ran.stderr.contains(PLANTED);
+        assert_eq!(is_believed, place.ends_with("x"), "{}: {}", place.display(), ran.stderr);
+    }
 }
 
 fn own(host: &Host, path: &str, change: impl FnOnce(&Path)) {

@@ -11,7 +11,6 @@
 
 mod mount;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -160,7 +159,7 @@ impl OpenShare {
         Ok(Self::new(
             tag,
             socket,
-            Resolved { fd, path: source.to_owned(), stat, through: Vec::new(), linked_by: BTreeSet::new() },
+            Resolved { fd, path: source.to_owned(), stat, through: Vec::new(), links: Vec::new() },
         ))
     }
 

@@ -33,7 +33,7 @@ use crate::state::directory::StateDirectory;
 use crate::system::durable;
 
 /// The version of the file.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// This program, however it was called.
 const PROGRAM: &str = "/proc/self/exe";
 

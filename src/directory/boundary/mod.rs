@@ -11,7 +11,6 @@
 mod place;
 mod walk;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -20,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use serde::{Deserialize, Serialize};
 
-pub use place::{Entry, Place, ancestors};
+pub use place::{Entry, Followed, Place, ancestors};
 pub use walk::Walker;
 
 use self::walk::names_of;
@@ -96,8 +95,8 @@ pub struct Resolved {
     /// a name, and all that contain these. A process that can write there can make
     /// the walk end elsewhere. Empty for [`Boundary::resolve`].
     pub through: Vec<FileId>,
-    /// The user ids of the owners of all links that the walk followed.
-    pub linked_by: BTreeSet<u32>,
+    /// All links that the walk followed.
+    pub links: Vec<Followed>,
 }
 
 /// Why a walk found nothing.

@@ -4,7 +4,6 @@
 //! A place that a walk has reached, and one step from it.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
@@ -52,10 +51,25 @@ pub struct Place {
     pub(super) root: Rc<Root>,
     pub(super) entered: Vec<Rc<Entered>>,
     pub(super) through: Vec<FileId>,
-    /// How many links the walk has followed.
-    pub(super) links: usize,
-    /// The user ids of these links' owners.
-    pub(super) linked_by: BTreeSet<u32>,
+    /// The links that the walk has followed.
+    pub(super) links: Vec<Followed>,
+}
+
+/// A link that a walk has followed.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// The number of its directory in the notes, if it is in them.
+    pub(super) parent: Option<u32>,
+    pub(super) name: OsString,
+    /// Its own status.
+    pub(super) stat: Stat,
+}
+
+impl Followed {
+    /// Who made it: the user id of its owner.
+    pub fn owner(&self) -> u32 {
+        self.stat.st_uid
+    }
 }
 
 /// A name in a directory, and its most likely type.
@@ -111,7 +125,7 @@ impl Entered {
 impl Place {
     pub(super) fn start(root: Rc<Root>) -> Self {
         let through = root.outer.iter().map(file_id).collect();
-        Self { root, entered: Vec::new(), through, links: 0, linked_by: BTreeSet::new() }
+        Self { root, entered: Vec::new(), through, links: Vec::new() }
     }
 
     /// See [`Resolved::path`].
@@ -223,7 +237,7 @@ impl Place {
             None => self.root.fd.try_clone(),
         };
         match fd {
-            Ok(fd) => Ok(Resolved { fd, path, stat, through: self.through, linked_by: self.linked_by }),
+            Ok(fd) => Ok(Resolved { fd, path, stat, through: self.through, links: self.links }),
             Err(error) => Err(ResolveError::Io { path, error }),
         }
     }

@@ -5,14 +5,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::AsFd as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::fs::{Mode, Stat};
 
-use super::place::{Entered, Entry, Likely, Link, Place, Root, Step, UP, ancestors};
+use super::place::{Entered, Entry, Followed, Likely, Link, Place, Root, Step, UP, ancestors};
 use super::{Boundary, FileId, ResolveError, Resolved, file_id};
 use crate::directory::budget::{Budget, Cost};
 use crate::directory::known::Notes;
@@ -94,13 +94,19 @@ impl Walker {
         }
     }
 
-    fn note_link(&self, here: &Place, name: &OsStr, link: &Stat) {
+    /// Notes the directory of a link: where a link leads changes only when the directory that it
+    /// is in does.
+    fn note_link(&self, here: &Place, link: &Stat) {
         let Some(notes) = &self.notes else { return };
         let mut notes = notes.borrow_mut();
-        if link.st_dev == here.stat().st_dev {
-            notes.entry(here.node(), name, link, here.fd());
-        } else {
-            notes.doubt();
+        if link.st_dev == here.stat().st_dev { notes.pass(here.node()) } else { notes.doubt() }
+    }
+
+    /// Notes whose the links to `found` are, which no directory's time tells.
+    pub fn note_owners(&self, found: &Resolved) {
+        let Some(notes) = &self.notes else { return };
+        for Followed { parent, name, stat } in &found.links {
+            notes.borrow_mut().link(*parent, name, stat);
         }
     }
 
@@ -204,22 +210,22 @@ impl Walker {
             } else {
                 self.pass(&mut here, name)?
             };
-            let (link, Link { target, stat }) = match step {
+            let (name, Link { target, stat }) = match step {
                 (_, Step::Into(entered)) => {
                     self.note(&here, &entered);
                     here.entered.push(entered);
                     continue;
                 }
                 (name, Step::Link(link)) => {
-                    self.note_link(&here, &name, &link.stat);
+                    self.note_link(&here, &link.stat);
                     // It may be in the text of a problem.
                     self.budget.pay(Cost::Bytes, link.target.as_os_str().len())?;
-                    (here.path().join(name), link)
+                    (name, link)
                 }
             };
-            here.links += 1;
-            here.linked_by.insert(stat.st_uid);
-            if here.links > MAX_LINKS {
+            let link = here.path().join(&name);
+            here.links.push(Followed { parent: here.node(), name, stat });
+            if here.links.len() > MAX_LINKS {
                 return Err(ResolveError::Loop(link));
             }
             let mut names = if target.is_absolute() {

@@ -119,10 +119,10 @@ impl Reader<'_> {
 
     /// Refuses a share through which the guest could rewrite VM definitions.
     fn share(&mut self, tag: String, entry: &Path, found: &Found, exposure: &Exposure) -> Option<Share> {
-        let shown = self.shown(entry);
+        let (shown, walker) = (self.shown(entry), &self.partition.walker);
         let (path, checked) = match found {
             Found::Here(found) => {
-                let lies_in = self.partition.walker.lies_in(found);
+                let lies_in = walker.lies_in(found);
                 let checked = exposure.check_lying_in(&shown, found, &lies_in);
                 (&found.path, checked.and_then(|()| owner::check_links(&shown, found)))
             }
@@ -132,7 +132,10 @@ impl Reader<'_> {
             self.problems.push(problem);
             return None;
         }
-        if let (Found::Here(found), Some(notes)) = (found, self.partition.walker.notes()) {
+        if let (Found::Here(found), Some(notes)) = (found, walker.notes()) {
+            if owner::matters(found) {
+                walker.note_owners(found);
+            }
             // What is in it decides whether a later scan finds VM directories there.
             if rustix::fs::statat(&found.fd, "svc", AtFlags::SYMLINK_NOFOLLOW).is_ok() {
                 notes.borrow_mut().doubt();

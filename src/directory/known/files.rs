@@ -60,7 +60,7 @@ pub fn stamp<'a>(
         if seen.device() != device || since.is_some_and(|since| !since.is_settled(seen.changed())) {
             return None;
         }
-        digest.update(seen.bytes());
+        seen.numbers().iter().for_each(|number| digest.update(number.to_le_bytes()));
     }
     Some(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -39,13 +39,17 @@ impl Seen {
         self.3
     }
 
-    /// All of it, as bytes.
-    pub fn bytes(&self) -> [u8; 32] {
+    /// All of it.
+    #[allow(clippy::cast_sign_loss)]
+    pub(super) fn numbers(&self) -> [u64; 4] {
         let Self(device, inode, size, changed) = *self;
-        let mut bytes = [0; 32];
-        let all = [device.to_le_bytes(), inode.to_le_bytes(), size.to_le_bytes(), changed.to_le_bytes()];
-        bytes.iter_mut().zip(all.concat()).for_each(|(to, from)| *to = from);
-        bytes
+        [device, inode, size, changed as u64]
+    }
+
+    /// The file with these [`numbers`](Self::numbers).
+    #[allow(clippy::cast_possible_wrap)]
+    pub(super) fn from_numbers([device, inode, size, changed]: [u64; 4]) -> Self {
+        Self(device, inode, size, changed as i64)
     }
 }
 

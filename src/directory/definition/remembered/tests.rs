@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use rustix::fs::{CWD, RenameFlags};
+
 use super::*;
 use crate::directory::known::{Moment, Tree};
 
@@ -120,7 +122,7 @@ fn with_time_put_back(path: &Path, change: impl FnOnce()) {
 fn whatever_changes_is_read_again() {
     type Change = fn(&Path);
     // Each with the VMs that count as unchanged afterwards.
-    let changes: [(&str, Change, [bool; 2]); 16] = [
+    let changes: [(&str, Change, [bool; 2]); 19] = [
         ("nothing", |_| {}, [true; 2]),
         ("what is beside it", |root| fs::write(root.join("img/beside"), "").map(drop).unwrap(), [false; 2]),
         (
@@ -145,11 +147,39 @@ fn whatever_changes_is_read_again() {
             [false, true],
         ),
         (
+            "two links that changed places",
+            |root| {
+                let links = ["vmlinux", "blk/root.img"].map(|name| root.join("svc/data/a").join(name));
+                let [one, other] = &links;
+                rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+            },
+            [false, true],
+        ),
+        (
             "a link in the place of a directory",
             |root| {
                 let vm = root.join("svc/data/a");
                 fs::rename(vm.join("blk"), root.join("blk")).unwrap();
                 symlink("../../../blk", vm.join("blk")).unwrap();
+            },
+            [false; 2],
+        ),
+        (
+            "a directory in the place of one with the same files",
+            |root| {
+                let (tags, files) = (root.join("svc/data/a/shared-dirs"), root.join("svc/data/a/files"));
+                fs::create_dir(&files).unwrap();
+                fs::rename(tags.join("files/dir"), files.join("dir")).unwrap();
+                fs::remove_dir(tags.join("files")).unwrap();
+                fs::rename(files, tags.join("files")).unwrap();
+            },
+            [false, true],
+        ),
+        (
+            "a link to the directory itself in its place",
+            |root| {
+                fs::rename(root.join("svc/data/a"), root.join("a")).unwrap();
+                symlink("../../a", root.join("svc/data/a")).unwrap();
             },
             [false; 2],
         ),
@@ -215,6 +245,26 @@ fn whatever_changes_is_read_again() {
     }
 }
 
+/// Which link a name is, and so where it leads, the time of its directory tells. Whose it is, only
+/// the link itself tells: nothing changes in the directory when it is given to another user.
+#[test]
+fn whose_a_link_to_a_share_is_is_noticed_where_it_matters() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let give = |path: &Path, to: u32| std::os::unix::fs::lchown(path, Some(to), None).unwrap();
+    // Whose the directory is, whose the link is then, and whether the VM counts as unchanged.
+    for (owner, other, unchanged) in [(1_000, 1_001, false), (1_000, 0, false), (0, 1_001, true)] {
+        let fixture = fixture();
+        let link = fixture.root.join("svc/data/a/shared-dirs/files/dir");
+        give(&fixture.root.join("shares/a"), owner);
+        give(&link, owner);
+        let known = fixture.settled();
+        give(&link, other);
+        assert_eq!(fixture.unchanged(&known), [unchanged, true], "{owner} {other}");
+    }
+}
+
 #[test]
 fn what_changed_just_now_is_not_remembered() {
     let fixture = fixture();
@@ -249,10 +299,16 @@ fn a_share_with_what_may_hold_vm_directories_is_not_remembered() {
 fn what_is_damaged_counts_for_nothing() {
     let fixture = fixture();
     let (memory, tree) = fixture.settled();
-    let mut text = serde_json::to_value(&tree).unwrap();
+    let text = serde_json::to_value(&tree).unwrap();
+    for list in ["parents", "names", "seen"] {
+        let mut text = text.clone();
+        text[list].as_array_mut().unwrap().pop();
+        assert!(serde_json::from_value::<Tree>(text).is_err(), "{list}");
+    }
     // A directory that is in itself, and directories that are not there.
-    for node in text.get_mut("nodes").unwrap().as_array_mut().unwrap() {
-        if let Some(parent) = node.get_mut(0).filter(|parent| !parent.is_null()) {
+    let mut text = text;
+    for parent in text["parents"].as_array_mut().unwrap() {
+        if !parent.is_null() {
             *parent = 1_000.into();
         }
     }
