@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::support::guest::{GUEST_USER, part};
-use crate::support::program::{PROGRAM, Ran};
+use crate::support::program::{PROGRAM, Ran, copy};
 use crate::support::systemd_machine::Machine;
 use crate::support::waiting::{wait_for, wait_or_explain};
 
@@ -60,7 +60,7 @@ impl Host {
     /// Copies a file of this system into the machine.
     pub fn copy(&self, from: impl AsRef<Path>, to: &str, mode: u32) {
         let (from, to) = (from.as_ref(), self.machine.path(to));
-        fs::copy(from, &to).unwrap_or_else(|e| panic!("{} to {}: {e}", from.display(), to.display()));
+        copy(from, &to);
         fs::set_permissions(to, fs::Permissions::from_mode(mode)).unwrap();
     }
 
