@@ -177,7 +177,7 @@ fn in_units(host: &Host, name: &str, measured: &mut Measured) {
     let ended = *printed(&[]).last().unwrap();
     measured.add_steps(&[
         ("stop: until the guest, its monitor and the supervisor end", ended - stop),
-        ("stop: ExecStopPost= of microvm@, systemd and systemctl", stopped - ended),
+        ("stop: systemd and systemctl", stopped - ended),
     ]);
 }
 
@@ -240,16 +240,6 @@ fn steps_of_start(
         steps.push((*step, moments.active.filter(|it| *it > start).or(moments.stop).unwrap() - start));
     }
     let unit = format!("microvm@{name}.service");
-    for command in ["ExecCondition", "ExecStartPre"] {
-        if let Moments { start: Some(start), stop: Some(stop), .. } = Moments::of(host, &unit, command) {
-            let step = if command == "ExecCondition" {
-                "microvm@: ExecCondition="
-            } else {
-                "microvm@: ExecStartPre="
-            };
-            steps.push((step, stop - start));
-        }
-    }
     let main = Moments::of(host, &unit, "ExecStart").start.unwrap();
     // The supervisor locks the directory, and QEMU binds its sockets there.
     let made = |file: &str| {

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::namespace::{mounts, shell, words};
-use crate::support::program::{PROGRAM, quiet, run};
+use crate::support::program::{quiet, run};
+use crate::support::skip::needs;
 use crate::support::tree::{self, Node, Tree, assert_same};
 use crate::support::vm_directory::Partition;
-use crate::sync_host::{Host, host, plain_directory};
+use crate::sync_host::{Host, host, key_in, plain_directory};
 
 struct Generated {
     /// What it said, in the kernel's log or else on standard error; `None` where
@@ -119,7 +120,6 @@ fn the_drop_ins_of_all_vms() {
         expected.insert(Path::new(&path).parent().unwrap().to_owned(), plain_directory());
         expected.insert(path.into(), Node::File { mode: 0o644, content: text.into() });
     };
-    let state = host.state.display();
     let no_stop = "# The supervisor takes a signal. A command that ran as the VM's user could be stopped by\n\
                    # a monitor that was taken over, and systemd would wait for it.\nExecStop=\n";
     let network_unit = "Wants=microvm-spectrum-network.service\nAfter=microvm-spectrum-network.service\n";
@@ -141,8 +141,9 @@ fn the_drop_ins_of_all_vms() {
         add(
             format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
             format!(
-                "{comment}[Unit]\n{providers}{network_unit}\n[Service]\n\
-                 ExecCondition=\nExecCondition=+{PROGRAM} host --state-dir {state} is-current --mount-runtime {name} {key}\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}"
+                "# VM {name} of {source}. It starts only as long as the catalog gives it the same key: {key}\n\
+                 [Unit]\n{providers}{network_unit}\n\
+                 [Service]\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}"
             ),
         );
         let user = format!("[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n");
@@ -162,67 +163,54 @@ fn the_drop_ins_of_all_vms() {
 fn key_of(normal: &Path, name: &str) -> String {
     let path = normal.join(format!("microvm@{name}.service.d/50-microvm-spectrum.conf"));
     let text = fs::read_to_string(path).unwrap();
-    let condition = text
-        .lines()
-        .find_map(|line| line.split_once(&format!(" is-current --mount-runtime {name} ")))
-        .unwrap();
-    condition.1.to_owned()
+    key_in(&text)
 }
 
 /// A source that changes all the time would otherwise keep the VMs of others from starting.
 #[test]
 fn a_vm_starts_whatever_changes_in_others() {
+    needs!(mounts());
     let host = host();
     host.vm("a").provider("net");
     host.vm("net");
     host.synced();
     let normal = generate(&host).normal;
-    let key = key_of(&normal, "a");
-    let is_current = |name: &str| run(&mut host.unit_calls(&["is-current", name, &key])).status;
-    assert_eq!(is_current("a"), 0);
+    let start = |name: &str| run(&mut host.set_booted_with(&normal, name));
+    start("a").exits(0).says_nothing();
     host.vm("b");
     host.vm("broken").file("wayland", b"");
     fs::write(host.partition.root.join("svc/data/net/blk/more.img"), "").unwrap();
     run(&mut host.sync()).exits(1);
     assert_eq!(host.generation(), 2);
-    assert_eq!(is_current("a"), 0);
+    start("a").exits(0).says_nothing();
     // Its own package may be another, too: systemd knows nothing of that.
     host.configure("[vm.a]\nmemory = 300\n");
     run(&mut host.sync()).exits(1);
-    assert_eq!((host.generation(), is_current("a")), (3, 0));
-    // But nothing that its drop-ins say; and none is another's.
-    let refused = |name: &str, key: &str| {
-        let ran = run(&mut host.unit_calls(&["is-current", name, key])).exits(1);
-        ran.complains(&[
-            &format!("not started: {name} cannot run, or has changed"),
-            "systemctl daemon-reload",
-        ]);
+    assert_eq!(host.generation(), 3);
+    start("a").exits(0).says_nothing();
+    // But nothing that its drop-ins say; and it needs its own.
+    let refused = |name: &str| {
+        let ran = start(name).exits(3);
+        ran.complains(&[&format!("{name}: not started: it cannot run, or has changed"), "daemon-reload"]);
+        let booted = fs::read_link(host.state.join(name).join("booted"));
+        assert_eq!(booted.is_ok(), name == "a", "what it was started with last");
     };
-    for (name, key) in [("b", key.as_str()), ("none", &key), ("a", "5"), ("a", &key_of(&normal, "net"))] {
-        refused(name, key);
-    }
+    refused("b");
+    let drop_in = |name: &str| normal.join(format!("microvm@{name}.service.d/50-microvm-spectrum.conf"));
+    fs::create_dir(drop_in("b").parent().unwrap()).unwrap();
+    fs::copy(drop_in("net"), drop_in("b")).unwrap();
+    refused("b");
     host.configure("[vm.a]\nuid = 70123\n");
     run(&mut host.sync()).exits(1);
-    refused("a", &key);
+    refused("a");
     host.configure("[vm.a]\nuid = 70000\n");
     run(&mut host.sync()).exits(1);
-    assert_eq!(is_current("a"), 0);
+    start("a").exits(0).says_nothing();
     host.vm("vpn");
     fs::write(host.partition.root.join("svc/data/a/providers/net/vpn"), "").unwrap();
     run(&mut host.sync()).exits(1);
-    refused("a", &key);
-    // A start that the host cannot prepare has failed: systemd would skip it with any other status.
-    host.vm("not-on-this-host");
-    run(&mut host.sync()).exits(1);
-    let key = key_of(&generate(&host).normal, "not-on-this-host");
-    let prepare =
-        |key: &str| run(&mut host.unit_calls(&["is-current", "--mount-runtime", "not-on-this-host", key]));
-    prepare("5").exits(1);
-    prepare(&key).exits(255).complains(&["not-on-this-host: "]);
-    // One that cannot run never starts.
-    host.vm("a").file("wayland", b"");
-    run(&mut host.sync()).exits(1);
-    refused("a", &key);
+    refused("a");
+    run(&mut host.set_booted("a")).exits(0).says_nothing();
 }
 
 /// systemd would watch what the owner of a partition chooses.

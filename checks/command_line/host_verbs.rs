@@ -41,11 +41,11 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
         assert_eq!(tree::names(&host.state.join("a")), ["booted", "current"]);
     }
     for _ in 0..2 {
-        run(&mut host.unit_calls(&["clear-booted", "a"])).exits(0).says_nothing();
+        run(&mut host.clear_booted("a")).exits(0).says_nothing();
         assert_eq!(tree::names(&host.state.join("a")), ["current"]);
     }
     run(&mut host.set_booted("none")).exits(1).complains(&["none: ", "cannot be examined"]);
-    run(&mut host.unit_calls(&["clear-booted", "none"])).exits(0).says_nothing();
+    run(&mut host.clear_booted("none")).exits(0).says_nothing();
     // A folder of another program, where sync was never called.
     let other = host.root.join("other");
     fs::create_dir_all(other.join("theirs")).unwrap();
@@ -55,6 +55,12 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
     command.arg(&other).args(["set-booted", "theirs"]);
     run(&mut shell("mount -t tmpfs none /run && exec \"$@\"", words(&command))).exits(0).says_nothing();
     assert_eq!(fs::read_link(other.join("theirs/booted")).unwrap(), host.root.join("package"));
+    // Unless systemd still has what this program said of another VM of its name.
+    let old = "/run/systemd/generator/microvm@theirs.service.d";
+    let script = format!(
+        "mount -t tmpfs none /run && mkdir -p {old} && : >{old}/50-microvm-spectrum.conf && exec \"$@\""
+    );
+    run(&mut shell(&script, words(&command))).exits(3).complains(&["theirs: not started: "]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use microvm_spectrum::base::name::VmName;
 use microvm_spectrum::package::{Entry, Package};
 use serde_json::Value;
 
+use crate::namespace::{shell, words};
 use crate::schema;
 use crate::support::program::{TOOLS, call, run};
 use crate::support::tree::{self, Node, Tree};
@@ -26,6 +27,14 @@ pub struct Host {
     pub partition: Partition,
     pub config: PathBuf,
     pub state: PathBuf,
+}
+
+/// Where systemd keeps the output of its generators.
+const GENERATED: &str = "/run/systemd/generator";
+
+/// The key in the drop-in of a VM.
+pub fn key_in(drop_in: &str) -> String {
+    drop_in.lines().next().unwrap().split_once(" the same key: ").unwrap().1.to_owned()
 }
 
 /// A `[[source]]` that is a user partition.
@@ -109,10 +118,30 @@ impl Host {
     }
 
     /// A call of `host set-booted`, with a `/run` that no other process sees, since it
-    /// prepares for clients there.
+    /// prepares for clients there. systemd has read the drop-ins.
     pub fn set_booted(&self, name: &str) -> Command {
-        let call = self.unit_calls(&["set-booted", name]);
-        crate::namespace::shell("mount -t tmpfs none /run && exec \"$@\"", crate::namespace::words(&call))
+        let generate = self.unit_calls(&["generate", GENERATED]);
+        let generate: Vec<_> = words(&generate).map(|it| it.to_str().unwrap()).collect();
+        // Not into the kernel's log of this host.
+        let log = "{ [ ! -e /dev/kmsg ] || mount --bind /dev/null /dev/kmsg; }";
+        self.set_booted_after(&format!("{log} && {}", generate.join(" ")), name)
+    }
+
+    /// The same, when systemd has read the drop-ins in a directory.
+    pub fn set_booted_with(&self, drop_ins: &Path, name: &str) -> Command {
+        let copy = format!("mkdir -p {GENERATED} && cp -r {}/. {GENERATED}", drop_ins.display());
+        self.set_booted_after(&copy, name)
+    }
+
+    fn set_booted_after(&self, script: &str, name: &str) -> Command {
+        let script = format!("mount -t tmpfs none /run && {script} && exec \"$@\"");
+        shell(&script, words(&self.unit_calls(&["set-booted", name])))
+    }
+
+    /// A call of `host clear-booted`, with such a `/run`.
+    pub fn clear_booted(&self, name: &str) -> Command {
+        let call = self.unit_calls(&["clear-booted", name]);
+        shell("mount -t tmpfs none /run && exec \"$@\"", words(&call))
     }
 
     /// Syncs without any problem.

@@ -54,7 +54,7 @@ fn nothing_is_left_of_the_templates() {
         "ExecStart=/opt/the-program sync --start --state-dir /srv/the-state\n",
         "exec /opt/the-program host --state-dir /srv/the-state generate \"$@\"\n",
         "ConditionPathExists=/srv/the-state/%i/current/bin/microvm-run\n",
-        "ReadWritePaths=/srv/the-state\n",
+        "ReadWritePaths=-/srv/the-state /run -/nix\n",
         "d /srv/the-state 0755 root root -\n",
     ] {
         assert!(all.contains(place), "{place}");

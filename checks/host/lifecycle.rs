@@ -124,13 +124,13 @@ fn a_unit_never_starts_with_an_outdated_drop_in() {
     fs::create_dir_all(appvm.join("providers/net/other")).unwrap();
     host.run(&["sync", "--no-systemd"]).exits(0);
     host.machine.run(&["systemctl", "start", "microvm@appvm.service"]);
-    assert_eq!(host.state("appvm"), "stopped");
-    let journal = host.machine.journal("microvm@appvm.service");
-    assert!(journal.contains("has changed since systemd read its units"), "{journal}");
-    // systemd takes that for success, and a user does not.
-    host.run(&["start", "appvm"])
-        .exits(3)
-        .complains(&["appvm was not started", "run 'microvm-spectrum sync'"]);
+    assert_eq!(host.state("appvm"), "failed");
+    assert!(!host.machine.path("/var/lib/microvms/appvm/booted").is_symlink());
+    let told = "not started: it cannot run, or has changed since systemd read its units";
+    host.ok(&["journalctl", "--sync"]);
+    let journal = host.run(&["log", "--all", "appvm"]).stdout;
+    assert!(journal.contains(told), "{journal}");
+    host.run(&["start", "appvm"]).exits(3).complains(&[told, "run 'systemctl daemon-reload'"]);
     host.ok(&["systemctl", "daemon-reload"]);
     host.start("appvm");
 }
@@ -146,11 +146,11 @@ fn a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others() {
         host.vm(name);
     }
     host.run(&["sync", "--no-systemd"]).exits(0);
-    host.run(&["start", "one", "two"]).exits(3).complains(&["one was not started", "two was not started"]);
-    assert_eq!((host.state("one"), host.state("two")), ("stopped".to_owned(), "stopped".to_owned()));
+    let why =
+        |name: &str| format!("microvm-set-booted@{name}.service: not started: it cannot run, or has changed");
+    host.run(&["start", "one", "two"]).exits(3).complains(&[&why("one"), &why("two")]);
+    assert_eq!((host.state("one"), host.state("two")), ("failed".to_owned(), "failed".to_owned()));
     assert!(host.processes("qemu-system").is_empty());
-    let journal = host.machine.journal("microvm@one.service");
-    assert!(journal.contains("systemd has not read yet that one is installed"), "{journal}");
     host.sync();
     host.start("one");
 }

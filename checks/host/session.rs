@@ -102,7 +102,7 @@ impl Session {
 
     /// Root's step when it has ended.
     fn vm_ends(&self, name: &str) {
-        self.machine.run(&[INSTALLED, "host", "unmount-runtime", name]).exits(0).says_nothing();
+        self.machine.run(&[INSTALLED, "host", "clear-booted", name]).exits(0).says_nothing();
     }
 
     fn has_socket(&self, name: &str) -> bool {

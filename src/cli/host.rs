@@ -35,13 +35,6 @@ struct NameArgs {
     name: VmName,
 }
 
-#[derive(Debug, Clone, Args)]
-struct PrepareArgs {
-    /// Then also mount a small file system on its runtime directory; 255 if that fails
-    #[arg(long)]
-    mount_runtime: bool,
-}
-
 fn name(text: &str) -> Result<VmName, String> {
     VmName::new(text).map_err(|error| error.to_string())
 }
@@ -52,9 +45,9 @@ fn source(text: &str) -> Result<SourceName, String> {
 
 #[derive(Debug, Subcommand)]
 enum HostVerb {
-    /// Make `booted` a link to the package that a VM is started from (microvm-set-booted@)
+    /// Make `booted` a link to the package that a VM is started from, unless its drop-ins are outdated (microvm-set-booted@)
     SetBooted(NameArgs),
-    /// Remove that link
+    /// Remove that link, and what else is left of the VM
     ClearBooted(NameArgs),
     /// Create the network namespace of VMs (microvm-spectrum-network)
     NetworkUp,
@@ -70,8 +63,6 @@ enum HostVerb {
     Virtiofsd(NameArgs),
     /// Become the passt that connects a VM to the host's network (microvm-uplink@)
     Uplink(NameArgs),
-    /// Unmount a VM's runtime directory, and remove the directory for the session that shows a VM's windows
-    UnmountRuntime(NameArgs),
     /// Make the directory for the session that shows a VM's windows (microvm@)
     MountWayland {
         /// The VM's name
@@ -93,24 +84,6 @@ enum HostVerb {
     Run(NameArgs),
     /// Stop a VM whose package has no supervisor
     Stop(NameArgs),
-    /// Succeed if the drop-ins of a VM, which can run, say what the catalog says (microvm@)
-    IsCurrent {
-        #[command(flatten)]
-        prepare: PrepareArgs,
-        /// The VM's name
-        #[arg(value_parser = name)]
-        name: VmName,
-        /// The key in its drop-in
-        key: String,
-    },
-    /// Succeed if another program installed the VM, which so needs no drop-in (microvm@)
-    IsAnothers {
-        #[command(flatten)]
-        prepare: PrepareArgs,
-        /// The VM's name
-        #[arg(value_parser = name)]
-        name: VmName,
-    },
     /// Wait before a source is scanned again, the longer the more often it changes
     Pace {
         /// The source
@@ -155,7 +128,6 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
         HostVerb::PciSetup(NameArgs { name }) => (name, host::pci_setup(&state, name, &environment)),
         HostVerb::PciRelease(NameArgs { name }) => (name, host::pci_release(&state, name, &environment)),
         HostVerb::Uplink(NameArgs { name }) => (name, host::connect_uplink(&state, name)),
-        HostVerb::UnmountRuntime(NameArgs { name }) => (name, host::unmount_runtime(name)),
         HostVerb::MountWayland { name, vm, session, without_security_context } => {
             let person = Person { uid: *session, without_security_context: *without_security_context };
             (name, host::mount_wayland(name, *vm, person))
@@ -174,10 +146,6 @@ pub(super) fn run(args: &HostArgs) -> ExitCode {
             }
             Err(error) => (name, Err(error)),
         },
-        HostVerb::IsCurrent { prepare, name, key } => {
-            return may_start(is_current(&state, name, key), prepare, name);
-        }
-        HostVerb::IsAnothers { prepare, name } => return may_start(is_anothers(&state, name), prepare, name),
         HostVerb::Pace { source } => return done(host::pace(source)).into(),
         HostVerb::Rescan { source } => return done(host::rescan(source)).into(),
         HostVerb::WatchMounts => return done(host::watch_mounts(&state)).into(),
@@ -234,48 +202,11 @@ fn offer_compositor() -> Exit {
     done(host::offer_compositor(&Session { compositor, say: &say }))
 }
 
-/// Ends the condition of a VM's unit, which fails instead of being skipped with 255 alone
-/// (`ExecCondition=` in `systemd.service(5)`).
-fn may_start(condition: Exit, prepare: &PrepareArgs, name: &VmName) -> ExitCode {
-    if condition != Exit::Fine || !prepare.mount_runtime {
-        return condition.into();
-    }
-    match host::mount_runtime(name) {
-        Ok(()) => Exit::Fine.into(),
-        Err(error) => {
-            failed(name, &error.problems(), &error.to_string());
-            ExitCode::from(u8::MAX)
-        }
-    }
-}
-
-fn is_current(state: &StateDirectory, name: &VmName, key: &str) -> Exit {
-    if units::is_current(state, name, key) {
-        return Exit::Fine;
-    }
-    report::line(&format!(
-        "not started: {name} cannot run, or has changed since systemd read its units; run 'systemctl \
-         daemon-reload'"
-    ));
-    Exit::Input
-}
-
 /// Reports a failed verb, and returns the exit status.
 fn done(result: Result<(), HostError>) -> Exit {
     let Err(error) = result else { return Exit::Fine };
     report::line(&printable(error.to_string()));
     Exit::of(&error.into())
-}
-
-/// Without its drop-in, a VM of a source would run as a user that is not its own.
-fn is_anothers(state: &StateDirectory, name: &VmName) -> Exit {
-    if state.is_anothers(name).unwrap_or(true) {
-        return Exit::Fine;
-    }
-    report::line(&format!(
-        "not started: systemd has not read yet that {name} is installed; run 'systemctl daemon-reload'"
-    ));
-    Exit::Input
 }
 
 /// Ends with the statuses that the Open Cluster Framework gives to agents.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::FlockOperation;
 
-use super::{HostError, io_error};
+use super::{HostError, io_error, runtime, units};
 use crate::base::name::VmName;
 use crate::link::records;
 use crate::package::{self, Script, Whose, whose};
@@ -19,10 +19,12 @@ use crate::state::started::{self, Started};
 use crate::state::unused;
 use crate::system::{durable, trust};
 
-/// Makes `booted` a link to the package that `current` leads to, free of other links.
+/// Makes `booted` a link to the package that `current` leads to, free of other links, and
+/// prepares the VM's runtime directory.
 ///
 /// # Errors
-/// See [`HostError`].
+/// See [`HostError`]. One is that the drop-ins of the VM, as systemd has read them, do not say
+/// what the catalog says.
 pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
     // A process that removes packages holds this lock, and keeps those of `booted`.
     // There is none where no sync has ever run.
@@ -33,6 +35,11 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
     });
     let _lock = locked.map_err(io_error("the state directory cannot be locked"))?;
     let package = trust::resolve_tree(&state.current(name))?;
+    let catalog = trust::resolve(&state.catalog()).ok().and_then(|path| Catalog::read(&path).ok());
+    if !may_start(state, catalog.as_ref(), name) {
+        return Err(HostError::Outdated);
+    }
+    runtime::mount_runtime(name)?;
     // Clients may start while the VM runs.
     records::prepare(name).map_err(io_error(format!("{} cannot be created", records::DIRECTORY)))?;
     unused::remove(state, name)
@@ -40,12 +47,23 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
     let booted = state.booted(name);
     durable::replace_link(&booted, &package)
         .map_err(io_error(format!("{} cannot be written", booted.display())))?;
-    record(state, name, &package).map_err(io_error(format!("{} cannot be written", started::DIRECTORY)))
+    record(catalog.as_ref(), name, &package)
+        .map_err(io_error(format!("{} cannot be written", started::DIRECTORY)))
+}
+
+/// Whether a VM can run, and the drop-in that systemd has read says what the catalog says. Without
+/// one, a VM of a source would run as a user that is not its own; another program's needs none.
+fn may_start(state: &StateDirectory, catalog: Option<&Catalog>, name: &VmName) -> bool {
+    match units::drop_in_of_systemd(name) {
+        Ok(Some(drop_in)) => catalog.is_some_and(|catalog| units::is_current(catalog, name, &drop_in)),
+        Ok(None) => state.is_anothers(name).unwrap_or(true),
+        Err(_) => false,
+    }
 }
 
 /// Records what else the VM is started with. The supervisor reports what cannot be
 /// found.
-fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<()> {
+fn record(catalog: Option<&Catalog>, name: &VmName, package: &Path) -> io::Result<()> {
     let files = match whose(package, Script::Run) {
         Ok(Whose::Ours(plan)) => plan.stamps().ok().zip(package::stamp(package).ok()),
         _ => None,
@@ -54,20 +72,20 @@ fn record(state: &StateDirectory, name: &VmName, package: &Path) -> io::Result<(
         files.push(manifest);
         files
     });
-    let catalog = trust::resolve(&state.catalog()).ok().and_then(|path| Catalog::read(&path).ok());
-    match catalog.zip(files).and_then(|(c, files)| Started::now(&c, name, package.to_owned(), files)) {
+    match catalog.zip(files).and_then(|(c, files)| Started::now(c, name, package.to_owned(), files)) {
         Some(record) => record.write(),
         None => started::remove(name),
     }
 }
 
-/// Removes that link.
+/// Removes that link, and the VM's runtime directory.
 ///
 /// # Errors
 /// See [`HostError`].
 pub fn clear_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError> {
+    let unmounted = runtime::unmount_runtime(name);
     started::remove(name).map_err(io_error(format!("{} cannot be written", started::DIRECTORY)))?;
     let booted = state.booted(name);
     let removed = durable::if_present(std::fs::remove_file(&booted)).map(drop);
-    removed.map_err(io_error(format!("{} cannot be removed", booted.display())))
+    removed.map_err(io_error(format!("{} cannot be removed", booted.display()))).and(unmounted)
 }

@@ -4,8 +4,8 @@
 //! The host's part of running VMs: the unit files, and the work that units call for.
 //!
 //! Each function here is one line of a unit; units call all but [`run()`] as root.
-//! [`set_booted`] comes first and makes `booted` a link to the VM's package; the others
-//! use that link, and so all use the same package. [`apply`] has systemd do what `sync`
+//! [`set_booted`] comes first, makes `booted` a link to the VM's package;
+//! the others use that link, and so all use the same package. [`apply`] has systemd do what `sync`
 //! decided. Only [`cli`](crate::cli) may use this stage.
 
 pub mod apply;
@@ -40,7 +40,6 @@ pub use pace::pace;
 pub use pci::{pci_release, pci_setup, pci_setup_devices};
 pub use rescan::rescan;
 pub use run::{run, stop};
-pub use runtime::{mount_runtime, unmount_runtime};
 pub use shares::serve_shares;
 pub use taps::{tap_down, tap_up};
 pub use uplink::{become_uplink, connect_uplink};
@@ -128,6 +127,11 @@ pub enum HostError {
     /// The user who gets taps, devices and sockets does not exist.
     #[error("the host has no user {0}: create it, or set {USER_VARIABLE} to another")]
     NoUser(String),
+    /// The drop-ins of the VM that systemd has read are not those that the catalog gives it.
+    #[error(
+        "not started: it cannot run, or has changed since systemd read its units; run 'systemctl daemon-reload'"
+    )]
+    Outdated,
     /// The host lacks a program.
     #[error("the program {0} is not in PATH: install it ({origin})", origin = .0.origin())]
     NoTool(Tool),

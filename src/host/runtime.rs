@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -18,29 +17,23 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{HostError, io_error, wayland};
 use crate::base::name::VmName;
 use crate::state::directory::RUNTIME_DIRECTORY;
+use crate::system::durable;
 
 /// The mount namespace of the host's init process.
 const HOSTS_MOUNTS: &str = "/proc/1/ns/mnt";
 /// A VM needs a few sockets and locks.
 const LIMITS: &str = "size=1m,nr_inodes=256";
 
-/// Mounts an empty file system on the runtime directory that systemd has
-/// made for a VM, with the same owner.
+/// Mounts an empty file system on the runtime directory of a VM that starts. systemd gives it to
+/// the VM's user.
 ///
 /// # Errors
 /// See [`HostError`].
-pub fn mount_runtime(name: &VmName) -> Result<(), HostError> {
-    enter()?;
+pub(super) fn mount_runtime(name: &VmName) -> Result<(), HostError> {
     let path = Path::new(RUNTIME_DIRECTORY).join(name.as_str());
-    let mounted = own_by_its_owner(&path);
-    mounted.map_err(io_error(format!("no file system can be mounted on {}", path.display())))
-}
-
-fn own_by_its_owner(path: &Path) -> io::Result<()> {
-    // Its parent is root's, so the VM's user cannot replace it.
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let owner = rustix::fs::fstat(rustix::fs::open(path, flags, Mode::empty())?)?;
-    mount(path, format!("{LIMITS},mode=0700,uid={},gid={}", owner.st_uid, owner.st_gid))
+    durable::ensure_directory(&path)
+        .and_then(|()| mount(&path, format!("{LIMITS},mode=0700")))
+        .map_err(io_error(format!("no file system can be mounted on {}", path.display())))
 }
 
 /// Mounts an empty file system with these options on a directory, in place of one that is there.
@@ -52,16 +45,17 @@ pub(super) fn mount(path: &Path, options: String) -> io::Result<()> {
     Ok(rustix::mount::mount("tmpfs", path, "tmpfs", flags, data.as_c_str())?)
 }
 
-/// Unmounts that file system, if it is mounted, and removes the directory that
+/// Removes that directory with its file system, and the one that
 /// [`mount_wayland`](super::mount_wayland) has made.
 ///
 /// # Errors
 /// See [`HostError`].
-pub fn unmount_runtime(name: &VmName) -> Result<(), HostError> {
-    enter()?;
+pub(super) fn unmount_runtime(name: &VmName) -> Result<(), HostError> {
     let path = Path::new(RUNTIME_DIRECTORY).join(name.as_str());
-    let unmounted = unmount(&path).map_err(io_error(format!("{} cannot be unmounted", path.display())));
-    wayland::remove(name).and(unmounted)
+    let removed = unmount(&path)
+        .and_then(|()| durable::if_present(std::fs::remove_dir(&path)).map(drop))
+        .map_err(io_error(format!("{} cannot be removed", path.display())));
+    wayland::remove(name).and(removed)
 }
 
 pub(super) fn unmount(path: &Path) -> io::Result<()> {

@@ -25,6 +25,8 @@ const PROPERTIES: &str = "--property=Id,ActiveState,SubState,StatusText,Result,C
                           StateChangeTimestamp,MemoryCurrent,CPUUsageNSec,ExecMainStatus,Job";
 /// The exit status of a supervisor that had to kill its guest.
 pub const KILLED: u8 = 8;
+/// The exit status of a process that systemd cannot start as its user (`systemd.exec(5)`).
+const NO_USER: u8 = 217;
 
 /// How a supervisor's status text begins while all is well.
 pub const RUNNING: &str = "running in ";
@@ -257,6 +259,10 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
         "exit-code" => exit_status.parse() == Ok(KILLED),
         other => other == "timeout",
     };
+    if result == "exit-code" && exit_status.parse() == Ok(NO_USER) {
+        status.text = "its user has no account (is libnss-systemd installed?)".to_owned().into();
+        return (id, status, result);
+    }
     // The supervisor says how a run ended, unless it was ended itself: then its last text is
     // of the time when all was well.
     if status.ended_badly && (result != "exit-code" || status.text.raw().starts_with(RUNNING)) {

@@ -236,12 +236,20 @@ impl Keys {
     }
 }
 
-/// Whether a VM can run, and its drop-ins with this key say what the catalog says now.
+/// The drop-in of a VM that systemd has read, if there is one.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn drop_in_of_systemd(name: &VmName) -> io::Result<Option<String>> {
+    let directory = Path::new(GENERATED).join(format!("microvm@{name}.service.d"));
+    durable::if_present(std::fs::read_to_string(directory.join(DROP_IN)))
+}
+
+/// Whether a VM can run, and this drop-in has the key that the catalog gives it now.
 ///
 /// It concerns this VM alone: whatever changes in others, it can start.
-pub fn is_current(state: &StateDirectory, name: &VmName, in_drop_in: &str) -> bool {
-    let Ok(catalog) = Catalog::read(&state.catalog()) else { return false };
-    let clusters = of_cluster(&catalog);
-    let is = |vm, now| Keys::default().of(&drop_in_data(vm, now, &clusters)) == in_drop_in;
+pub fn is_current(catalog: &Catalog, name: &VmName, drop_in: &str) -> bool {
+    let clusters = of_cluster(catalog);
+    let is = |vm, now| drop_in.contains(&Keys::default().of(&drop_in_data(vm, now, &clusters)));
     catalog.runnable().any(|(vm, now)| vm.name == *name && is(vm, now))
 }

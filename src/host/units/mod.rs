@@ -13,7 +13,9 @@ mod sources;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-pub use generator::{GenerateError, TARGET, autostarted, generate, generation_of_systemd, is_current};
+pub use generator::{
+    GenerateError, TARGET, autostarted, drop_in_of_systemd, generate, generation_of_systemd, is_current,
+};
 pub use sources::{
     can_be_watched, leads_elsewhere, partitions, path_unit, to_start, watched, watched_paths, with_scans,
 };
