@@ -46,6 +46,8 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
     }
     run(&mut host.set_booted("none")).exits(1).complains(&["none: ", "cannot be examined"]);
     run(&mut host.clear_booted("none")).exits(0).says_nothing();
+    // Its user may have become another since then.
+    run(&mut host.run_as_root("a")).exits(3).complains(&["a: not started: "]);
     // A folder of another program, where sync was never called.
     let other = host.root.join("other");
     fs::create_dir_all(other.join("theirs")).unwrap();

@@ -37,6 +37,11 @@ pub fn key_in(drop_in: &str) -> String {
     drop_in.lines().next().unwrap().split_once(" the same key: ").unwrap().1.to_owned()
 }
 
+/// A call as a shell's command; nothing in it needs quotes.
+fn script_of(command: &Command) -> String {
+    words(command).map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+}
+
 /// A `[[source]]` that is a user partition.
 pub fn source(name: &str, path: &Path) -> String {
     format!(
@@ -120,22 +125,30 @@ impl Host {
     /// A call of `host set-booted`, with a `/run` that no other process sees, since it
     /// prepares for clients there. systemd has read the drop-ins.
     pub fn set_booted(&self, name: &str) -> Command {
-        let generate = self.unit_calls(&["generate", GENERATED]);
-        let generate: Vec<_> = words(&generate).map(|it| it.to_str().unwrap()).collect();
-        // Not into the kernel's log of this host.
-        let log = "{ [ ! -e /dev/kmsg ] || mount --bind /dev/null /dev/kmsg; }";
-        self.set_booted_after(&format!("{log} && {}", generate.join(" ")), name)
+        self.unit_calls_after(&self.generate_there(), &["set-booted", name])
     }
 
     /// The same, when systemd has read the drop-ins in a directory.
     pub fn set_booted_with(&self, drop_ins: &Path, name: &str) -> Command {
         let copy = format!("mkdir -p {GENERATED} && cp -r {}/. {GENERATED}", drop_ins.display());
-        self.set_booted_after(&copy, name)
+        self.unit_calls_after(&copy, &["set-booted", name])
     }
 
-    fn set_booted_after(&self, script: &str, name: &str) -> Command {
+    /// A call of `host run` after `host set-booted`.
+    pub fn run_as_root(&self, name: &str) -> Command {
+        let set_booted = script_of(&self.unit_calls(&["set-booted", name]));
+        self.unit_calls_after(&format!("{} && {set_booted}", self.generate_there()), &["run", name])
+    }
+
+    fn generate_there(&self) -> String {
+        // Not into the kernel's log of this host.
+        let log = "{ [ ! -e /dev/kmsg ] || mount --bind /dev/null /dev/kmsg; }";
+        format!("{log} && {}", script_of(&self.unit_calls(&["generate", GENERATED])))
+    }
+
+    fn unit_calls_after(&self, script: &str, arguments: &[&str]) -> Command {
         let script = format!("mount -t tmpfs none /run && {script} && exec \"$@\"");
-        shell(&script, words(&self.unit_calls(&["set-booted", name])))
+        shell(&script, words(&self.unit_calls(arguments)))
     }
 
     /// A call of `host clear-booted`, with such a `/run`.

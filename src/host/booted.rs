@@ -17,7 +17,10 @@ use crate::state::catalog::Catalog;
 use crate::state::directory::StateDirectory;
 use crate::state::started::{self, Started};
 use crate::state::unused;
-use crate::system::{durable, trust};
+use crate::system::{durable, systemd, trust};
+
+/// How often to look again for a drop-in: systemd may read its units again and again.
+const LOOKS: usize = 5;
 
 /// Makes `booted` a link to the package that `current` leads to, free of other links, and
 /// prepares the VM's runtime directory.
@@ -54,11 +57,13 @@ pub fn set_booted(state: &StateDirectory, name: &VmName) -> Result<(), HostError
 /// Whether a VM can run, and the drop-in that systemd has read says what the catalog says. Without
 /// one, a VM of a source would run as a user that is not its own; another program's needs none.
 fn may_start(state: &StateDirectory, catalog: Option<&Catalog>, name: &VmName) -> bool {
-    match units::drop_in_of_systemd(name) {
+    let agrees = || match units::drop_in_of_systemd(name) {
         Ok(Some(drop_in)) => catalog.is_some_and(|catalog| units::is_current(catalog, name, &drop_in)),
         Ok(None) => state.is_anothers(name).unwrap_or(true),
         Err(_) => false,
-    }
+    };
+    // While systemd reads its units anew, the drop-ins are away. It answers when they are back.
+    agrees() || (0..LOOKS).any(|_| systemd::property(&systemd::unit(name), "Id").is_some() && agrees())
 }
 
 /// Records what else the VM is started with. The supervisor reports what cannot be

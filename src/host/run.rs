@@ -21,6 +21,7 @@ use crate::base::printable::printable;
 use crate::package::{Script, Whose, whose};
 use crate::plan::runtime::SocketNames;
 use crate::state::directory::{SHARES_DIRECTORY, StateDirectory, UPLINK_DIRECTORY, wayland_socket};
+use crate::state::started::Started;
 use crate::system::durable::if_present;
 use crate::system::process::{in_background, keep_memory_private};
 use crate::system::program;
@@ -34,6 +35,11 @@ use crate::system::program;
 /// # Errors
 /// See [`HostError`].
 pub fn run(state: &StateDirectory, name: &VmName) -> Result<u8, HostError> {
+    // Since the package was recorded, its providers may have taken long to start.
+    let uid = rustix::process::geteuid().as_raw();
+    if Started::of(name).is_some_and(|started| started.uid != uid) {
+        return Err(HostError::Outdated);
+    }
     link_sockets(&Path::new(SHARES_DIRECTORY).join(name.as_str()))
         .map_err(io_error("the sockets of shared directories cannot be linked to"))?;
     let package = state.booted(name);

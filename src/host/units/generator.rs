@@ -245,11 +245,12 @@ pub fn drop_in_of_systemd(name: &VmName) -> io::Result<Option<String>> {
     durable::if_present(std::fs::read_to_string(directory.join(DROP_IN)))
 }
 
-/// Whether a VM can run, and this drop-in has the key that the catalog gives it now.
+/// Whether a VM can run, and this drop-in has the key that the catalog gives it now, in its first line.
 ///
 /// It concerns this VM alone: whatever changes in others, it can start.
 pub fn is_current(catalog: &Catalog, name: &VmName, drop_in: &str) -> bool {
     let clusters = of_cluster(catalog);
-    let is = |vm, now| drop_in.contains(&Keys::default().of(&drop_in_data(vm, now, &clusters)));
+    let first = drop_in.lines().next().unwrap_or_default();
+    let is = |vm, now| first.ends_with(&Keys::default().of(&drop_in_data(vm, now, &clusters)));
     catalog.runnable().any(|(vm, now)| vm.name == *name && is(vm, now))
 }
