@@ -590,7 +590,9 @@ fn what_runs_in_a_vms_unit_writes_in_its_own_directory_alone() {
     // The host reaches what is in there, and nothing of it is left.
     host.machine.write("/run/microvm/attack/from-host", "");
     host.run(&["stop", "attack"]).exits(0);
-    assert!(!host.machine.path("/run/microvm/attack").exists());
+    wait_for("the end of its directory", || {
+        (!host.machine.path("/run/microvm/attack").exists()).then_some(())
+    });
     let mounts = host.ok(&["cat", "/proc/1/mountinfo"]);
     assert!(!mounts.contains("/run/microvm/attack"), "{mounts}");
 }
