@@ -143,7 +143,10 @@ pub struct Model {
     /// The VMs that `sync` has started because they start with the host.
     asked: BTreeSet<Name>,
     pub running: BTreeMap<Name, Started>,
+    /// VMs whose own units failed.
     failed: BTreeSet<Name>,
+    /// VMs that were not started because their drop-ins are outdated, so that another unit failed.
+    refused: BTreeSet<Name>,
     /// VMs that have run.
     ran: BTreeSet<Id>,
 }
@@ -191,7 +194,9 @@ impl Model {
             // Nothing will start what is gone, so it does not stay failed either.
             let exist: BTreeSet<_> = self.catalog.vms.keys().map(|id| id.name).collect();
             let gone: BTreeSet<_> = self.catalog.gone.keys().map(|id| id.name).collect();
-            self.failed.retain(|name| exist.contains(name) || !gone.contains(name));
+            for failed in [&mut self.failed, &mut self.refused] {
+                failed.retain(|name| exist.contains(name) || !gone.contains(name));
+            }
             self.tell();
         }
         i32::from(wrong)
@@ -346,7 +351,7 @@ impl Model {
     }
 
     fn start_usable(&mut self, name: Name) -> i32 {
-        self.failed.remove(name);
+        self.forget_failure(name);
         if self.start_unit(name) == Start::Runs { 0 } else { 3 }
     }
 
@@ -375,7 +380,7 @@ impl Model {
             return 1;
         }
         if !self.catalog.vms.keys().any(|other| other.name == id.name) {
-            self.failed.remove(id.name);
+            self.forget_failure(id.name);
         }
         if let Some(uid) = self.uids.remove(&id) {
             self.accounts.remove(&uid);
@@ -389,6 +394,12 @@ impl Model {
     /// `systemctl reset-failed`
     pub fn reset_failed(&mut self) {
         self.failed.clear();
+        self.refused.clear();
+    }
+
+    fn forget_failure(&mut self, name: Name) {
+        self.failed.remove(name);
+        self.refused.remove(name);
     }
 
     /// Whether a VM's name may be given to `start` and `stop`.
@@ -410,14 +421,16 @@ impl Model {
             return Start::Skipped;
         };
         let (id, now) = (id, now.clone());
-        self.failed.remove(name);
         // It never starts as another user, or with other providers than it has now; what has
         // changed in others does not matter.
-        if known != Some(drop_in(id, &now)) || !self.accounts.contains(&now.uid) {
-            return Start::Skipped;
+        if known != Some(drop_in(id, &now)) {
+            self.refused.insert(name);
+            return Start::Fails;
         }
-        let is_away = id.source == Source::Later && !self.mounted;
-        let Some(definition) = self.files.get(&id).filter(|definition| !definition.broken && !is_away) else {
+        self.forget_failure(name);
+        let can_start = self.accounts.contains(&now.uid) && (id.source != Source::Later || self.mounted);
+        let Some(definition) = self.files.get(&id).filter(|definition| !definition.broken && can_start)
+        else {
             self.failed.insert(name);
             return Start::Fails;
         };
@@ -475,7 +488,8 @@ impl Model {
             let stale = started.map(|started| self.stale(started)).unwrap_or_default();
             let (alone, user, autostart) = match state {
                 State::Runnable(now) => {
-                    let alone = if self.failed.contains(id.name) { "failed" } else { "stopped" };
+                    let failed = self.failed.contains(id.name) || self.refused.contains(id.name);
+                    let alone = if failed { "failed" } else { "stopped" };
                     (alone, Some(now.uid), now.autostart)
                 }
                 State::Broken => ("broken", None, false),
