@@ -145,6 +145,23 @@ fn a_unit_never_starts_with_an_outdated_drop_in() {
 }
 
 #[test]
+fn a_vm_that_could_fill_the_hosts_run_does_not_start() {
+    needs!(is_possible());
+    let host = Host::new();
+    host.vm("appvm");
+    host.sync();
+    // An option for all services, by which the host does not see what this one mounts.
+    let drop_in = "/etc/systemd/system/service.d/50-private.conf";
+    host.machine.write(drop_in, "[Service]\nPrivateTmp=yes\n");
+    host.ok(&["systemctl", "daemon-reload"]);
+    host.run(&["start", "appvm"]).exits(3).complains(&["Assertion failed"]);
+    assert_eq!(host.state("appvm"), "stopped");
+    fs::remove_file(host.machine.path(drop_in)).unwrap();
+    host.ok(&["systemctl", "daemon-reload"]);
+    host.start("appvm");
+}
+
+#[test]
 fn a_vm_that_systemd_does_not_know_yet_never_starts_as_the_user_of_others() {
     needs!(is_possible());
     let host = Host::new();
