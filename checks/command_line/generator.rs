@@ -135,7 +135,6 @@ fn the_drop_ins_of_all_vms() {
         ("second", "qemu", needs("netvm"), ""),
     ] {
         let uid = host.uid(&format!("{source}/{name}"));
-        let comment = format!("# VM {name} of {source}.\n");
         let key = key_of(&normal, name);
         assert!(key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
         add(
@@ -146,11 +145,8 @@ fn the_drop_ins_of_all_vms() {
                  [Service]\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}"
             ),
         );
-        let user = format!("[Service]\nEnvironment=MICROVM_SPECTRUM_USER={uid}\n");
-        let virtiofsd = format!("microvm-virtiofsd@{name}.service.d/50-microvm-spectrum.conf");
-        add(virtiofsd, format!("{comment}{user}"));
         let taps = format!("microvm-tap-interfaces@{name}.service.d/50-microvm-spectrum.conf");
-        add(taps, format!("{comment}[Unit]\n{network_unit}\n{user}{network}"));
+        add(taps, format!("# For each VM of a source.\n[Unit]\n{network_unit}\n[Service]\n{network}"));
     }
     for name in ["netvm", "qemu"] {
         let link = format!("microvms.target.wants/microvm@{name}.service");
@@ -251,8 +247,8 @@ fn the_other_directories_need_not_be_given() {
     run(host.unit_calls(&["generate"]).arg(&output)).exits(0).says_nothing();
     // Of the VM, of its source, what watches it, and which generation it is.
     let names = tree::names(&output);
-    assert_eq!(names.iter().filter(|name| name.contains("@a.service.d")).count(), 3);
-    assert_eq!(names.len(), 3 + 4, "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.contains("@a.service.d")).count(), 2);
+    assert_eq!(names.len(), 2 + 4, "{names:?}");
     // Relative to the working directory.
     run(host.unit_calls(&["generate", "here"]).current_dir(&host.root)).exits(0).says_nothing();
     assert_same(&tree::read(&output), &tree::read(&host.root.join("here")), "the same");
@@ -294,7 +290,7 @@ fn a_catalog_that_cannot_be_read() {
     let host = host();
     let good = catalog().to_string();
     install(&host, &good);
-    assert_eq!(tree::names(&generate(&host).normal).len(), 5, "the good one is one");
+    assert_eq!(tree::names(&generate(&host).normal).len(), 4, "the good one is one");
     for bad in [
         &b""[..],
         b"{",

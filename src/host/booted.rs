@@ -66,18 +66,15 @@ fn may_start(state: &StateDirectory, catalog: Option<&Catalog>, name: &VmName) -
     agrees() || (0..LOOKS).any(|_| systemd::property(&systemd::unit(name), "Id").is_some() && agrees())
 }
 
-/// Records what else the VM is started with. The supervisor reports what cannot be
-/// found.
+/// Records what else the VM is started with: its other units take its user from there. The
+/// supervisor reports what cannot be found.
 fn record(catalog: Option<&Catalog>, name: &VmName, package: &Path) -> io::Result<()> {
-    let files = match whose(package, Script::Run) {
-        Ok(Whose::Ours(plan)) => plan.stamps().ok().zip(package::stamp(package).ok()),
-        _ => None,
+    let mut files = match whose(package, Script::Run) {
+        Ok(Whose::Ours(plan)) => plan.stamps().unwrap_or_default(),
+        _ => Vec::new(),
     };
-    let files = files.map(|(mut files, manifest)| {
-        files.push(manifest);
-        files
-    });
-    match catalog.zip(files).and_then(|(c, files)| Started::now(c, name, package.to_owned(), files)) {
+    files.extend(package::stamp(package));
+    match catalog.and_then(|catalog| Started::now(catalog, name, package.to_owned(), files)) {
         Some(record) => record.write(),
         None => started::remove(name),
     }

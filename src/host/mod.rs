@@ -52,11 +52,12 @@ use crate::link::id::LinkId;
 use crate::link::taps::WireError;
 use crate::package::LoadError;
 use crate::state::directory::StateDirectory;
+use crate::state::started::Started;
 use crate::system::accounts;
 use crate::system::program::{self, ProgramError};
 use crate::system::trust::{self, Untrusted};
 
-/// The environment variable in which units name the VM's user.
+/// The environment variable that names the user of a VM that no source has.
 pub const USER_VARIABLE: &str = "MICROVM_SPECTRUM_USER";
 /// The user as whom microvm.nix runs all VMs.
 const DEFAULT_USER: &str = "microvm";
@@ -71,6 +72,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The same for a unit of a VM. A VM of a source runs as the user that its record names.
+    fn for_vm(&self, name: &VmName) -> Self {
+        let started = Started::of(name).map(|started| started.uid.to_string());
+        Self { user: started.or_else(|| self.user.clone()), path: self.path.clone() }
+    }
+
     /// The id of the user who gets taps, devices and sockets; `microvm` is the default.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ const NODE_MODE: u32 = 0o600;
 pub fn pci_setup(state: &StateDirectory, name: &VmName, environment: &Environment) -> Result<(), HostError> {
     let package = trusted_package(state, name)?;
     match whose(&package, Script::PciSetup)? {
-        Whose::Ours(plan) => pci_setup_devices(&plan.pci_devices, environment),
+        Whose::Ours(plan) => pci_setup_devices(&plan.pci_devices, &environment.for_vm(name)),
         // Files name no PCI devices: without its script, a package gets an error.
         Whose::Script(_) | Whose::Files(_) => Err(become_trusted(&Script::PciSetup.within(&package))),
     }
@@ -58,8 +58,8 @@ pub fn pci_release(
 ) -> Result<(), HostError> {
     match whose(&trusted_package(state, name)?, Script::PciSetup)? {
         Whose::Ours(plan) => {
-            let taken = Kernel::of_this_host().take_back(&plan.pci_devices, environment.vm_user()?);
-            taken.map_err(HostError::Devices)
+            let user = environment.for_vm(name).vm_user()?;
+            Kernel::of_this_host().take_back(&plan.pci_devices, user).map_err(HostError::Devices)
         }
         Whose::Script(_) | Whose::Files(_) => Ok(()),
     }

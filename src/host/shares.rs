@@ -32,8 +32,8 @@ pub fn serve_shares(
     let package = trusted_package(state, name)?;
     let serve = |tools: &BTreeMap<Tool, PathBuf>, open: &Opening<'_>| {
         let program = environment.tool(tools, Tool::Virtiofsd)?;
-        let privileges =
-            Privileges { client: Some(environment.vm_user()?), mounts: Some(PathBuf::from(".")) };
+        let client = Some(environment.for_vm(name).vm_user()?);
+        let privileges = Privileges { client, mounts: Some(PathBuf::from(".")) };
         virtiofsd::mount_whole_proc(Path::new("proc.mount"))
             .map_err(io_error("/proc cannot be mounted again"))?;
         let served = supervisor::serve(&Serving { name, program, privileges }, open, &Again::Always);

@@ -29,7 +29,7 @@ pub fn tap_up(state: &StateDirectory, name: &VmName, environment: &Environment) 
     match whose(&package, Script::TapUp)? {
         Whose::Ours(plan) => {
             let catalog = Catalog::read(&state.catalog()).ok();
-            let user = environment.vm_user()?;
+            let user = environment.for_vm(name).vm_user()?;
             let provider_user = |provider: &VmName| {
                 let found = catalog.iter().flat_map(Catalog::runnable).find(|(vm, _)| vm.name == *provider);
                 found.map_or(user, |(_, runnable)| runnable.uid)

@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -29,12 +29,10 @@ use crate::system::trust::{self, Untrusted};
 
 /// The template of `microvm@`'s drop-in.
 const TEMPLATE: &str = include_str!("templates/drop-in.conf.hbs");
-/// The template of `microvm-tap-interfaces@`'s drop-in.
+/// The template of `microvm-tap-interfaces@`'s drop-in, the same for all VMs.
 const TAPS_TEMPLATE: &str = include_str!("templates/drop-in-taps.conf.hbs");
 /// The template of `microvm-uplink@`'s drop-in.
 const UPLINK_TEMPLATE: &str = include_str!("templates/drop-in-uplink.conf.hbs");
-/// The template of the drop-ins of the other units of a VM.
-const USER_TEMPLATE: &str = include_str!("templates/drop-in-user.conf.hbs");
 /// What the drop-in of `microvm@` has besides where a cluster manages VMs.
 const CLUSTER_TEMPLATE: &str = include_str!("templates/drop-in-cluster.conf.hbs");
 /// The drop-in of Pacemaker.
@@ -123,29 +121,38 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
         make_directory(&output, pacemaker)?;
         std::fs::write(directory.join(pacemaker).join(DROP_IN), PACEMAKER)?;
     }
+    let mut taps: Option<PathBuf> = None;
     for (vm, runnable) in catalog.known() {
         let vms = drop_in_data(vm, runnable, &clusters);
         let data = DropIn { key: keys.of(&vms), vm: vms, network_namespace, paths };
         let cluster = data.vm.get("cluster").map(|_| CLUSTER_TEMPLATE);
         let data = Data::new(&data);
-        let write = |unit: &str, text: &str| {
+        let place = |unit: &str| {
             let directory = PathBuf::from(format!("{unit}@{}.service.d", vm.name));
             make_directory(&output, &directory)?;
+            Ok::<_, io::Error>(directory.join(DROP_IN))
+        };
+        let write = |path: &Path, text: &str| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(0o666);
-            let mut file = File::from(rustix::fs::openat(&output, directory.join(DROP_IN), flags, mode)?);
-            file.write_all(text.as_bytes())
+            File::from(rustix::fs::openat(&output, path, flags, mode)?).write_all(text.as_bytes())
         };
         let text = data.fill(TEMPLATE);
-        write("microvm", &[text, cluster.map(|it| data.fill(it)).unwrap_or_default()].concat())?;
-        write("microvm-tap-interfaces", &data.fill(TAPS_TEMPLATE))?;
-        if runnable.uplink.is_some() {
-            write("microvm-uplink", &data.fill(UPLINK_TEMPLATE))?;
+        let text = [text, cluster.map(|it| data.fill(it)).unwrap_or_default()].concat();
+        write(&place("microvm")?, &text)?;
+        if network_namespace.is_some() {
+            let path = place("microvm-tap-interfaces")?;
+            match &taps {
+                // A hard link: systemd takes no drop-in from a relative symbolic link.
+                Some(first) => rustix::fs::linkat(&output, first, &output, path, AtFlags::empty())?,
+                None => {
+                    write(&path, &data.fill(TAPS_TEMPLATE))?;
+                    taps = Some(path);
+                }
+            }
         }
-        let user = data.fill(USER_TEMPLATE);
-        write("microvm-virtiofsd", &user)?;
-        if !runnable.devices.is_empty() {
-            write("microvm-pci-devices", &user)?;
+        if runnable.uplink.is_some() {
+            write(&place("microvm-uplink")?, &data.fill(UPLINK_TEMPLATE))?;
         }
         if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
             make_directory(&output, wants)?;
@@ -216,7 +223,7 @@ struct Keys(Sha256);
 impl Default for Keys {
     fn default() -> Self {
         let mut templates = Sha256::new();
-        for template in [TEMPLATE, TAPS_TEMPLATE, UPLINK_TEMPLATE, USER_TEMPLATE] {
+        for template in [TEMPLATE, TAPS_TEMPLATE, UPLINK_TEMPLATE] {
             templates.update(template);
         }
         Self(templates)
