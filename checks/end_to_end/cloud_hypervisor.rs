@@ -23,7 +23,8 @@ event() { printf '{"timestamp":{"secs":0,"nanos":1},"source":"%s","event":"%s","
 event vmm starting; event vm booting
 "#;
 
-/// The API: one call after another. Without `answers` it takes calls and is silent.
+/// The API: one call after another. Without `answers` it takes calls and is silent; with `refuses`
+/// its answer is no.
 const API: &str = r#"
 perl -MIO::Socket::UNIX -e '
 my $api = IO::Socket::UNIX->new(Local => "ch.control.sock", Listen => 5) or die;
@@ -32,7 +33,8 @@ while (my $client = $api->accept) {
     my ($head, $line) = ("", "");
     while (defined($line = <$client>) && $line ne "\r\n") { $head .= $line; }
     if ($head =~ /vm.power-button/) { open(my $pressed, ">", "pressed"); }
-    if (-e "answers") { print $client "HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n{}"; }
+    my $status = -e "refuses" ? 500 : 200;
+    if (-e "answers") { print $client "HTTP/1.1 $status \r\nContent-Length: 2\r\n\r\n{}"; }
     else { push @silent, $client; next; }
 }' 3>&- &
 while ! test -e answers; do sleep 0.05; done
@@ -88,7 +90,7 @@ impl StandIns {
 
     /// Removes the stand-ins' own files, so that what is left is the supervisor's.
     fn tidy(&self) {
-        for name in ["answers", "pressed"] {
+        for name in ["answers", "pressed", "refuses"] {
             let _ = fs::remove_file(self.run.join(name));
         }
     }
@@ -185,6 +187,18 @@ fn a_silent_api_does_not_keep_the_supervisor_from_killing_the_vmm() {
     running.signal("TERM");
     let messages = end(&stand_ins, running, 8, "a second signal ended the guest's time to power off");
     assert!(!messages.contains("did not answer"), "it waited for an answer: {messages}");
+}
+
+#[test]
+fn a_power_button_that_cannot_be_pressed() {
+    let stand_ins = StandIns::new();
+    let package = stand_ins.build("exec sleep 1000", false);
+    let running = stand_ins.start(&package);
+    fs::write(stand_ins.run.join("refuses"), "").unwrap();
+    running.signal("TERM");
+    running.messages.wait_for("ch: the power button cannot be pressed: ");
+    running.signal("TERM");
+    end(&stand_ins, running, 8, "a second signal ended the guest's time to power off");
 }
 
 #[test]

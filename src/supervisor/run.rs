@@ -290,7 +290,7 @@ fn report_events(
         if let Err(error) = in_background(follow) {
             say(&plan.name, &format!("links cannot be plugged in: {error}"));
         }
-        let power_button = press_in_background(&plan, power_button);
+        let power_button = press_in_background(&sender, power_button);
         let mut going = sender.send(Wake::Started(power_button)).is_ok();
         while going {
             let event = events.next().transpose();
@@ -304,13 +304,13 @@ fn report_events(
 
 /// Presses the power button whenever it receives something, in a thread of its own: a VMM
 /// that does not answer must not keep the supervisor from what else is to be done.
-fn press_in_background(plan: &Plan, mut press: PowerButton) -> io::Result<SyncSender<()>> {
+fn press_in_background(wakes: &Sender<Wake>, mut press: PowerButton) -> io::Result<SyncSender<()>> {
     let (sender, presses) = sync_channel(1);
-    let name = plan.name.clone();
+    let wakes = wakes.clone();
     in_background(move || {
         for () in presses {
             if let Err(error) = press() {
-                say(&name, &format!("the power button cannot be pressed: {error}"));
+                drop(wakes.send(Wake::NotPressed(error)));
             }
         }
     })?;

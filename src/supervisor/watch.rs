@@ -38,6 +38,7 @@ pub(super) enum Wake {
     Signal,
     /// With what has the power button pressed by another thread.
     Started(io::Result<SyncSender<()>>),
+    NotPressed(io::Error),
     Event(io::Result<Option<VmmEvent>>),
     VmmEnded(io::Result<ExitStatus>),
     ServerEnded(String, io::Result<ExitStatus>),
@@ -154,6 +155,11 @@ impl Watch<'_> {
                 let why = format!("no answer from the VMM: {error}");
                 self.kill_after(DRAIN_TIMEOUT, Outcome::NotStarted(why));
             }
+            // A VMM that is killed, or ends, answers no more.
+            Wake::NotPressed(error) if self.seen.outcome.is_none() => {
+                say(&self.plan.name, &format!("the power button cannot be pressed: {error}"));
+            }
+            Wake::NotPressed(_) => {}
             Wake::Event(Ok(Some(event))) => self.happened(event),
             Wake::Event(end) => {
                 self.seen.events_ended = true;
@@ -285,7 +291,7 @@ impl Watch<'_> {
         while self.seen.outputs_ended < OUTPUTS || !self.seen.events_ended {
             match wakes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Wake::Signal) => self.seen.stopping = true,
-                Ok(Wake::ServerEnded(..) | Wake::UplinkEnded(_)) => {}
+                Ok(Wake::ServerEnded(..) | Wake::UplinkEnded(_) | Wake::NotPressed(_)) => {}
                 Ok(wake) => self.take(wake),
                 Err(_) => break,
             }
