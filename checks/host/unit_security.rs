@@ -33,7 +33,7 @@ fn systemd_finds_nothing_to_complain_of_and_little_that_is_exposed() {
     let ran = host.machine.run(&[verify.as_slice(), &UNITS].concat()).exits(0);
     ran.says_nothing();
     let bounds = [
-        ("microvm@appvm.service", 0.8),
+        ("microvm@appvm.service", 0.9),
         ("microvm-virtiofsd@appvm.service", 4.0),
         ("microvm-uplink@appvm.service", 3.0),
         ("microvm-pci-devices@appvm.service", 4.0),
