@@ -98,7 +98,7 @@ fn a_guest_that_does_not_react_is_killed() {
         running.wait_until_up();
         let mut shell = running.console();
         // The guest's process that waits for the power button.
-        shell.run("killall -STOP head");
+        shell.run("until killall -STOP head; do :; done");
         drop(shell);
         let begun = Instant::now();
         running.signal("TERM");
@@ -129,7 +129,7 @@ fn shutdown_gives_up_in_words_and_is_harmless_without_a_vm() {
     running.wait_until_up();
     let mut shell = running.console();
     // The guest's process that waits for the power button.
-    shell.run("killall -STOP head");
+    shell.run("until killall -STOP head; do :; done");
     drop(shell);
     let (status, said) = shutdown(&["--timeout", "1"]);
     assert_eq!(status, Some(3));
