@@ -140,9 +140,9 @@ fn the_drop_ins_of_all_vms() {
         add(
             format!("microvm@{name}.service.d/50-microvm-spectrum.conf"),
             format!(
-                "# VM {name} of {source}. It starts only as long as the catalog gives it the same key: {key}\n\
-                 [Unit]\n{providers}{network_unit}\n\
-                 [Service]\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}"
+                "# VM {name} of {source}.\n[Unit]\n{providers}{network_unit}\n\
+                 [Service]\n{no_stop}User={uid}\nGroup={uid}\n{network}{more}\
+                 # It starts only as long as the catalog gives it the same key: {key}\n"
             ),
         );
         let taps = format!("microvm-tap-interfaces@{name}.service.d/50-microvm-spectrum.conf");

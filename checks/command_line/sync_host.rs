@@ -34,7 +34,7 @@ const GENERATED: &str = "/run/systemd/generator";
 
 /// The key in the drop-in of a VM.
 pub fn key_in(drop_in: &str) -> String {
-    drop_in.lines().next().unwrap().split_once(" the same key: ").unwrap().1.to_owned()
+    drop_in.lines().next_back().unwrap().split_once(" the same key: ").unwrap().1.to_owned()
 }
 
 /// A call as a shell's command; nothing in it needs quotes.

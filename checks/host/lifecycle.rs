@@ -133,6 +133,15 @@ fn a_unit_never_starts_with_an_outdated_drop_in() {
     host.run(&["start", "appvm"]).exits(3).complains(&[told, "run 'systemctl daemon-reload'"]);
     host.ok(&["systemctl", "daemon-reload"]);
     host.start("appvm");
+    // Nor when it starts again by itself.
+    fs::remove_dir(appvm.join("providers/net/other")).unwrap();
+    host.run(&["sync", "--no-systemd"]).exits(0);
+    host.ok(&["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "microvm@appvm.service"]);
+    host.wait_state("appvm", "failed");
+    let row = host.row("appvm");
+    assert!(row["detail"].as_str().unwrap().contains(told), "{row}");
+    host.ok(&["systemctl", "daemon-reload"]);
+    host.start("appvm");
     host.run(&["stop", "appvm"]).exits(0);
     // systemd removes all drop-ins for a moment when it reads its units, whoever asks for that.
     let reload = "while :; do systemctl daemon-reload; done";
@@ -140,25 +149,50 @@ fn a_unit_never_starts_with_an_outdated_drop_in() {
     for _ in 0..30 {
         host.ok(&["systemctl", "start", "microvm-set-booted@appvm.service"]);
     }
+    for _ in 0..3 {
+        host.run(&["start", "appvm"]).exits(0);
+        host.run(&["stop", "appvm"]).exits(0);
+    }
     reloads.kill().unwrap();
     reloads.wait().unwrap();
 }
 
 #[test]
-fn a_vm_that_could_fill_the_hosts_run_does_not_start() {
+fn a_vm_whose_unit_an_administrator_has_changed_says_what_is_wrong() {
     needs!(is_possible());
     let host = Host::new();
-    host.vm("appvm");
+    host.vm_with_share("appvm");
     host.sync();
-    // An option for all services, by which the host does not see what this one mounts.
-    let drop_in = "/etc/systemd/system/service.d/50-private.conf";
-    host.machine.write(drop_in, "[Service]\nPrivateTmp=yes\n");
-    host.ok(&["systemctl", "daemon-reload"]);
-    host.run(&["start", "appvm"]).exits(3).complains(&["Assertion failed"]);
-    assert_eq!(host.state("appvm"), "stopped");
-    fs::remove_file(host.machine.path(drop_in)).unwrap();
-    host.ok(&["systemctl", "daemon-reload"]);
+    for (drop_in, text, why) in [
+        // By this the host does not see what it mounts.
+        (
+            "microvm-set-booted@.service.d",
+            "PrivateTmp=yes",
+            "its runtime directory has no file system of its own",
+        ),
+        ("microvm@appvm.service.d", "User=root", "its unit runs as user 0, and its own user is 70000"),
+    ] {
+        let drop_in = format!("/etc/systemd/system/{drop_in}/own.conf");
+        host.machine.write(&drop_in, &format!("[Service]\n{text}\n"));
+        host.ok(&["systemctl", "daemon-reload"]);
+        host.run(&["start", "appvm"]).exits(3).complains(&[why]);
+        // It tries again, and not for ever.
+        host.run(&["stop", "appvm"]).exits(0);
+        for helper in ["microvm-set-booted", "microvm-virtiofsd"] {
+            let state = host.machine.property(&format!("{helper}@appvm.service"), "ActiveState");
+            assert_eq!(state, "inactive", "{helper}");
+        }
+        assert!(!host.machine.path("/run/microvm-spectrum/started/appvm.json").exists());
+        fs::remove_file(host.machine.path(&drop_in)).unwrap();
+        host.ok(&["systemctl", "daemon-reload"]);
+    }
     host.start("appvm");
+    // What it was started from is gone when it starts again by itself.
+    fs::remove_file(host.machine.path("/var/lib/microvms/appvm/current")).unwrap();
+    host.ok(&["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "microvm@appvm.service"]);
+    wait_for("its end", || ["failed", "stopped"].contains(&host.state("appvm").as_str()).then_some(()));
+    assert!(host.processes("qemu-system").is_empty());
+    assert!(!host.machine.path("/run/microvm-spectrum/started/appvm.json").exists());
 }
 
 #[test]

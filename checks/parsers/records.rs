@@ -102,7 +102,7 @@ fn what_was_started() {
     };
     attack("records of what was started, as files", 4, input, |given| {
         fs::write(Path::new(started::DIRECTORY).join("appvm.json"), &given.0).unwrap();
-        let Some(record) = Started::of(&name) else { return Ok(false) };
+        let Ok(Some(record)) = Started::of(&name) else { return Ok(false) };
         ensure(Started::all() == [record], || "another one".to_owned())?;
         Ok(true)
     });

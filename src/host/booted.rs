@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
@@ -21,6 +22,8 @@ use crate::system::{durable, systemd, trust};
 
 /// How often to look again for a drop-in: systemd may read its units again and again.
 const LOOKS: usize = 5;
+/// How long to wait where systemd does not answer.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes `booted` a link to the package that `current` leads to, free of other links, and
 /// prepares the VM's runtime directory.
@@ -62,8 +65,17 @@ fn may_start(state: &StateDirectory, catalog: Option<&Catalog>, name: &VmName) -
         Ok(None) => state.is_anothers(name).unwrap_or(true),
         Err(_) => false,
     };
-    // While systemd reads its units anew, the drop-ins are away. It answers when they are back.
-    agrees() || (0..LOOKS).any(|_| systemd::property(&systemd::unit(name), "Id").is_some() && agrees())
+    // While systemd reads its units anew, the drop-ins are away. It answers when they are back, and
+    // not at all while it executes itself anew.
+    let wait = || match systemd::property(&systemd::unit(name), "Id") {
+        Some(_) => {}
+        None => std::thread::sleep(LOOK_INTERVAL),
+    };
+    agrees()
+        || (0..LOOKS).any(|_| {
+            wait();
+            agrees()
+        })
 }
 
 /// Records what else the VM is started with: its other units take its user from there. The

@@ -73,9 +73,9 @@ pub struct Environment {
 
 impl Environment {
     /// The same for a unit of a VM. A VM of a source runs as the user that its record names.
-    fn for_vm(&self, name: &VmName) -> Self {
-        let started = Started::of(name).map(|started| started.uid.to_string());
-        Self { user: started.or_else(|| self.user.clone()), path: self.path.clone() }
+    fn for_vm(&self, name: &VmName) -> Result<Self, HostError> {
+        let started = started(name)?.map(|started| started.uid.to_string());
+        Ok(Self { user: started.or_else(|| self.user.clone()), path: self.path.clone() })
     }
 
     /// The id of the user who gets taps, devices and sockets; `microvm` is the default.
@@ -134,6 +134,23 @@ pub enum HostError {
     /// The user who gets taps, devices and sockets does not exist.
     #[error("the host has no user {0}: create it, or set {USER_VARIABLE} to another")]
     NoUser(String),
+    /// The VM's unit runs as a user who is not the VM's.
+    #[error(
+        "not started: its unit runs as user {is}, and its own user is {own}; remove User= from drop-ins of \
+         microvm@, or give the VM that user id in the configuration"
+    )]
+    OtherUser {
+        /// The user's id.
+        is: u32,
+        /// The VM's.
+        own: u32,
+    },
+    /// The VM could fill the file system of the host's runtime directory.
+    #[error(
+        "not started: its runtime directory has no file system of its own; remove what gives microvm-set-booted@ \
+         mounts that the host does not see, such as PrivateTmp= in a drop-in"
+    )]
+    Unlimited,
     /// The drop-ins of the VM that systemd has read are not those that the catalog gives it.
     #[error(
         "not started: it cannot run, or has changed since systemd read its units; run 'systemctl daemon-reload'"
@@ -177,11 +194,17 @@ fn trusted_package(state: &StateDirectory, name: &VmName) -> Result<PathBuf, Hos
     Ok(trust::resolve_tree(&state.booted(name))?)
 }
 
+/// What the VM was started with, if it is a VM of a source.
+fn started(name: &VmName) -> Result<Option<Started>, HostError> {
+    Started::of(name).map_err(io_error(format!("{} cannot be read", Started::path(name).display())))
+}
+
 /// Becomes a script of a package, which only root could have written; returns only
 /// when that fails.
-fn become_trusted(script: &Path) -> HostError {
+fn become_trusted(script: &Path, environment: &Environment) -> HostError {
+    let user = environment.user.iter().map(|user| (USER_VARIABLE, user));
     match trust::resolve(script) {
-        Ok(script) => program::become_program(&mut Command::new(script)).into(),
+        Ok(script) => program::become_program(Command::new(script).envs(user)).into(),
         Err(untrusted) => untrusted.into(),
     }
 }

@@ -39,10 +39,13 @@ const NODE_MODE: u32 = 0o600;
 /// See [`HostError`].
 pub fn pci_setup(state: &StateDirectory, name: &VmName, environment: &Environment) -> Result<(), HostError> {
     let package = trusted_package(state, name)?;
+    let environment = &environment.for_vm(name)?;
     match whose(&package, Script::PciSetup)? {
-        Whose::Ours(plan) => pci_setup_devices(&plan.pci_devices, &environment.for_vm(name)),
+        Whose::Ours(plan) => pci_setup_devices(&plan.pci_devices, environment),
         // Files name no PCI devices: without its script, a package gets an error.
-        Whose::Script(_) | Whose::Files(_) => Err(become_trusted(&Script::PciSetup.within(&package))),
+        Whose::Script(_) | Whose::Files(_) => {
+            Err(become_trusted(&Script::PciSetup.within(&package), environment))
+        }
     }
 }
 
@@ -58,7 +61,7 @@ pub fn pci_release(
 ) -> Result<(), HostError> {
     match whose(&trusted_package(state, name)?, Script::PciSetup)? {
         Whose::Ours(plan) => {
-            let user = environment.for_vm(name).vm_user()?;
+            let user = environment.for_vm(name)?.vm_user()?;
             Kernel::of_this_host().take_back(&plan.pci_devices, user).map_err(HostError::Devices)
         }
         Whose::Script(_) | Whose::Files(_) => Ok(()),

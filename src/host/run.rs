@@ -4,7 +4,7 @@
 //! Starting and stopping a VM's own program, as the VM's user.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -15,13 +15,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::{HostError, io_error};
+use super::{HostError, io_error, started};
 use crate::base::name::VmName;
 use crate::base::printable::printable;
-use crate::package::{Script, Whose, whose};
+use crate::package::{LoadError, Script, Whose, whose};
 use crate::plan::runtime::SocketNames;
 use crate::state::directory::{SHARES_DIRECTORY, StateDirectory, UPLINK_DIRECTORY, wayland_socket};
-use crate::state::started::Started;
 use crate::system::durable::if_present;
 use crate::system::process::{in_background, keep_memory_private};
 use crate::system::program;
@@ -36,13 +35,19 @@ use crate::system::program;
 /// See [`HostError`].
 pub fn run(state: &StateDirectory, name: &VmName) -> Result<u8, HostError> {
     // Since the package was recorded, its providers may have taken long to start.
-    let uid = rustix::process::geteuid().as_raw();
-    if Started::of(name).is_some_and(|started| started.uid != uid) {
-        return Err(HostError::Outdated);
+    let is = rustix::process::geteuid().as_raw();
+    if let Some(own) = started(name)?.map(|started| started.uid).filter(|own| *own != is) {
+        return Err(HostError::OtherUser { is, own });
+    }
+    let package = state.booted(name);
+    package.metadata().map_err(|error| LoadError::Io { path: package.clone(), error })?;
+    let device = |path: &str| std::fs::metadata(path).map(|found| found.dev());
+    let limited = device(".").and_then(|own| Ok(own != device("..")?));
+    if !limited.map_err(io_error("the runtime directory cannot be looked at"))? {
+        return Err(HostError::Unlimited);
     }
     link_sockets(&Path::new(SHARES_DIRECTORY).join(name.as_str()))
         .map_err(io_error("the sockets of shared directories cannot be linked to"))?;
-    let package = state.booted(name);
     let mut command = Command::new(Script::Run.within(&package));
     match whose(&package, Script::Run)? {
         Whose::Ours(plan) => {

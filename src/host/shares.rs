@@ -30,9 +30,10 @@ pub fn serve_shares(
     environment: &Environment,
 ) -> Result<Outcome, HostError> {
     let package = trusted_package(state, name)?;
+    let environment = &environment.for_vm(name)?;
     let serve = |tools: &BTreeMap<Tool, PathBuf>, open: &Opening<'_>| {
         let program = environment.tool(tools, Tool::Virtiofsd)?;
-        let client = Some(environment.for_vm(name).vm_user()?);
+        let client = Some(environment.vm_user()?);
         let privileges = Privileges { client, mounts: Some(PathBuf::from(".")) };
         virtiofsd::mount_whole_proc(Path::new("proc.mount"))
             .map_err(io_error("/proc cannot be mounted again"))?;
@@ -43,7 +44,7 @@ pub fn serve_shares(
         Whose::Ours(plan) => {
             serve(&plan.tools, &|wanted| virtiofsd::open_unserved(&plan, wanted, Duration::ZERO))
         }
-        Whose::Script(script) => Err(become_trusted(&script)),
+        Whose::Script(script) => Err(become_trusted(&script, environment)),
         Whose::Files(files) => {
             let shares = files.shares()?;
             serve(&BTreeMap::new(), &|wanted| open_files(&shares, wanted))

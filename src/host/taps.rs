@@ -26,17 +26,18 @@ use crate::system::program;
 /// See [`HostError`].
 pub fn tap_up(state: &StateDirectory, name: &VmName, environment: &Environment) -> Result<(), HostError> {
     let package = trusted_package(state, name)?;
+    let environment = &environment.for_vm(name)?;
     match whose(&package, Script::TapUp)? {
         Whose::Ours(plan) => {
             let catalog = Catalog::read(&state.catalog()).ok();
-            let user = environment.for_vm(name).vm_user()?;
+            let user = environment.vm_user()?;
             let provider_user = |provider: &VmName| {
                 let found = catalog.iter().flat_map(Catalog::runnable).find(|(vm, _)| vm.name == *provider);
                 found.map_or(user, |(_, runnable)| runnable.uid)
             };
             links_up(&plan, user, &provider_user, environment)
         }
-        Whose::Script(script) => Err(become_trusted(&script)),
+        Whose::Script(script) => Err(become_trusted(&script, environment)),
         Whose::Files(files) => files_up(&files, environment),
     }
 }
@@ -47,9 +48,10 @@ pub fn tap_up(state: &StateDirectory, name: &VmName, environment: &Environment) 
 /// See [`HostError`].
 pub fn tap_down(state: &StateDirectory, name: &VmName, environment: &Environment) -> Result<(), HostError> {
     let package = trusted_package(state, name)?;
+    let environment = &environment.for_vm(name)?;
     match whose(&package, Script::TapDown)? {
         Whose::Ours(plan) => links_down(&plan, environment),
-        Whose::Script(script) => Err(become_trusted(&script)),
+        Whose::Script(script) => Err(become_trusted(&script, environment)),
         Whose::Files(files) => files_down(&files, environment),
     }
 }

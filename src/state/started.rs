@@ -69,10 +69,15 @@ impl Started {
         durable::replace_file(&Self::path(&self.vm.name), &versioned::text_of(self)?, 0o644)
     }
 
-    /// The record of the VM called `name`; none when it does not run.
-    pub fn of(name: &VmName) -> Option<Self> {
-        let text = std::fs::read_to_string(Self::path(name)).ok()?;
-        versioned::parse(&text, "a record of a start", VERSION).ok()
+    /// The record of the VM called `name`; none when no VM of a source runs under this name.
+    ///
+    /// # Errors
+    /// When there is one and it cannot be read.
+    pub fn of(name: &VmName) -> io::Result<Option<Self>> {
+        let Some(text) = durable::if_present(std::fs::read_to_string(Self::path(name)))? else {
+            return Ok(None);
+        };
+        versioned::parse(&text, "a record of a start", VERSION).map(Some).map_err(io::Error::other)
     }
 
     /// All records.
@@ -80,7 +85,7 @@ impl Started {
         let entries = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
         let names =
             entries.filter_map(|entry| VmName::new(entry.file_name().to_str()?.strip_suffix(".json")?).ok());
-        let mut all: Vec<_> = names.filter_map(|name| Self::of(&name)).collect();
+        let mut all: Vec<_> = names.filter_map(|name| Self::of(&name).ok().flatten()).collect();
         all.sort_by(|a, b| a.vm.cmp(&b.vm));
         all
     }

@@ -246,7 +246,7 @@ impl VmStatus {
         }
         self.state = state;
         if matches!(state, Condition::Running | Condition::Starting)
-            && let (Some(catalog), Some(started)) = (&installed.catalog, Started::of(&self.name))
+            && let (Some(catalog), Ok(Some(started))) = (&installed.catalog, Started::of(&self.name))
         {
             self.stale = started.stale(catalog, &installed.state);
             if !self.stale.is_empty() {

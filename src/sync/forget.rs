@@ -113,6 +113,6 @@ fn choose(text: &str, leased: &BTreeSet<VmId>, exist: &BTreeSet<VmId>) -> Result
 
 /// Whether a VM is running, and not another of its name.
 fn is_running(state: &StateDirectory, vm: &VmId) -> bool {
-    let is_another = Started::of(&vm.name).is_some_and(|started| started.vm != *vm);
+    let is_another = matches!(Started::of(&vm.name), Ok(Some(started)) if started.vm != *vm);
     state.booted(&vm.name).symlink_metadata().is_ok() && !is_another
 }

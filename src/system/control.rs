@@ -73,8 +73,9 @@ pub struct Stopping {
 pub enum Failure {
     /// A condition of its unit was not met, which is a success for systemd.
     #[error(
-        "{0} was not started: systemd has not read how it is installed now, or its user has no account \
-         (is libnss-systemd installed?); run 'microvm-spectrum sync'"
+        "{0} was not started: a condition of its unit is not met; look at 'systemctl status {unit}', and run \
+         'microvm-spectrum sync' if it should be installed",
+        unit = unit(.0)
     )]
     Skipped(VmName),
     /// Its unit failed.

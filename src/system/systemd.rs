@@ -259,7 +259,8 @@ fn parse(block: &str) -> (&str, UnitStatus, &str) {
         "exit-code" => exit_status.parse() == Ok(KILLED),
         other => other == "timeout",
     };
-    if result == "exit-code" && exit_status.parse() == Ok(NO_USER) {
+    // For others it is a user that systemd would make.
+    if vm_of_unit(id).is_some() && result == "exit-code" && exit_status.parse() == Ok(NO_USER) {
         status.text = "its user has no account (is libnss-systemd installed?)".to_owned().into();
         return (id, status, result);
     }

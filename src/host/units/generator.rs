@@ -35,6 +35,8 @@ const TAPS_TEMPLATE: &str = include_str!("templates/drop-in-taps.conf.hbs");
 const UPLINK_TEMPLATE: &str = include_str!("templates/drop-in-uplink.conf.hbs");
 /// What the drop-in of `microvm@` has besides where a cluster manages VMs.
 const CLUSTER_TEMPLATE: &str = include_str!("templates/drop-in-cluster.conf.hbs");
+/// The last line of `microvm@`'s drop-in.
+const KEY_TEMPLATE: &str = "# It starts only as long as the catalog gives it the same key: {{key}}\n";
 /// The drop-in of Pacemaker.
 const PACEMAKER: &str = include_str!("templates/drop-in-pacemaker.conf");
 /// The target for the VMs that start with the host.
@@ -137,9 +139,6 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
             let mode = Mode::from_raw_mode(0o666);
             File::from(rustix::fs::openat(&output, path, flags, mode)?).write_all(text.as_bytes())
         };
-        let text = data.fill(TEMPLATE);
-        let text = [text, cluster.map(|it| data.fill(it)).unwrap_or_default()].concat();
-        write(&place("microvm")?, &text)?;
         if network_namespace.is_some() {
             let path = place("microvm-tap-interfaces")?;
             match &taps {
@@ -154,6 +153,9 @@ fn write_drop_ins(paths: &UnitPaths, catalog: &Catalog, directory: &Path) -> io:
         if runnable.uplink.is_some() {
             write(&place("microvm-uplink")?, &data.fill(UPLINK_TEMPLATE))?;
         }
+        // Last, with its key at the end: a VM whose drop-ins are incomplete does not start.
+        let cluster = cluster.map(|it| data.fill(it)).unwrap_or_default();
+        write(&place("microvm")?, &[data.fill(TEMPLATE), cluster, data.fill(KEY_TEMPLATE)].concat())?;
         if runnable.autostart && matches!(vm.state, VmState::Runnable(_)) {
             make_directory(&output, wants)?;
             let link = wants.join(format!("microvm@{}.service", vm.name));
@@ -252,12 +254,14 @@ pub fn drop_in_of_systemd(name: &VmName) -> io::Result<Option<String>> {
     durable::if_present(std::fs::read_to_string(directory.join(DROP_IN)))
 }
 
-/// Whether a VM can run, and this drop-in has the key that the catalog gives it now, in its first line.
+/// Whether a VM can run, and this drop-in has the key that the catalog gives it now, in its last line.
 ///
 /// It concerns this VM alone: whatever changes in others, it can start.
 pub fn is_current(catalog: &Catalog, name: &VmName, drop_in: &str) -> bool {
     let clusters = of_cluster(catalog);
-    let first = drop_in.lines().next().unwrap_or_default();
-    let is = |vm, now| first.ends_with(&Keys::default().of(&drop_in_data(vm, now, &clusters)));
+    let is = |vm, now| {
+        let key = Keys::default().of(&drop_in_data(vm, now, &clusters));
+        drop_in.strip_suffix('\n').is_some_and(|text| text.ends_with(&key))
+    };
     catalog.runnable().any(|(vm, now)| vm.name == *name && is(vm, now))
 }
