@@ -144,7 +144,7 @@ fn a_unit_never_starts_with_an_outdated_drop_in() {
     host.start("appvm");
     host.run(&["stop", "appvm"]).exits(0);
     // systemd removes all drop-ins for a moment when it reads its units, whoever asks for that.
-    let reload = "while :; do systemctl daemon-reload; done";
+    let reload = "while :; do systemctl daemon-reload; sleep 0.1; done";
     let mut reloads = host.machine.command("timeout", ["600", "sh", "-c", reload]).spawn().unwrap();
     for _ in 0..30 {
         host.ok(&["systemctl", "start", "microvm-set-booted@appvm.service"]);
@@ -266,7 +266,7 @@ fn a_guest_that_hangs_is_killed_and_stop_says_so() {
     // The second signal does what half a minute would.
     let hang = || {
         host.start("appvm");
-        host.in_guest("appvm", "killall -STOP head");
+        host.in_guest("appvm", "until killall -STOP head; do :; done");
     };
     let kill = || host.ok(&["systemctl", "kill", "--kill-whom=main", "--signal=TERM", unit]);
     let why = "appvm has stopped: the virtual machine monitor was killed: a second signal ended the guest's";
