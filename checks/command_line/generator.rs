@@ -196,6 +196,11 @@ fn a_vm_starts_whatever_changes_in_others() {
     fs::create_dir(drop_in("b").parent().unwrap()).unwrap();
     fs::copy(drop_in("net"), drop_in("b")).unwrap();
     refused("b");
+    // One that a full /run has cut short, even by its last character.
+    let whole = fs::read_to_string(drop_in("a")).unwrap();
+    fs::write(drop_in("a"), whole.trim_end()).unwrap();
+    refused("a");
+    fs::write(drop_in("a"), whole).unwrap();
     host.configure("[vm.a]\nuid = 70123\n");
     run(&mut host.sync()).exits(1);
     refused("a");

@@ -48,6 +48,14 @@ fn what_a_vm_is_started_from_is_noted_and_forgotten() {
     run(&mut host.clear_booted("none")).exits(0).says_nothing();
     // Its user may have become another since then.
     run(&mut host.run_as_root("a")).exits(3).complains(&["a: not started: "]);
+    // A record that cannot be read is no sign that another program installed the VM.
+    for verb in ["tap-up", "virtiofsd", "run"] {
+        let call = host.unit_calls(&[verb, "a"]);
+        let script = "mount -t tmpfs none /run && mkdir -p /run/microvm-spectrum/started && \
+                      echo '{' >/run/microvm-spectrum/started/a.json && exec \"$@\"";
+        let why = "/run/microvm-spectrum/started/a.json cannot be read: ";
+        run(&mut shell(script, words(&call))).exits(3).complains(&[why]);
+    }
     // A folder of another program, where sync was never called.
     let other = host.root.join("other");
     fs::create_dir_all(other.join("theirs")).unwrap();

@@ -34,7 +34,8 @@ fn systemd_finds_nothing_to_complain_of_and_little_that_is_exposed() {
     ran.says_nothing();
     let bounds = [
         ("microvm@appvm.service", 0.9),
-        ("microvm-virtiofsd@appvm.service", 4.0),
+        ("microvm-virtiofsd@appvm.service", 3.4),
+        ("microvm-set-booted@appvm.service", 3.9),
         ("microvm-uplink@appvm.service", 3.0),
         ("microvm-pci-devices@appvm.service", 4.0),
         ("microvm-spectrum-sync.service", 3.0),

@@ -4,9 +4,8 @@
 //! The host's part of running VMs: the unit files, and the work that units call for.
 //!
 //! Each function here is one line of a unit; units call all but [`run()`] as root.
-//! [`set_booted`] comes first, makes `booted` a link to the VM's package;
-//! the others use that link, and so all use the same package. [`apply`] has systemd do what `sync`
-//! decided. Only [`cli`](crate::cli) may use this stage.
+//! [`set_booted`] comes first and makes `booted` a link to the VM's package; the others
+//! use that link, and so all use the same package. [`apply`] has systemd do what `sync` decided. Only [`cli`](crate::cli) may use this stage.
 
 pub mod apply;
 mod booted;
