@@ -164,6 +164,38 @@ fn a_client_of_two_providers_has_two_interfaces() {
 }
 
 #[test]
+fn an_interface_that_is_replaced_while_the_guest_configures_it_is_configured() {
+    needs!(is_possible());
+    let host = Host::new();
+    host.vm("netvm");
+    client(&host, "app", &["netvm"]);
+    host.sync();
+    host.start("app");
+    host.wait_boots("app", 1);
+    wait_answers(&host, "app", PROVIDER);
+    // What configures interfaces begins anew, and waits in the middle of the first.
+    host.in_guest(
+        "netvm",
+        "kill $(ps | awk '/[m]icrovm-guest interfaces/ { print $1 }'); touch /tmp/held
+        echo 'ip() {
+            [ $1 = address ] && while [ -e /tmp/held ]; do touch /tmp/waits; sleep 0.1; done
+            command ip \"$@\"
+        }' | cat - /usr/lib/microvm-spectrum/microvm-guest >/tmp/slow-guest
+        sh /tmp/slow-guest interfaces &",
+    );
+    let in_netvm = |command: &str| {
+        let command = format!("{command} && echo done");
+        wait_for(&command, || (host.in_guest("netvm", &command).ends_with("done")).then_some(()));
+    };
+    in_netvm("[ -e /tmp/waits ] && cp /sys/class/net/eth0/ifindex /tmp/first");
+    host.run(&["restart", "app"]).exits(0);
+    in_netvm("cat /sys/class/net/eth0/ifindex && ! cmp /sys/class/net/eth0/ifindex /tmp/first");
+    in_netvm("rm /tmp/held");
+    host.wait_boots("app", 2);
+    wait_answers(&host, "app", PROVIDER);
+}
+
+#[test]
 fn a_provider_without_a_free_port_says_so_once_and_takes_the_next_that_is_free() {
     needs!(is_possible());
     let host = Host::new();
