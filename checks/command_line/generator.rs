@@ -393,6 +393,26 @@ fn a_boot_goes_on_whatever_is_wrong() {
 }
 
 #[test]
+fn a_vm_whose_drop_ins_are_incomplete_does_not_start() {
+    let host = host();
+    let mut catalog = catalog();
+    catalog["vms"][0]["uplink"] = json!({"ports": []});
+    install(&host, catalog.to_string());
+    // microvm-set-booted@ looks at this one alone.
+    let own = "microvm@a.service.d";
+    let mut all = tree::names(&generate(&host).normal);
+    all.retain(|name| name.ends_with("@a.service.d"));
+    assert!(all.len() == 3 && all.iter().any(|name| name == own), "{all:?}");
+    for helper in all.iter().filter(|name| *name != own) {
+        let output = host.root.join(format!("without-{helper}"));
+        fs::create_dir(&output).unwrap();
+        fs::write(output.join(helper), "a file in the place of a directory").unwrap();
+        run(host.unit_calls(&["generate"]).arg(&output)).exits(0);
+        assert!(!output.join(own).exists(), "{helper}");
+    }
+}
+
+#[test]
 fn a_catalog_in_which_two_vms_have_the_same() {
     let host = host();
     for (name, uid, fine) in [("b", 70_001, true), ("a", 70_001, false), ("b", 70_000, false)] {
