@@ -20,6 +20,7 @@ mod doctor;
 mod exit_statuses;
 mod exposure;
 mod generator;
+mod guest;
 mod host_verbs;
 mod hostile_sources;
 mod images;
