@@ -21,11 +21,12 @@ let
       echo "init: ${init} is not executable: chmod +x, or write it with pkgs.writeShellScript" >&2
       exit 1
     fi
-    mkdir -p $out/{bin,dev,mnt,nix/store,proc,run,sbin,sys,tmp}
+    mkdir -p $out/{bin,dev,mnt,nix/store,proc,run,sbin,sys,tmp,usr/lib/microvm-spectrum}
     for package in ${toString (map (package: "${lib.getBin package}") all)}; do
       if test -d $package/bin; then ln -sf $package/bin/* $out/bin/; fi
     done
     ln -s ${init} $out/sbin/init
+    ln -s ${../../guest/microvm-guest} $out/usr/lib/microvm-spectrum/microvm-guest
   '';
 in
 pkgs.runCommand "spectrum-guest-root.img"
