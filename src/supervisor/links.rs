@@ -118,7 +118,9 @@ impl Links {
                 _ => self.plug(link, stamp),
             };
         }
-        settled
+        // A guest that was not ready when it was asked must be asked again.
+        self.reclaim();
+        settled && self.lost.is_empty()
     }
 
     fn plug(&mut self, link: LinkId, stamp: Stamp) -> bool {

@@ -140,10 +140,13 @@ fn a_port_that_a_guest_holds_is_taken_back_when_it_is_free() {
     let mut links = links(None);
     assert!(links.settle(records(&[("a546", 1)])));
     set(|vmm| vmm.guest_holds = true);
-    // A new tap: the old interface is on one that is gone.
-    assert!(links.settle(records(&[("a546", 2)])));
-    assert_eq!(devices(), ["a546-1"]);
+    // A new tap: the old interface is on one that is gone. The guest is asked for it again.
+    for _ in 0..2 {
+        assert!(!links.settle(records(&[("a546", 2)])));
+        assert_eq!(devices(), ["a546-1"]);
+    }
     set(|vmm| vmm.held.clear());
+    assert!(links.settle(records(&[("a546", 2)])));
     assert!(links.settle(records(&[("a546", 2), ("b547", 1)])));
     assert_eq!(devices(), ["a546-1", "b547-0"]);
 }
