@@ -47,8 +47,10 @@ fn a_guests_clients_ask_the_name_server_that_is_known_last() {
     let resolved = "mkdir -p /run/systemd/resolve; echo 'nameserver fe80::1
 nameserver 192.0.2.53' >/run/systemd/resolve/resolv.conf";
     for sh in ["/bin/dash", "/bin/bash"] {
-        let script =
-            format!("exec timeout 300 unshare --net --pid --fork --kill-child sh -c '{}' sh \"$@\"", SERVE.replace('\'', "'\\''"));
+        let script = format!(
+            "exec timeout 300 unshare --net --pid --fork --kill-child sh -c '{}' sh \"$@\"",
+            SERVE.replace('\'', "'\\''")
+        );
         let to = "udp dport 53 dnat to 192.0.2.53";
         run(&mut shell(&script, [guest.as_os_str(), to.as_ref(), resolved.as_ref(), sh.as_ref()])).exits(0);
     }

@@ -203,6 +203,39 @@ fn an_interface_that_is_replaced_while_the_guest_configures_it_is_configured() {
 }
 
 #[test]
+fn a_client_of_a_provider_that_has_another_user_is_stale() {
+    needs!(is_possible());
+    let host = Host::new();
+    host.vm("netvm");
+    client(&host, "app", &["netvm"]);
+    host.sync();
+    host.start("app");
+    wait_answers(&host, "app", PROVIDER);
+    let stale = || host.row("app")["stale"].clone();
+    let set_user = |uid: u32| {
+        host.configure(&format!("[vm.netvm]\nuid = {uid}\n"));
+        host.sync();
+    };
+    let why = json!(["its network provider netvm has another user id now"]);
+    set_user(71_000);
+    assert_eq!(stale(), json!([]));
+    host.run(&["restart", "netvm"]).exits(0);
+    assert_eq!(stale(), why);
+    host.run(&["restart", "app"]).exits(0);
+    assert_eq!(stale(), json!([]));
+    host.wait_boots("app", 2);
+    wait_answers(&host, "app", PROVIDER);
+    // A client that starts before its provider does so again.
+    set_user(72_000);
+    host.run(&["restart", "app"]).exits(0);
+    host.wait_boots("app", 3);
+    wait_answers(&host, "app", PROVIDER);
+    assert_eq!(stale(), json!([]));
+    host.run(&["restart", "netvm"]).exits(0);
+    assert_eq!(stale(), why);
+}
+
+#[test]
 fn a_provider_without_a_free_port_says_so_once_and_takes_the_next_that_is_free() {
     needs!(is_possible());
     let host = Host::new();

@@ -83,7 +83,7 @@ fn links() {
         ensure(all.contains_key(&link) == holder.is_some(), || format!("{holder:?} {all:?}"))?;
         fs::remove_dir_all(&directory).unwrap();
         let Some(client) = holder else { return Ok(false) };
-        records::record(&provider, link, &client, true).unwrap();
+        records::record(&provider, link, &client, 70_000, true).unwrap();
         ensure(records::holder(link).unwrap() == Some(client), || "another holder".to_owned())?;
         fs::remove_dir_all(&directory).unwrap();
         Ok(true)

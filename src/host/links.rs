@@ -38,8 +38,9 @@ pub fn links_up(
         }
     }
     let made = plan.interfaces.iter().try_for_each(|InterfacePlan { provider, link, .. }| {
-        let new = taps::up(&tools, *link, client_user, provider_user(provider))?;
-        records::record(provider, *link, &plan.name, new)
+        let provider_user = provider_user(provider);
+        let new = taps::up(&tools, *link, client_user, provider_user)?;
+        records::record(provider, *link, &plan.name, provider_user, new)
             .map_err(io_error(format!("the link to {provider} cannot be recorded")))
     });
     if made.is_err() {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use super::links::{links_down, links_up};
-use super::{Environment, HostError, become_trusted, trusted_package};
+use super::{Environment, HostError, become_trusted, started, trusted_package};
 use crate::base::name::VmName;
 use crate::base::tool::Tool;
 use crate::link::taps::is_tap;
@@ -31,7 +31,11 @@ pub fn tap_up(state: &StateDirectory, name: &VmName, environment: &Environment) 
         Whose::Ours(plan) => {
             let catalog = Catalog::read(&state.catalog()).ok();
             let user = environment.vm_user()?;
+            // The catalog may know of another user, as whom the provider's next start runs.
             let provider_user = |provider: &VmName| {
+                if let Ok(Some(running)) = started(provider) {
+                    return running.uid;
+                }
                 let found = catalog.iter().flat_map(Catalog::runnable).find(|(vm, _)| vm.name == *provider);
                 found.map_or(user, |(_, runnable)| runnable.uid)
             };

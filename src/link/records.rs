@@ -31,6 +31,8 @@ const VERSION: u32 = 1;
 struct Record {
     version: u32,
     client: VmName,
+    /// The id of the user whose the provider's tap is.
+    provider_user: Option<u32>,
 }
 
 /// Tells a record from a later one of the same name: its inode and its time.
@@ -57,17 +59,21 @@ fn file_name(link: LinkId) -> String {
     format!("{link}.json")
 }
 
-/// The client that a record names. A record of another form or version counts as none.
+/// What a record says. A record of another form or version counts as none.
 ///
 /// # Errors
 /// When the host cannot read it.
-fn client_of(path: &Path) -> io::Result<Option<VmName>> {
+fn read(path: &Path) -> io::Result<Option<Record>> {
     let text = match std::fs::read_to_string(path) {
         Err(error) if !is_hosts(&error) => return Ok(None),
         text => text?,
     };
-    let record = versioned::parse::<Record>(&text, "a record of a link", VERSION).ok();
-    Ok(record.map(|record| record.client))
+    Ok(versioned::parse(&text, "a record of a link", VERSION).ok())
+}
+
+/// The id of the user whose the provider's tap of a link is, if there is one and that is known.
+pub fn provider_user(provider: &VmName, link: LinkId) -> Option<u32> {
+    read(&path(provider, link)).ok()??.provider_user
 }
 
 /// The client that has a link now, with any provider.
@@ -76,25 +82,31 @@ fn client_of(path: &Path) -> io::Result<Option<VmName>> {
 /// When the directory of the records exists and cannot be listed, or a record cannot be read.
 pub fn holder(link: LinkId) -> io::Result<Option<VmName>> {
     for provider in durable::if_present(std::fs::read_dir(DIRECTORY))?.into_iter().flatten() {
-        if let Some(client) = client_of(&provider?.path().join(file_name(link)))? {
-            return Ok(Some(client));
+        if let Some(record) = read(&provider?.path().join(file_name(link)))? {
+            return Ok(Some(record.client));
         }
     }
     Ok(None)
 }
 
-/// Records that a client has a link to a provider. A `new` tap of the provider
+/// Records that a client has a link to a provider, with a tap for `provider_user`. A `new` tap
 /// replaces an existing record, so that the provider plugs in that tap.
 ///
 /// # Errors
 /// When the record cannot be written.
-pub fn record(provider: &VmName, link: LinkId, client: &VmName, new: bool) -> io::Result<()> {
+pub fn record(
+    provider: &VmName,
+    link: LinkId,
+    client: &VmName,
+    provider_user: u32,
+    new: bool,
+) -> io::Result<()> {
     prepare(provider)?;
-    if !new && client_of(&path(provider, link)).ok().flatten().as_ref() == Some(client) {
+    if !new && read(&path(provider, link)).ok().flatten().is_some_and(|it| it.client == *client) {
         return Ok(());
     }
-    let text = serde_json::to_string(&Record { version: VERSION, client: client.clone() })
-        .map_err(io::Error::other)?;
+    let record = Record { version: VERSION, client: client.clone(), provider_user: Some(provider_user) };
+    let text = serde_json::to_string(&record).map_err(io::Error::other)?;
     durable::replace_file(&path(provider, link), &format!("{text}\n"), 0o644)
 }
 
@@ -124,7 +136,7 @@ fn all_in(directory: &Path) -> io::Result<BTreeMap<LinkId, Stamp>> {
         let id = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|id| id.parse().ok());
         if let (Some(id), Ok(metadata)) = (id, entry.metadata())
             && name.to_str() == Some(&file_name(id))
-            && client_of(&entry.path())?.is_some()
+            && read(&entry.path())?.is_some()
         {
             found.insert(id, (metadata.ino(), metadata.modified().ok()));
         }

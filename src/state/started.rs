@@ -15,8 +15,9 @@ use crate::base::name::{VmId, VmName};
 use crate::base::printable::Printable;
 use crate::base::versioned;
 use crate::directory::stamp::FileStamp;
+use crate::link::records;
 use crate::package::identity;
-use crate::state::catalog::{Catalog, CatalogWayland, Runnable, VmState};
+use crate::state::catalog::{Catalog, CatalogLink, CatalogWayland, Runnable, VmState};
 use crate::state::directory::StateDirectory;
 use crate::state::place::PackagePlace;
 use crate::system::durable;
@@ -109,6 +110,14 @@ impl Started {
         }
         if now.uid != self.uid {
             why.push(Printable::composed(format!("its user id is {} now", now.uid)));
+        }
+        for CatalogLink { provider, id, .. } in &now.links {
+            let running = Self::of(provider).ok().flatten().map(|running| running.uid);
+            if running.zip(records::provider_user(provider, *id)).is_some_and(|(is, was)| is != was) {
+                why.push(Printable::composed(format!(
+                    "its network provider {provider} has another user id now"
+                )));
+            }
         }
         // Another package says so by itself.
         if now.wayland != self.wayland && now.wayland.is_some() == self.wayland.is_some() {
