@@ -36,6 +36,8 @@ pub(super) struct Running {
 enum Device {
     /// It is the VM's, also after the guest's next reset.
     Plugged,
+    /// The same, but the guest has ejected it by itself; until that reset it cannot be removed.
+    Ejected,
     /// It is unplugged, but the guest has not released it.
     Held,
     /// There is none.
@@ -63,12 +65,13 @@ impl Running {
         let info = self.api.get("vm.info", deadline)?;
         let interfaces = info.pointer("/config/net").and_then(Value::as_array);
         let has_id = |interface: &Value| interface.get("id").and_then(Value::as_str) == Some(id);
-        Ok(if interfaces.is_some_and(|all| all.iter().any(has_id)) {
-            Device::Plugged
-        } else if info.get("device_tree").is_some_and(|tree| tree.get(id).is_some()) {
-            Device::Held
-        } else {
-            Device::Absent
+        let is_in_config = interfaces.is_some_and(|all| all.iter().any(has_id));
+        let is_in_tree = info.get("device_tree").is_some_and(|tree| tree.get(id).is_some());
+        Ok(match (is_in_config, is_in_tree) {
+            (true, true) => Device::Plugged,
+            (true, false) => Device::Ejected,
+            (false, true) => Device::Held,
+            (false, false) => Device::Absent,
         })
     }
 }
@@ -101,7 +104,7 @@ impl RunningVmm for Running {
         let device = json!({ "id": id, "tap": link.provider_tap(), "mac": link.provider_mac().to_string() });
         match self.find(&id, self.deadline)? {
             // An earlier call came late.
-            Device::Plugged => Ok(()),
+            Device::Plugged | Device::Ejected => Ok(()),
             Device::Held => Err(io::Error::other("the guest has not released the link's last interface yet")),
             Device::Absent => self.api.put("vm.add-net", Some(&device), self.deadline),
         }
@@ -121,6 +124,7 @@ impl RunningVmm for Running {
                     self.api.put("vm.remove-device", Some(&json!({ "id": id })), answered)?;
                     removed = true;
                 }
+                Device::Ejected => return Ok(Unplugged::Lost),
                 Device::Held if Instant::now() >= self.deadline => return Ok(Unplugged::Lost),
                 Device::Held => {}
                 Device::Absent => return Ok(Unplugged::Free),

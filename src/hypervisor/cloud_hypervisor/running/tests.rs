@@ -92,7 +92,7 @@ fn serve(mut stream: UnixStream, state: &Mutex<State>) {
         }
         "vm.remove-device" => {
             state.asked.push(format!("remove {}", text("id")));
-            if state.config.remove(&text("id")).is_none() {
+            if !state.tree.contains_key(&text("id")) || state.config.remove(&text("id")).is_none() {
                 no("Unknown device id")
             } else {
                 if !state.guest_holds {
@@ -157,4 +157,16 @@ fn what_a_guest_holds_is_lost_until_it_releases_it() {
     vmm.set(|state| state.tree.clear());
     assert_eq!(vmm.running(Duration::ZERO).unplug(attachment(0)).unwrap(), Unplugged::Free);
     vmm.running(LONG).plug(attachment(0)).unwrap();
+}
+
+#[test]
+fn what_a_guest_has_ejected_does_not_keep_its_link_from_a_new_interface() {
+    let vmm = StandIn::new();
+    vmm.running(LONG).plug(attachment(0)).unwrap();
+    vmm.set(|state| state.tree.clear());
+    for _ in 0..2 {
+        assert_eq!(vmm.running(LONG).unplug(attachment(0)).unwrap(), Unplugged::Lost);
+    }
+    vmm.running(LONG).plug(attachment(1)).unwrap();
+    assert_eq!(vmm.asked(), ["add link-a546-0", "add link-a546-1"]);
 }
