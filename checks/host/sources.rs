@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::installed::{Host, INSTALLED, PARTITION};
+use crate::support::links::{PROVIDER, RECORDS, client, link, wait_answers};
 use crate::support::skip::needs;
 use crate::support::systemd_machine::is_possible;
 use crate::support::waiting::wait_for;
@@ -37,6 +38,30 @@ fn all(host: &Host) -> Vec<String> {
     let text = |row: &Value, key: &str| row[key].as_str().unwrap_or("-").to_owned();
     let rows = list["vms"].as_array().unwrap().iter();
     rows.map(|row| format!("{}/{} {}", text(row, "source"), text(row, "name"), text(row, "state"))).collect()
+}
+
+#[test]
+fn a_client_has_no_link_to_another_vm_that_still_runs_under_its_providers_name() {
+    needs!(is_possible());
+    let host = Host::new();
+    host.configure(LATER);
+    host.machine.mkdir("/media/later/svc/data");
+    vm_in(&host, "/media/later/svc/data/netvm");
+    host.sync();
+    host.start("netvm");
+    let others = host.row("netvm")["uid"].clone();
+    host.vm("netvm");
+    client(&host, "app", &["netvm"]);
+    host.sync();
+    host.start("app");
+    let id = link(&host, "app", "netvm");
+    let record: Value =
+        serde_json::from_str(&host.machine.read(&format!("{RECORDS}/netvm/{id}.json"))).unwrap();
+    assert_ne!(record["provider_user"], others);
+    assert_eq!(record["provider_user"], host.row("netvm")["uid"]);
+    assert_eq!(host.row("app")["stale"], json!([]));
+    host.run(&["restart", "netvm"]).exits(0);
+    wait_answers(&host, "app", PROVIDER);
 }
 
 #[test]

@@ -31,13 +31,12 @@ pub fn tap_up(state: &StateDirectory, name: &VmName, environment: &Environment) 
         Whose::Ours(plan) => {
             let catalog = Catalog::read(&state.catalog()).ok();
             let user = environment.vm_user()?;
-            // The catalog may know of another user, as whom the provider's next start runs.
             let provider_user = |provider: &VmName| {
-                if let Ok(Some(running)) = started(provider) {
-                    return running.uid;
-                }
                 let found = catalog.iter().flat_map(Catalog::runnable).find(|(vm, _)| vm.name == *provider);
-                found.map_or(user, |(_, runnable)| runnable.uid)
+                let Some((vm, runnable)) = found else { return user };
+                // It may still run as an earlier user. Another VM that runs under its name gets no link.
+                let running = started(provider).ok().flatten().filter(|running| running.vm == vm.id());
+                running.map_or(runnable.uid, |running| running.uid)
             };
             links_up(&plan, user, &provider_user, environment)
         }

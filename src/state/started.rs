@@ -112,8 +112,10 @@ impl Started {
             why.push(Printable::composed(format!("its user id is {} now", now.uid)));
         }
         for CatalogLink { provider, id, .. } in &now.links {
-            let running = Self::of(provider).ok().flatten().map(|running| running.uid);
-            if running.zip(records::provider_user(provider, *id)).is_some_and(|(is, was)| is != was) {
+            let running = Self::of(provider).ok().flatten();
+            let running = running.filter(|it| catalog.find(provider).is_some_and(|vm| vm.id() == it.vm));
+            let user = records::provider_user(provider, *id);
+            if running.zip(user).is_some_and(|(running, user)| running.uid != user) {
                 why.push(Printable::composed(format!(
                     "its network provider {provider} has another user id now"
                 )));
