@@ -146,9 +146,9 @@ fn a_unit_never_starts_with_an_outdated_drop_in() {
     // systemd removes all drop-ins for a moment when it reads its units, whoever asks for that,
     // and does not answer while it executes itself anew.
     for what in ["daemon-reload", "daemon-reexec"] {
-        let again = format!("while [ ! -e /run/enough ]; do systemctl {what}; sleep 0.3; done");
+        let again = format!("while [ ! -e /run/enough ]; do systemctl {what}; sleep 1; done");
         let mut again = host.machine.command("sh", ["-c", &again]).stderr(Stdio::null()).spawn().unwrap();
-        for _ in 0..100 {
+        for _ in 0..30 {
             host.ok(&[INSTALLED, "host", "set-booted", "appvm"]);
         }
         host.ok(&[INSTALLED, "host", "clear-booted", "appvm"]);

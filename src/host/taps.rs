@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use super::links::{links_down, links_up};
-use super::{Environment, HostError, become_trusted, started, trusted_package};
+use super::{Environment, HostError, become_trusted, trusted_package};
 use crate::base::name::VmName;
 use crate::base::tool::Tool;
 use crate::link::taps::is_tap;
@@ -33,10 +33,7 @@ pub fn tap_up(state: &StateDirectory, name: &VmName, environment: &Environment) 
             let user = environment.vm_user()?;
             let provider_user = |provider: &VmName| {
                 let found = catalog.iter().flat_map(Catalog::runnable).find(|(vm, _)| vm.name == *provider);
-                let Some((vm, runnable)) = found else { return user };
-                // It may still run as an earlier user. Another VM that runs under its name gets no link.
-                let running = started(provider).ok().flatten().filter(|running| running.vm == vm.id());
-                running.map_or(runnable.uid, |running| running.uid)
+                found.map_or(user, |(_, runnable)| runnable.uid)
             };
             links_up(&plan, user, &provider_user, environment)
         }

@@ -112,10 +112,13 @@ impl Started {
             why.push(Printable::composed(format!("its user id is {} now", now.uid)));
         }
         for CatalogLink { provider, id, .. } in &now.links {
-            let running = Self::of(provider).ok().flatten();
-            let running = running.filter(|it| catalog.find(provider).is_some_and(|vm| vm.id() == it.vm));
+            // One that itself is stale, or another VM that still runs under that name, does not count.
+            let runs = catalog.runnable().find(|(vm, _)| vm.name == *provider).filter(|(vm, runnable)| {
+                let running = Self::of(provider).ok().flatten();
+                running.is_some_and(|running| running.vm == vm.id() && running.uid == runnable.uid)
+            });
             let user = records::provider_user(provider, *id);
-            if running.zip(user).is_some_and(|(running, user)| running.uid != user) {
+            if runs.zip(user).is_some_and(|((_, runnable), user)| runnable.uid != user) {
                 why.push(Printable::composed(format!(
                     "its network provider {provider} has another user id now"
                 )));
