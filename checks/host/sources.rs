@@ -437,8 +437,10 @@ fn what_cannot_be_watched_for_a_while_is_watched_again() {
     let cases = places.iter().flat_map(|path| kinds.map(|kind| (path, kind)));
     for (number, (path, kind)) in cases.enumerate() {
         let what = format!("{kind} in the place of {}", path.display());
-        // However often it has changed before.
-        host.ok(&["rm", "-rf", "/run/microvm-spectrum/scans"]);
+        // However often it has changed before. What has just been scanned may be recorded meanwhile.
+        wait_for("no records of scans", || {
+            (host.machine.run(&["rm", "-rf", "/run/microvm-spectrum/scans"]).status == 0).then_some(())
+        });
         let before = scans();
         fs::rename(path, &away).unwrap();
         put(kind, path);
