@@ -28,7 +28,7 @@ use crate::support::program::Ran;
 use crate::support::random::Random;
 use crate::support::skip::needs;
 use crate::support::systemd_machine::{alone, is_possible};
-use crate::support::waiting::{Collected, wait_or_explain};
+use crate::support::waiting::{Collected, wait_for, wait_or_explain};
 
 /// Who owns the partition that is attacked from, and where it is.
 const ATTACKER: u32 = 4343;
@@ -226,8 +226,10 @@ fn the_owner_of_a_partition_disturbs_no_vm_of_another_source() {
          rm -rf {data}/* {data}/.hidden"
     );
     host.ok(&["sh", "-c", &empty]);
-    // It is still watched, for as long as it has nothing to wait for.
-    host.ok(&["rm", "-rf", "/run/microvm-spectrum/scans"]);
+    // It is still watched, for as long as it has nothing to wait for. A scan may record itself meanwhile.
+    wait_for("no records of scans", || {
+        (host.machine.run(&["rm", "-rf", "/run/microvm-spectrum/scans"]).status == 0).then_some(())
+    });
     let watch = "microvm-spectrum-source@stick.path";
     let watches = || (host.machine.property(watch, "ActiveState") == "active").then_some(());
     wait_or_explain("systemd to watch it again", watches, || host.machine.journal(watch));
