@@ -5,7 +5,8 @@
 //!
 //! Each function here is one line of a unit; units call all but [`run()`] as root.
 //! [`set_booted`] comes first and makes `booted` a link to the VM's package; the others
-//! use that link, and so all use the same package. [`apply`] has systemd do what `sync` decided. Only [`cli`](crate::cli) may use this stage.
+//! use that link, and so all use the same package. [`apply`] has systemd do what `sync`
+//! decided. Only [`cli`](crate::cli) may use this stage.
 
 pub mod apply;
 mod booted;
